@@ -1,0 +1,111 @@
+"""Teachers, named pairs, and the reading of ``--pair TEACHER:STUDENTS``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from itertools import chain
+
+from kdbench.catalog.ladders import BUILTIN, LADDERS
+from kdbench.catalog.registry import Registry
+from kdbench.errors import BadInput, unknown
+from kdbench.schema import Pair
+
+_TEACHER_OF: dict[str, str] = {
+    "convnextv2": "convnextv2_base",
+    "deit": "regnety_160",
+    "efficientnet": "efficientnet_b4",
+    "efficientnet-lite": "efficientnet_b4",
+    "levit": "regnety_160",
+    "regnety": "regnety_032",
+    "test-tiny": "test_resnet",
+    "vit": "vit_base_patch16_224",
+}
+"""The teacher of each ladder's named pair; resnet50 where none is given."""
+
+TEACHERS: tuple[str, ...] = tuple(
+    dict.fromkeys(
+        (
+            "resnet50",
+            "resnet101",
+            "resnet34",
+            "wide_resnet50_2",
+            "resnext50_32x4d",
+            *_TEACHER_OF.values(),
+        )
+    )
+)
+"""Usual teachers; any other timm name works too."""
+
+
+class NamedPair(Pair):
+    """A pair filed under a name; ``--pair NAME`` and ``kdbench ls pairs`` know it."""
+
+    name: str
+    """What the registry calls it: ``teacher:ladder`` for the built-in ones."""
+
+
+def _named(ladder: str, students: tuple[str, ...]) -> NamedPair:
+    teacher = _TEACHER_OF.get(ladder, "resnet50")
+    return NamedPair(name=f"{teacher}:{ladder}", teacher=teacher, students=students, ladder=ladder)
+
+
+PAIRS: Registry[NamedPair] = Registry(
+    "pair", {p.name: p for p in (_named(ladder.name, ladder.models) for ladder in BUILTIN)}, "kdbench.pairs", NamedPair
+)
+
+
+def parse_pair(text: str, known_models: Callable[[], Collection[str]]) -> Pair:
+    """``TEACHER:STUDENTS`` as a ``Pair``; students are ladder names and timm names, comma-separated.
+
+    The order given is kept and repeated students are dropped. The name of a registered pair also works.
+    ``known_models`` (timm's names) is called only for a name that is in no ladder and not in ``TEACHERS``.
+    A pretrained tag (``resnet50.a1_in1k``) is allowed on a teacher.
+
+    Raises:
+        BadInput: no colon, an empty side, or a name that nobody knows, with the closest one.
+    """
+    text = text.strip()
+    teacher, colon, rest = (part.strip() for part in text.partition(":"))
+    if not colon:
+        return _by_name(text)
+    if not teacher:
+        raise BadInput(f"--pair '{text}' names no teacher: write TEACHER:STUDENTS, e.g. resnet50:mobilenetv3")
+    parts = [part.strip() for part in rest.split(",") if part.strip()]
+    if not parts:
+        raise BadInput(f"--pair '{text}' names no students: write a ladder or models, e.g. {teacher}:mobilenetv3")
+    if teacher in LADDERS:
+        raise BadInput(f"teacher '{teacher}' is a ladder of students: name one model, e.g. resnet50:{rest}")
+    _check("teacher", teacher, known_models, extra=())
+    students: list[str] = []
+    for part in parts:
+        if part in LADDERS:
+            students.extend(LADDERS.get(part).models)
+        else:
+            _check("student", part, known_models, extra=LADDERS.names())
+            students.append(part)
+    ladder = parts[0] if len(set(parts)) == 1 and parts[0] in LADDERS else None
+    return Pair(teacher=teacher, students=tuple(dict.fromkeys(students)), ladder=ladder)
+
+
+def _by_name(text: str) -> Pair:
+    """A registered pair, for text without a colon."""
+    if text and text in PAIRS:
+        found = PAIRS.get(text)
+        return Pair(teacher=found.teacher, students=found.students, ladder=found.ladder)
+    wanted = text if text in LADDERS else "mobilenetv3"
+    raise BadInput(f"--pair '{text}' has no colon: write TEACHER:STUDENTS, e.g. resnet50:{wanted}")
+
+
+def _catalog_models() -> set[str]:
+    return {*TEACHERS, *chain.from_iterable(ladder.models for ladder in LADDERS.entries.values())}
+
+
+def _check(kind: str, name: str, known_models: Callable[[], Collection[str]], extra: Collection[str]) -> None:
+    """Refuse ``name`` if neither the catalog nor timm has it; ``extra`` are further names to suggest."""
+    catalog = _catalog_models()
+    base = name.split(".")[0] if kind == "teacher" else name
+    if base in catalog:
+        return
+    known = known_models()
+    if base not in known:
+        raise unknown(kind, name, [*extra, *catalog, *known], "`kdbench ls pairs`, or any timm model name")

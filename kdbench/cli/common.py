@@ -1,0 +1,120 @@
+"""What the verbs share: options, consoles, JSON output and finding a sweep's folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from kdbench.cli.view import duration
+from kdbench.errors import BadInput, MachineFault, suggestion
+from kdbench.sweep.events import Plan
+
+RESULTS = Path("results")
+"""Where sweeps are kept unless --out says otherwise."""
+
+ROW_WIDTH, PAGE_WIDTH = 10_000, 140
+SPEC_FILE = "sweep.json"
+"""What makes a folder a sweep's: its resolved spec."""
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for scripts.")]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder that holds a folder a sweep.", show_default=True)]
+SweepArgument = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name under --out, or its folder.")]
+
+
+def console(width: int = ROW_WIDTH) -> Console:
+    """Results go to stdout; without a terminal in ``width`` columns, by default so many that a row stays one line."""
+    out = Console(highlight=False)
+    return out if out.is_terminal else Console(highlight=False, width=width)
+
+
+def print_json(value: Any) -> None:
+    """``value`` as indented JSON on stdout; paths and other objects as their text."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """A plain table; None shows as an empty cell."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))  # Text: brackets are no markup
+    console().print(table)
+
+
+def find_sweep(sweep: str, out: Path) -> Path:
+    """The folder of the sweep called ``sweep`` under ``out``, or the folder ``sweep`` itself.
+
+    Raises:
+        BadInput: when no sweep is there, with those that are.
+    """
+    for folder in (out / sweep, Path(sweep)):
+        if (folder / SPEC_FILE).is_file():
+            return folder
+    there = sorted(path.parent.name for path in out.glob(f"*/{SPEC_FILE}"))
+    known = f" (there: {', '.join(there)})" if there else f" ('{out}' holds no sweep)"
+    raise BadInput(f"no sweep '{sweep}'{suggestion(sweep, there) or known}")
+
+
+def show_plan(plan: Plan, *, as_json: bool) -> None:
+    """What a sweep would do, and about how long it would take."""
+    if as_json:
+        print_json({**asdict(plan), "seconds": plan.seconds})
+        return
+    rows = [
+        (row.phase, row.model, row.method, row.runs, row.done or "", row.epochs, f"{row.params:,}", _eta(row.seconds))
+        for row in plan.rows
+    ]
+    title = f"{plan.name} -> {plan.folder}"
+    print_table(title, ("phase", "model", "method", "runs", "done", "epochs", "parameters", "time"), rows)
+    total = f"about {duration(plan.seconds)}" if plan.seconds is not None else "of unknown length"
+    left = sum(max(row.runs - row.done, 0) for row in plan.rows)
+    workers = "1 worker" if plan.workers == 1 else f"{plan.workers} workers"
+    sys.stdout.write(f"\n{left} runs to do, {total} with {workers} on {plan.hardware}. Nothing was run.\n")
+    sys.stdout.writelines(f"{note}\n" for note in plan.notes)
+
+
+def _eta(seconds: float | None) -> str:
+    return "?" if seconds is None else duration(seconds)
+
+
+def show_report(folder: Path, *, as_json: bool) -> None:
+    """Write the report of the sweep in ``folder``; print its table and where the page is, or one line of JSON."""
+    from kdbench.report import write_report
+    from kdbench.sweep.store import load_trials
+
+    manifest = read_manifest(folder)
+    report = write_report(folder, load_trials(folder), manifest, manifest.get("latency_ms"))
+    if as_json:
+        line = {"event": "report", "folder": str(folder), **report.as_json()}
+        sys.stdout.write(json.dumps(line, default=str, ensure_ascii=False) + "\n")
+        return
+    screen = console(PAGE_WIDTH)
+    screen.print(report)
+    screen.print(f"\nFigures and tables: {report.paths['report.html']}", soft_wrap=True)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The sweep's manifest.json; empty where there is none yet.
+
+    Raises:
+        MachineFault: when it is damaged.
+    """
+    path = folder / "manifest.json"
+    if not path.exists():
+        return {}
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise MachineFault(f"{path} is damaged ({error}): delete it, `kdbench sweep` writes it again") from error
+    return held if isinstance(held, dict) else {}

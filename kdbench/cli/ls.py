@@ -1,0 +1,199 @@
+"""``kdbench ls``: what the catalog holds. Imports no torch, no timm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Annotated, Any, NamedTuple, get_args
+
+import typer
+
+from kdbench.cli.common import JsonFlag, console, print_json, print_table
+from kdbench.schema import Dimension
+
+
+class Listing(NamedTuple):
+    """One kind's rows: for the table, and whole for JSON."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    entries: list[dict[str, Any]]
+    note: str = ""
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    pairs = "pairs"
+    students = "students"
+    ladders = "ladders"
+    datasets = "datasets"
+    methods = "methods"
+    recipes = "recipes"
+    papers = "papers"
+    sweeps = "sweeps"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to ``app``."""
+    app.command("ls")(ls)
+
+
+def ls(kind: Annotated[Kind | None, typer.Argument(help="What to list.")] = None, as_json: JsonFlag = False) -> None:
+    """List pairs, students, ladders, datasets, methods, recipes, papers, or the named sweeps of experiments/.
+
+    Examples:
+        kdbench ls pairs
+
+        kdbench ls datasets --json
+    """
+    if kind is None:
+        counts = {each.value: len(_LISTINGS[each]().rows) for each in Kind}
+        if as_json:
+            print_json(counts)
+        else:
+            print_table("", ("kdbench ls ...", "entries"), list(counts.items()))
+        return
+    listing = _LISTINGS[kind]()
+    if as_json:
+        print_json(listing.entries)
+        return
+    print_table("", listing.columns, listing.rows)
+    if listing.note:
+        console().print(f"[dim]{listing.note}[/dim]")
+
+
+def _pairs() -> Listing:
+    from kdbench.catalog.pairs import PAIRS
+
+    pairs = list(PAIRS.entries.values())
+    rows = [(pair.name, pair.teacher, ", ".join(pair.students)) for pair in pairs]
+    note = "--pair TEACHER:STUDENTS also takes any ladder and any timm name, comma-separated."
+    return Listing(("pair", "teacher", "students"), rows, [pair.model_dump(mode="json") for pair in pairs], note)
+
+
+def _ladders() -> Listing:
+    from kdbench.catalog.ladders import LADDERS
+
+    ladders = list(LADDERS.entries.values())
+    rows = [(ladder.name, len(ladder.models), ", ".join(ladder.models), ladder.note) for ladder in ladders]
+    return Listing(("ladder", "sizes", "models", "note"), rows, [ladder.model_dump(mode="json") for ladder in ladders])
+
+
+def _students() -> Listing:
+    from kdbench.catalog.ladders import LADDERS
+
+    rows = [
+        (model, ladder.name, f"{place} of {len(ladder.models)}")
+        for ladder in LADDERS.entries.values()
+        for place, model in enumerate(ladder.models, 1)
+    ]
+    entries = [{"student": model, "ladder": ladder, "place": place} for model, ladder, place in rows]
+    return Listing(("student", "ladder", "size"), rows, entries, "Any other timm model name works as a student too.")
+
+
+def _datasets() -> Listing:
+    from kdbench.catalog.datasets import DATASETS
+
+    specs = list(DATASETS.entries.values())
+    rows = [
+        (spec.name, spec.classes, "×".join(map(str, spec.shape)), _sizes(spec.sizes), spec.license, spec.source)
+        for spec in specs
+    ]
+    note = "Your own images: --dataset folder:/path (a folder per class) or --dataset hf:NAME."
+    columns = ("data set", "classes", "shape", "samples", "licence", "source")
+    return Listing(columns, rows, [spec.model_dump(mode="json") for spec in specs], note)
+
+
+def _sizes(sizes: dict[str, int]) -> str:
+    return ", ".join(f"{name} {size:,}" for name, size in sizes.items())
+
+
+def _methods() -> Listing:
+    from kdbench.catalog.methods import METHODS
+
+    specs = list(METHODS.entries.values())
+    rows = [
+        (
+            spec.name,
+            ", ".join(f"{name} {dimension_text(dimension)}" for name, dimension in spec.space.items()),
+            ", ".join(f"{name}={value:g}" for name, value in spec.fixed.items() if name not in spec.space),
+            ", ".join(sorted(spec.needs)),
+            spec.paper,
+        )
+        for spec in specs
+    ]
+    entries = [{**spec.model_dump(mode="json"), "needs": sorted(spec.needs)} for spec in specs]
+    return Listing(("method", "searched", "held", "reads", "paper"), rows, entries)
+
+
+def dimension_text(dimension: Dimension) -> str:
+    """``"1..20 (log)"`` or ``"1,2,4"``."""
+    if dimension.choices is not None:
+        return ",".join(f"{choice:g}" for choice in dimension.choices)
+    return f"{dimension.low:g}..{dimension.high:g}" + (" (log)" if dimension.log else "")
+
+
+def _recipes() -> Listing:
+    from kdbench.catalog.datasets import DATASETS
+    from kdbench.catalog.recipes import BUDGETS, Role, recipe_for
+
+    grouped: dict[tuple[str, str, str], list[str]] = {}
+    for preset in BUDGETS:
+        for role in get_args(Role):
+            for spec in DATASETS.entries.values():
+                recipe = recipe_for(role, spec, preset).model_copy(update={"input_size": None})
+                grouped.setdefault((preset, role, recipe.model_dump_json()), []).append(spec.name)
+    rows, entries = [], []
+    for (preset, role, text), names in grouped.items():
+        recipe = type(recipe).model_validate_json(text)
+        spending = BUDGETS[preset]
+        rows.append(
+            (
+                preset,
+                f"{spending.trials} × {spending.seeds}",
+                role,
+                recipe.epochs,
+                f"{recipe.optimizer} {recipe.lr:g}",
+                recipe.batch_size,
+                recipe.schedule,
+                recipe.stem,
+                ", ".join(names),
+            )
+        )
+        values = {**recipe.model_dump(mode="json"), "input_size": "the data set's"}
+        entries.append({"budget": spending.model_dump(), "role": role, "datasets": names, "recipe": values})
+    columns = ("budget", "trials × seeds", "role", "epochs", "lr", "batch", "schedule", "stem", "data sets")
+    return Listing(
+        columns, rows, entries, "Every field can be set: --set recipe.weight-decay=1e-4, teacher-recipe.lr=..."
+    )
+
+
+def _papers() -> Listing:
+    from kdbench.catalog.papers import PAPERS
+
+    papers = list(PAPERS.entries.values())
+    entries = [paper.model_dump(mode="json") for paper in papers]
+    rows = [(paper.name, paper.title, paper.dataset, ", ".join(paper.methods), paper.citation) for paper in papers]
+    return Listing(("paper", "title", "data set", "methods", "published"), rows, entries)
+
+
+def _sweeps() -> Listing:
+    from kdbench.sweep.options import load_config, named_configs
+
+    found = [(name, str(path), load_config(path)) for name, path in named_configs().items()]
+    rows = [(name, file, ", ".join(f"{key}: {value}" for key, value in given.items())) for name, file, given in found]
+    entries = [{"name": name, "file": file, "options": given} for name, file, given in found]
+    return Listing(("sweep", "file", "options"), rows, entries, "kdbench sweep --config NAME runs one.")
+
+
+_LISTINGS: dict[Kind, Callable[[], Listing]] = {
+    Kind.pairs: _pairs,
+    Kind.students: _students,
+    Kind.ladders: _ladders,
+    Kind.datasets: _datasets,
+    Kind.methods: _methods,
+    Kind.recipes: _recipes,
+    Kind.papers: _papers,
+    Kind.sweeps: _sweeps,
+}

@@ -1,0 +1,111 @@
+"""Entry point: the verbs, and how every error reaches the user."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+from pydantic import ValidationError
+
+from kdbench.cli import doctor, ls, report, status, sweep, sync, version, worker
+from kdbench.errors import KdbenchError
+from kdbench.sweep.options import readable
+
+INTERRUPTED = 130
+_MACHINE = {
+    errno.ENOSPC: "no space left on the disk",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+}
+
+app = typer.Typer(
+    name="kdbench",
+    help="""Which small student keeps how much of a teacher's accuracy, does distilling it beat training it on hard
+    labels, and is the difference bigger than the noise?
+
+    [bold]First run[/bold] (a few minutes on two cores, no download):
+
+        kdbench sweep --pair resnet50:mobilenetv3
+    """,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (sweep, status, report, ls, doctor, worker, sync, version):
+    module.register(app)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code: 0, 1 (the machine), 2 (the user's input), 130 (Ctrl-C)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = app(arguments, prog_name="kdbench", standalone_mode=False, obj=arguments)
+        sys.stdout.flush()
+    except KdbenchError as error:
+        return _fail(str(error), error.exit_code)
+    except typer.TyperException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            return error.exit_code
+        return _fail(_usage(error), error.exit_code)
+    except ValidationError as error:
+        return _fail(readable(error), 2)
+    except BrokenPipeError:
+        return _quiet_pipe()
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except OSError as error:
+        return _machine(error)
+    except Exception as error:  # noqa: BLE001  the last line of defence: a fault of ours, said as such
+        return _internal(error)
+    if code == INTERRUPTED:
+        sys.stderr.write("stopped; the same command goes on where it stopped\n")
+    return code if isinstance(code, int) else 0
+
+
+def entry() -> None:
+    """The ``kdbench`` console script."""
+    sys.exit(main())
+
+
+def _fail(message: str, code: int) -> int:
+    """``error: message`` as one line on stderr."""
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    if os.environ.get("KDBENCH_DEBUG") == "1":
+        traceback.print_exc()
+    return code
+
+
+def _usage(error: typer.TyperException) -> str:
+    """A mistake in the command line itself, with where to read how it should be."""
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "kdbench"
+    return f"{error.format_message().rstrip('.')} (see `{path} --help`)"
+
+
+def _machine(error: OSError) -> int:
+    """What the operating system refused, with the path."""
+    if error.errno == errno.EPIPE:
+        return _quiet_pipe()
+    reason = _MACHINE.get(error.errno or 0, error.strerror or str(error))
+    where = f"{error.filename}: " if error.filename else ""
+    return _fail(f"{where}{reason}", 1)
+
+
+def _quiet_pipe() -> int:
+    """Whoever read our output has gone (``kdbench ls | head``): say nothing, at interpreter exit neither."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1
+
+
+def _internal(error: Exception) -> int:
+    """Anything unforeseen is a fault of kdbench: one line, or the traceback on demand."""
+    kind = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return _fail(f"internal error ({kind}); please report it with the output of KDBENCH_DEBUG=1", 1)

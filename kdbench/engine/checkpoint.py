@@ -1,0 +1,59 @@
+"""A run's files: the checkpoint (atomic, one an epoch) and metrics.jsonl."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kdbench.fsio import atomic, atomic_text
+from kdbench.schema import EpochLog
+
+NAME = "checkpoint.pt"
+
+
+class Checkpoint(NamedTuple):
+    """Everything that an epoch boundary is: noise and order are functions of (seed, epoch), so not here."""
+
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    logs: list[EpochLog]
+    attempts: int
+
+
+def save_checkpoint(workdir: Path, checkpoint: Checkpoint) -> None:
+    """Replace the run's checkpoint; a kill leaves the old one or the new one."""
+    state = {
+        "model": checkpoint.model,
+        "optimizer": checkpoint.optimizer,
+        "logs": [log.model_dump() for log in checkpoint.logs],
+        "attempts": checkpoint.attempts,
+    }
+    atomic(workdir / NAME, lambda aside: torch.save(state, aside))
+
+
+def load_checkpoint(workdir: Path, device: torch.device) -> Checkpoint | None:
+    """The run's checkpoint, or None where there is none or it cannot be read (then the run starts over)."""
+    path = workdir / NAME
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(io.BytesIO(path.read_bytes()), map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError):
+        return None
+    logs = [EpochLog.model_validate(log) for log in state["logs"]]
+    return Checkpoint(state["model"], state["optimizer"], logs, state["attempts"])
+
+
+def drop_checkpoint(workdir: Path) -> None:
+    """Remove what a finished run no longer needs."""
+    (workdir / NAME).unlink(missing_ok=True)
+
+
+def write_metrics(workdir: Path, logs: list[EpochLog]) -> None:
+    """metrics.jsonl, a line an epoch, whole each time: a resumed run can leave no doubled line."""
+    atomic_text(workdir / "metrics.jsonl", "".join(log.model_dump_json() + "\n" for log in logs))

@@ -1,0 +1,69 @@
+"""What is measured of a network on a split, from its logits alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdbench.data import Split
+
+
+class Scores(NamedTuple):
+    """Fractions and nats over one split."""
+
+    acc: float
+    nll: float
+    ece: float
+    top5: float | None
+    kl: float | None
+    agreement: float | None
+
+
+def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
+    """Σ_b (n_b/n) · |accuracy_b − confidence_b| over equal-width bins of the top probability.
+
+    Guo et al. 2017, equation 3. ``logits`` (N, classes), ``labels`` int64 (N,).
+    """
+    confidence, predicted = F.softmax(logits.double(), dim=1).max(dim=1)
+    correct = (predicted == labels).double()
+    which = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    gap = torch.zeros(bins, dtype=torch.float64, device=logits.device)
+    gap.index_add_(0, which, correct - confidence)
+    return float(gap.abs().sum() / len(labels))
+
+
+def score(logits: Tensor, labels: Tensor, teacher: Tensor | None = None) -> Scores:
+    """All measures of logits (N, classes) against labels (N,) and, where given, the teacher's logits."""
+    logits = logits.float()
+    predicted = logits.argmax(dim=1)
+    top5 = None
+    if logits.shape[1] > 10:
+        top5 = float((logits.topk(5, dim=1).indices == labels[:, None]).any(dim=1).double().mean())
+    kl = agreement = None
+    if teacher is not None:
+        log_p, log_q = F.log_softmax(teacher, dim=1), F.log_softmax(logits, dim=1)
+        kl = float(F.kl_div(log_q, log_p, reduction="batchmean", log_target=True))
+        agreement = float((predicted == teacher.argmax(dim=1)).double().mean())
+    return Scores(
+        acc=float((predicted == labels).double().mean()),
+        nll=float(F.cross_entropy(logits, labels)),
+        ece=expected_calibration_error(logits, labels),
+        top5=top5,
+        kl=kl,
+        agreement=agreement,
+    )
+
+
+@torch.no_grad()
+def collect_logits(model: nn.Module, split: Split, batch_size: int = 512) -> tuple[Tensor, Tensor]:
+    """(logits (N, classes) float32, labels (N,)) of a network in eval mode; its mode is put back after."""
+    was_training = model.training
+    model.eval()
+    try:
+        logits = torch.cat([model(batch.x).float() for batch in split.plain(batch_size)])
+    finally:
+        model.train(was_training)
+    return logits, split.labels

@@ -1,0 +1,210 @@
+"""One training run from its config to its result, resumable after any epoch."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.data import TaskData
+from kdbench.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_metrics
+from kdbench.engine.metrics import collect_logits, score
+from kdbench.engine.optim import make_optimizer, make_schedule
+from kdbench.errors import TrialFailed
+from kdbench.identity import identify
+from kdbench.methods import LossFunction, loss_function
+from kdbench.models import build, count_macs, count_params
+from kdbench.schema import EpochLog, Recipe, TrialConfig, TrialResult
+from kdbench.teacher import TeacherSignal
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the caller wants to hear. ``on_epoch(log, replayed)`` returns True to prune the run there;
+    ``replayed`` epochs are those that an earlier attempt finished. ``on_fill(done, total)`` follows the
+    teacher's forward passes."""
+
+    on_epoch: Callable[[EpochLog, bool], bool] = lambda log, replayed: False
+    on_fill: Callable[[int, int], None] | None = None
+
+
+class RunOutcome(NamedTuple):
+    """The result, every epoch's log, and the trained network in eval mode."""
+
+    result: TrialResult
+    logs: list[EpochLog]
+    model: nn.Module
+
+
+def describe_hardware(device: torch.device) -> str:
+    """One line: device, model, threads."""
+    if device.type == "cuda":
+        return f"cuda:{torch.cuda.get_device_name(device)}"
+    return f"{device.type}:{platform.machine()}:{torch.get_num_threads()} threads"
+
+
+def steps_per_epoch(samples: int, batch_size: int) -> int:
+    """Full batches in a split; a split shorter than one batch is one step."""
+    return max(samples // batch_size, 1)
+
+
+class _Trainer:
+    """The state of one run: network, optimiser, schedule, and where it stands."""
+
+    def __init__(self, config: TrialConfig, data: TaskData, teacher: TeacherSignal | None, device: torch.device):
+        self.config, self.data, self.teacher, self.device = config, data, teacher, device
+        recipe = config.recipe
+        self.loss: LossFunction = loss_function(config.method)
+        # the hard loss reads nothing from a teacher: its baseline must not pay for one while training
+        self.needs_teacher = config.method != "hard"
+        if self.needs_teacher and teacher is None:
+            raise ValueError(f"the method '{config.method}' needs a teacher")
+        network = build(
+            config.model,
+            classes=data.classes,
+            channels=data.channels,
+            input_size=data.input_size,
+            stem=recipe.stem,
+            seed=config.seed,
+        )
+        self.params = count_params(network)
+        self.macs = count_macs(network, data.channels, data.input_size)
+        self.model = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = make_optimizer(self.model, recipe)
+        self.steps = steps_per_epoch(len(data.train), recipe.batch_size)
+        self.schedule = make_schedule(self.optimizer, recipe, self.steps)
+
+    def train_epoch(self, epoch: int, on_fill: Callable[[int, int], None] | None) -> dict[str, float]:
+        """One pass; returns means of ``loss``, ``acc`` and the loss's parts."""
+        config, recipe, seed = self.config, self.config.recipe, self.config.seed
+        if self.teacher is not None and self.needs_teacher:
+            self.teacher.prepare_epoch(self.data.train, seed, epoch, on_fill)
+        # dropout and stochastic depth draw from here, so an epoch is the same after an interruption
+        torch.manual_seed(int(identify([seed, epoch, "noise"]), 16) % 2**63)
+        self.model.train()
+        rows: list[Tensor] = []
+        names: list[str] = []
+        batches = self.data.train.batches(
+            batch_size=recipe.batch_size, order_seed=seed, augment_seed=seed, epoch=epoch
+        )
+        for step, batch in enumerate(batches):
+            self.schedule.step_update((epoch - 1) * self.steps + step)
+            with self._autocast(recipe):
+                logits = self.model(batch.x)
+            logits = logits.float()
+            guide = self.teacher.logits(batch) if self.teacher is not None and self.needs_teacher else None
+            loss = self.loss(
+                logits, guide, batch.y, config.hyper, label_smoothing=recipe.label_smoothing, epoch=epoch
+            )
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.total.backward()
+            if recipe.clip_grad is not None:
+                nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_grad)
+            self.optimizer.step()
+            names = list(loss.parts)
+            # kept on the device until the epoch ends: reading a value now would stall a GPU every step
+            accuracy = (logits.detach().argmax(1) == batch.y).float().mean()
+            rows.append(torch.stack([loss.total.detach(), accuracy, *(p.detach() for p in loss.parts.values())]))
+        return self._means(torch.stack(rows).double().cpu(), ["loss", "acc", *names], epoch)
+
+    def _means(self, table: Tensor, names: list[str], epoch: int) -> dict[str, float]:
+        bad = (~torch.isfinite(table)).any(dim=1).nonzero()
+        if len(bad):
+            step = int(bad[0])
+            values = ", ".join(f"{n}={v:.4g}" for n, v in zip(names, table[step].tolist(), strict=True))
+            raise TrialFailed(f"non-finite loss in epoch {epoch}, step {step + 1} of {len(table)}: {values}")
+        return dict(zip(names, table.mean(dim=0).tolist(), strict=True))
+
+    def _autocast(self, recipe: Recipe) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16")
+
+    def epoch(self, epoch: int, on_fill: Callable[[int, int], None] | None) -> EpochLog:
+        """Train one epoch and measure the validation split."""
+        start = time.perf_counter()
+        means = self.train_epoch(epoch, on_fill)
+        logits, labels = collect_logits(self.model, self.data.val)
+        guide = self.teacher.plain(self.data.val) if self.teacher is not None else None
+        val = score(logits, labels, guide)
+        return EpochLog(
+            epoch=epoch,
+            lr=float(self.optimizer.param_groups[0]["lr"]),
+            train_loss=means.pop("loss"),
+            train_acc=means.pop("acc"),
+            val_loss=val.nll,
+            val_acc=val.acc,
+            val_kl=val.kl,
+            val_agreement=val.agreement,
+            seconds=time.perf_counter() - start,
+            parts=means,
+        )
+
+
+def run_training(
+    config: TrialConfig,
+    *,
+    data: TaskData,
+    teacher: TeacherSignal | None,
+    workdir: Path,
+    device: torch.device,
+    hooks: Hooks | None = None,
+) -> RunOutcome:
+    """Train ``config`` to its end, from ``workdir``'s checkpoint where there is one.
+
+    The test split is opened only when ``config.phase`` is ``confirm``, once, after the last epoch. The same
+    config gives the same numbers however often it was interrupted (bit for bit on a CPU with the same
+    number of threads).
+
+    Raises:
+        TrialFailed: on a non-finite loss, naming epoch, step and values.
+    """
+    hooks = hooks or Hooks()
+    trainer = _Trainer(config, data, teacher, device)
+    saved = load_checkpoint(workdir, device)
+    logs: list[EpochLog] = []
+    attempts, pruned = 1, False
+    if saved is not None:
+        trainer.model.load_state_dict(saved.model)
+        trainer.optimizer.load_state_dict(saved.optimizer)
+        logs, attempts = list(saved.logs), saved.attempts + 1
+        for log in logs:
+            pruned = hooks.on_epoch(log, True)
+    while not pruned and len(logs) < config.recipe.epochs:
+        logs.append(trainer.epoch(len(logs) + 1, hooks.on_fill))
+        save_checkpoint(workdir, Checkpoint(trainer.model.state_dict(), trainer.optimizer.state_dict(), logs, attempts))
+        write_metrics(workdir, logs)
+        pruned = hooks.on_epoch(logs[-1], False)
+    finished = len(logs) == config.recipe.epochs  # a prune after the last epoch has nothing left to save
+    return RunOutcome(_result(trainer, logs, attempts, pruned and not finished), logs, trainer.model.eval())
+
+
+def _result(trainer: _Trainer, logs: list[EpochLog], attempts: int, pruned: bool) -> TrialResult:
+    """Final measures: on test in the confirm phase, on validation otherwise."""
+    confirm = trainer.config.phase == "confirm"
+    split = trainer.data.test() if confirm else trainer.data.val
+    logits, labels = collect_logits(trainer.model, split)
+    guide = trainer.teacher.plain(split) if trainer.teacher is not None else None
+    final = score(logits, labels, guide)
+    return TrialResult(
+        id=trainer.config.id,
+        status="pruned" if pruned else "complete",
+        val_acc=logs[-1].val_acc,
+        best_val_acc=max(log.val_acc for log in logs),
+        test_acc=final.acc if confirm else None,
+        test_top5=final.top5 if confirm else None,
+        nll=final.nll,
+        ece=final.ece,
+        agreement=final.agreement,
+        params=trainer.params,
+        macs=trainer.macs,
+        epochs=len(logs),
+        seconds=sum(log.seconds for log in logs),
+        attempts=attempts,
+        hardware=describe_hardware(trainer.device),
+    )
+

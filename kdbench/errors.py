@@ -1,0 +1,41 @@
+"""Errors that a user reads: each names the value, the place and the fix.
+
+The command line turns them into one line on stderr and an exit code, never a traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class KdbenchError(Exception):
+    """A failure that kdbench foresaw. ``exit_code`` is what the process ends with."""
+
+    exit_code = 1
+
+
+class BadInput(KdbenchError):
+    """The user asked for something that cannot be done as written (exit code 2)."""
+
+    exit_code = 2
+
+
+class MachineFault(KdbenchError):
+    """The machine refused: no space, no network, no permission (exit code 1)."""
+
+
+class TrialFailed(KdbenchError):
+    """One training run could not finish (a non-finite loss, say); the sweep goes on without it."""
+
+
+def suggestion(name: str, choices: Iterable[str]) -> str:
+    """``": did you mean 'mobilenetv3'?"`` or, with nothing close, an empty string."""
+    close = difflib.get_close_matches(name, list(choices), n=1, cutoff=0.6)
+    return f": did you mean '{close[0]}'?" if close else ""
+
+
+def unknown(kind: str, name: str, choices: Iterable[str], hint: str = "") -> BadInput:
+    """The error for a name that no registry holds; ``hint`` says where to look when nothing is close."""
+    found = suggestion(name, choices)
+    return BadInput(f"unknown {kind} '{name}'{found or (' (' + hint + ')' if hint else '')}")

@@ -1,0 +1,166 @@
+"""Networks by timm name, fitted to a data set's classes, channels and image size."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from kdbench.errors import BadInput, unknown
+from kdbench.models.stem import apply_small_stem, halve_first_stride
+
+MIN_TOKENS = 16
+"""Attention sees at least this many tokens, see ``build``."""
+
+
+class Fit(NamedTuple):
+    """How a network is brought to an input size."""
+
+    options: dict[str, int]
+    """Arguments for its constructor: ``img_size``, ``patch_size``."""
+    halvings: int
+    """How often the first strided convolution is halved after construction."""
+    small_stem: bool
+    """Whether ``apply_small_stem`` follows."""
+
+
+@lru_cache(maxsize=1)
+def known_models() -> Collection[str]:
+    """Names of every architecture of the installed timm; imports timm on first use."""
+    import timm
+
+    return tuple(timm.list_models())
+
+
+def build(
+    name: str, *, classes: int, channels: int, input_size: int, stem: str = "native", seed: int | None = None
+) -> nn.Module:
+    """A freshly initialised timm network: (B, channels, input_size, input_size) -> logits (B, classes).
+
+    With a ``seed`` the weights depend on nothing else and the global random state is left as it was;
+    without one the global state is used. The network is on the CPU and in train mode.
+
+    Stem ``native`` is timm's own, except that attention must have at least 16 tokens to look at:
+
+    - ViT, DeiT, Swin, EVA (square patches): ``img_size`` is the input size; a patch that leaves fewer than
+      16 tokens, or does not divide the input, becomes the largest power of two that does (at 32 pixels
+      patches of 16 become 8, 16 tokens). A smaller patch has fewer weights.
+    - LeViT, EfficientFormerV2 (a convolutional stem, then attention of fixed size): the stem's first strides
+      are halved until 16 tokens are left (LeViT at 32 pixels: reduction 8 instead of 16, 4 x 4 tokens).
+
+    Stem ``small`` halves the first stride once more (see ``apply_small_stem`` for convolutions): it is half
+    the patch for the first group (at 32 pixels patches of 4, 64 tokens), one more halving for the second.
+
+    Raises:
+        BadInput: an unknown name or stem, or a network that cannot work at this input size.
+    """
+    with seeded(seed), explained(name, input_size, stem):
+        model = construct(name, fit_to(name, input_size, stem), classes, channels)
+        _try_out(model, name, classes, channels, input_size)
+    return model
+
+
+@lru_cache(maxsize=256)
+def fit_to(name: str, input_size: int, stem: str) -> Fit:
+    """How ``name`` is brought to ``input_size``: decided by timm's description and, for attention, its layers.
+
+    Raises:
+        BadInput: an unknown name or stem.
+        ValueError: attention of a fixed size, with no known way to refit it.
+    """
+    import timm
+
+    if stem not in ("native", "small"):
+        raise BadInput(f"unknown stem '{stem}': use 'native' or 'small'")
+    if name.split(".")[0] not in known_models():
+        raise unknown("model", name, known_models(), "any name of timm.list_models() will do")
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.fixed_input_size:
+        return Fit({}, 0, stem == "small")
+    with torch.device("meta"):  # layers without weights, and without touching the random state
+        probe = timm.create_model(name)
+    return _sized(probe, input_size, stem, own=config.input_size[-1])
+
+
+@contextmanager
+def explained(name: str, input_size: int, stem: str) -> Iterator[None]:
+    """Turn what timm and torch raise at a size that a network cannot take into one message."""
+    try:
+        yield
+    except (AssertionError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise BadInput(
+            f"model '{name}' cannot take {input_size}x{input_size} images with the {stem} stem ({reason}): "
+            f"use a larger recipe.input_size or another model"
+        ) from error
+
+
+def _try_out(model: nn.Module, name: str, classes: int, channels: int, input_size: int) -> None:
+    """Classify one black image in eval mode, so that a misfit shows here and not in a training loop."""
+    with torch.no_grad():
+        shape = tuple(model.eval()(torch.zeros(1, channels, input_size, input_size)).shape)
+    model.train()
+    if shape != (1, classes):
+        raise BadInput(f"model '{name}' gives {shape} instead of (batch, classes): it is no plain classifier")
+
+
+def patch_for(native: int, input_size: int, stem: str) -> int:
+    """Side of a square patch (pixels), by the rule in ``build``; ``small`` halves it, down to 1."""
+    patch = native
+    if input_size % patch or (input_size // patch) ** 2 < MIN_TOKENS:
+        powers = (2**k for k in reversed(range(native.bit_length())))
+        patch = next(p for p in powers if p == 1 or (input_size % p == 0 and (input_size // p) ** 2 >= MIN_TOKENS))
+    return patch // 2 if stem == "small" and patch % 2 == 0 else patch
+
+
+def _sized(probe: nn.Module, input_size: int, stem: str, own: int) -> Fit:
+    """The fit of a network whose attention is made for one input size, by default ``own``."""
+    patch = getattr(getattr(probe, "patch_embed", None), "patch_size", None)
+    if isinstance(patch, tuple) and len(set(patch)) == 1:
+        side = patch_for(patch[0], input_size, stem)
+        return Fit({"img_size": input_size} | ({} if side == patch[0] else {"patch_size": side}), 0, False)
+    reduction = getattr(getattr(probe, "stem", None), "stride", None)
+    if not isinstance(reduction, int):
+        if input_size == own and stem == "native":
+            return Fit({}, 0, False)
+        raise ValueError(
+            "its attention is made for one image size, and of {own} pixels, and how to refit it is not known"
+        )
+    halvings = 0
+    while (input_size * 2**halvings // reduction) ** 2 < MIN_TOKENS and 2**halvings < reduction:
+        halvings += 1
+    halvings += stem == "small" and 2**halvings < reduction
+    # img_size counts as if the stem still had all its strides: attention then gets the size it will see
+    return Fit({"img_size": input_size * 2**halvings}, halvings, False)
+
+
+def construct(name: str, fit: Fit, classes: int, channels: int, **more: Any) -> nn.Module:
+    """Make timm's network and apply the fit; ``more`` goes to ``timm.create_model``."""
+    import timm
+
+    arguments: dict[str, Any] = {**fit.options, **more}
+    model: nn.Module = timm.create_model(name, num_classes=classes, in_chans=channels, **arguments)
+    for _ in range(fit.halvings):
+        halve_first_stride(model)
+    return apply_small_stem(model) if fit.small_stem else model
+
+
+@contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    """Run with torch's CPU generator at ``seed`` and put its state back afterwards (None: do neither).
+
+    Networks are initialised on the CPU, so accelerators' generators are not touched at all.
+    """
+    if seed is None:
+        yield
+        return
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)

@@ -1,0 +1,63 @@
+"""What a network costs: parameters (exact), multiply-accumulates (counted), latency (measured)."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def count_params(model: nn.Module) -> int:
+    """Trainable parameters, each shared tensor once; buffers (running statistics) are not parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _place(model: nn.Module) -> torch.device:
+    first = next(model.parameters(), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+def count_macs(model: nn.Module, channels: int, input_size: int) -> int:
+    """Multiply-accumulates of one forward pass of one (channels, input_size, input_size) image.
+
+    ``torch.utils.flop_counter`` counts convolutions, matrix products and attention at two operations a
+    multiply-accumulate; norms, activations and poolings are not counted, as is usual in papers. The mode
+    (train or eval) of the network is put back.
+    """
+    x = torch.zeros(1, channels, input_size, input_size, device=_place(model))
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(x)
+    finally:
+        model.train(training)
+    return int(counter.get_total_flops()) // 2
+
+
+def latency_ms(
+    model: nn.Module, channels: int, input_size: int, device: torch.device, *, repeats: int = 30, warmup: int = 5
+) -> float:
+    """Median milliseconds of a forward pass of one image in eval mode, after ``warmup`` passes.
+
+    Weights stay float32 and the thread count is the process's own; the network is moved to ``device`` and
+    its mode is put back. The number belongs to this machine: compare it only within one table.
+    """
+    x = torch.zeros(1, channels, input_size, input_size, device=device).contiguous(memory_format=torch.channels_last)
+    training = model.training
+    model.to(device).eval()
+    times: list[float] = []
+    try:
+        with torch.inference_mode():
+            for _ in range(warmup + repeats):
+                start = time.perf_counter()
+                model(x)
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                times.append(time.perf_counter() - start)
+    finally:
+        model.train(training)
+    return 1000 * statistics.median(times[warmup:])

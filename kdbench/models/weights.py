@@ -1,0 +1,242 @@
+"""Weights from timm's hub or a local file: all of them fit, or it is an error. Never a silent random head.
+
+timm drops a classifier whose class count differs from the data set's and says so only at log level INFO; here
+that is refused before anything is loaded, and a network that is random in any part is refused afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.errors import BadInput, MachineFault, unknown
+from kdbench.models.build import build, construct, explained, fit_to, known_models, seeded
+
+PRETRAINED = "pretrained"
+REACH_SECONDS = 5.0
+"""How long a host may take to answer before the network counts as missing."""
+
+
+def load_weights(name: str, *, classes: int, channels: int, input_size: int, stem: str, source: str) -> nn.Module:
+    """The network ``name`` with the weights of ``source``, in eval mode on the CPU.
+
+    Args:
+        name: timm name; for pretrained weights a tag may follow (``resnet50.a1_in1k``).
+        classes, channels, input_size, stem: as ``kdbench.models.build``. timm adapts pretrained first
+            convolutions to other channel counts (summed or repeated over colours) and patch or position
+            embeddings to other sizes; a local file must fit exactly.
+        source: ``pretrained``, ``pretrained:TAG``, a ``.safetensors`` file, or a torch file that holds nothing
+            but tensors (read with ``weights_only``); a dictionary under ``state_dict`` or ``model`` is unwrapped.
+
+    Raises:
+        BadInput: no such weights, another number of classes, or names or shapes that do not fit.
+        MachineFault: pretrained weights that are not on this machine, and no network.
+    """
+    if source.split(":")[0] == PRETRAINED:
+        model = _pretrained(_tagged(name, source), classes, channels, input_size, stem)
+    else:
+        path = _file(source)
+        model = build(name, classes=classes, channels=channels, input_size=input_size, stem=stem, seed=0)
+        _fill(model, _read(path), classes, str(path))
+    return model.eval()
+
+
+def weights_digest(source: str, name: str) -> str:
+    """What identifies the weights: ``pretrained:<timm tag>``, or ``file:<12 hex digits of SHA-256>``.
+
+    Raises:
+        BadInput: no such file, or no such pretrained weights.
+    """
+    if source.split(":")[0] == PRETRAINED:
+        return f"{PRETRAINED}:{_config(_tagged(name, source)).tag}"
+    with _file(source).open("rb") as stream:
+        return f"file:{hashlib.file_digest(stream, 'sha256').hexdigest()[:12]}"
+
+
+def _file(source: str) -> Path:
+    """``source`` as the path of an existing file."""
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise BadInput(f"teacher weights '{source}': no such file (give a .safetensors or torch file, or 'pretrained')")
+    return path
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Named tensors of a file, without running any code in it."""
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise BadInput(f"{path} is no readable safetensors file: {error}") from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise BadInput(
+            f"{path} is no torch file of plain tensors (code in a file is never run); save model.state_dict() "
+            f"as .safetensors instead"
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise BadInput(f"{path} holds something else than named tensors: save model.state_dict()")
+    # prefixes that data-parallel and compiled training leave
+    return {key.removeprefix("module.").removeprefix("_orig_mod."): value for key, value in content.items()}
+
+
+def _fill(model: nn.Module, weights: Mapping[str, Tensor], classes: int, place: str) -> None:
+    """Copy ``weights`` into ``model`` if they fit exactly.
+
+    Raises:
+        BadInput: another number of classes, or the first few names that do not fit.
+    """
+    own = model.state_dict()
+    for head in _heads(model):
+        got = weights.get(f"{head}.weight")
+        if got is not None and got.ndim and got.shape[0] != classes:
+            raise BadInput(f"{place}: weights have {got.shape[0]} classes, the data set has {classes}")
+    missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
+    extra = [key for key in weights if key not in own]
+    shapes = [
+        f"{key} ({_shape(weights[key])} in the file, {_shape(own[key])} in the model)"
+        for key in own
+        if key in weights and weights[key].shape != own[key].shape
+    ]
+    faults = [
+        f"{what} {', '.join(keys[:3])}{f' and {len(keys) - 3} more' if len(keys) > 3 else ''}"
+        for what, keys in (("missing", missing), ("unknown", extra), ("of another shape", shapes))
+        if keys
+    ]
+    if faults:
+        raise BadInput(f"{place} does not fit this model, channels, input size and stem: {'; '.join(faults)}")
+    bad = [key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        raise BadInput(f"{place}: not all values of {bad[0]} are finite")
+    model.load_state_dict(dict(weights), strict=False)  # compared above; only batch counters may be absent
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"
+
+
+def _heads(model: nn.Module) -> tuple[str, ...]:
+    """Names of the classifier layers, as timm's configuration has them."""
+    names = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _tagged(name: str, source: str) -> str:
+    """The timm name with the tag that ``source`` asks for, if it does."""
+    tag = source.partition(":")[2]
+    return f"{name.split('.')[0]}.{tag}" if tag else name
+
+
+def _config(name: str) -> Any:
+    """The description, by timm, of pretrained weights."""
+    import timm
+
+    base = name.split(".")[0]
+    if base not in known_models():
+        raise unknown("model", name, known_models(), "any name of timm.list_models() will do")
+    choices = timm.list_pretrained(f"{base}.*")
+    if not choices:
+        raise BadInput(f"timm publishes no pretrained weights for '{base}': train it, or give a local file")
+    if "." in name and name not in choices:
+        raise unknown("pretrained weights", name, choices, f"there are {', '.join(choices[:5])}")
+    return timm.get_pretrained_cfg(name)
+
+
+def _pretrained(name: str, classes: int, channels: int, input_size: int, stem: str) -> nn.Module:
+    """The weights that timm publishes, from its cache or the network."""
+    config = _config(name)
+    if config.num_classes != classes:
+        raise BadInput(
+            f"pretrained {name}: weights have {config.num_classes} classes, the data set has {classes}; "
+            f"train the teacher here (leave out --teacher-weights), or give a file trained on this data set"
+        )
+    with explained(name, input_size, stem):
+        fit = fit_to(name, input_size, stem)
+    cached = _cached(config)
+    if cached is None:
+        _reach(config, name)
+    more: dict[str, Any] = {"pretrained": True} | ({"pretrained_cfg_overlay": {"file": cached}} if cached else {})
+    built = []
+    for seed in (0, 1):
+        try:
+            with seeded(seed):
+                built.append(construct(name, fit, classes, channels, **more))
+        except OSError as error:
+            raise MachineFault(f"pretrained weights of {name} could not be fetched: {error}; {_ADVICE}") from error
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            place = f"{input_size}-pixel inputs, stem {stem}"
+            raise BadInput(f"pretrained {name} does not fit {place}: {reason}") from error
+    one, other = (model.state_dict() for model in built)
+    random = [key for key in one if not torch.equal(one[key], other[key])]
+    if random:  # whatever depends on the seed was not in the file
+        raise BadInput(f"pretrained {name} leaves {', '.join(random[:3])} random at this size: give a fitting file")
+    return built[0]
+
+
+_ADVICE = (
+    "give a local file with --teacher-weights PATH, train the teacher here by leaving it out, or fetch the weights "
+    "once on a machine with a network and copy its Hugging Face cache"
+)
+
+
+def _cached(config: Any) -> str | None:
+    """The file with these weights on this machine, in the Hugging Face or torch hub cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if config.hf_hub_id:
+        for file in (config.hf_hub_filename or "model.safetensors", "pytorch_model.bin"):
+            found = try_to_load_from_cache(config.hf_hub_id, file)
+            if isinstance(found, str):
+                return found
+    if config.url:
+        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(config.url).path).name
+        if path.is_file():
+            return str(path)
+    return None
+
+
+def _reach(config: Any, name: str) -> None:
+    """Find out within seconds whether the host of the weights answers; the libraries themselves take minutes.
+
+    Raises:
+        MachineFault: it does not.
+    """
+    from huggingface_hub import constants
+
+    if config.hf_hub_id and constants.HF_HUB_OFFLINE:
+        raise MachineFault(f"pretrained weights of {name} are not here and HF_HUB_OFFLINE is set: {_ADVICE}")
+    target = constants.ENDPOINT if config.hf_hub_id else config.url
+    answers: list[bool] = []
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(urllib.request.Request(target, method="HEAD"), timeout=REACH_SECONDS).close()
+            answers.append(True)
+        except urllib.error.HTTPError:
+            answers.append(True)  # a refusal is an answer
+        except (OSError, ValueError):
+            answers.append(False)
+
+    thread = threading.Thread(target=ask, daemon=True)  # name look-up has no timeout of its own
+    thread.start()
+    thread.join(REACH_SECONDS)
+    if not (answers and answers[0]):
+        raise MachineFault(f"pretrained weights of {name} are not here and no network was found: {_ADVICE}")

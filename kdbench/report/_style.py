@@ -1,0 +1,78 @@
+"""One look for all figures, and figures as files whose bytes depend on nothing but their content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import seaborn as sns
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from kdbench.fsio import atomic
+
+GREY = "#6b6b6b"
+INK = "#222222"
+# Okabe & Ito's colours (distinct under the common colour blindnesses), each with a marker of its own.
+METHOD_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+METHOD_MARKERS = ("o", "^", "D", "v", "P", "X")
+
+_RC: dict[str, Any] = {
+    **sns.axes_style("ticks"),
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same on every machine
+    "font.size": 12,
+    "axes.titlesize": 12,
+    "axes.labelsize": 12,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+    "legend.fontsize": 11,
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "xtick.minor.visible": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "kdbench",
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The style of all figures; drawing and saving both happen inside it."""
+    with matplotlib.rc_context(_RC):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of ``width`` x ``height`` inches that belongs to no window and no global list."""
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def colour_of(method: str, methods: tuple[str, ...]) -> tuple[str, str]:
+    """(colour, marker) of a distilling method by its place among ``methods``."""
+    index = methods.index(method)
+    return METHOD_COLOURS[index % len(METHOD_COLOURS)], METHOD_MARKERS[index % len(METHOD_MARKERS)]
+
+
+def save(figure: Figure, out: Path, name: str) -> dict[str, Path]:
+    """Write ``name``.png and ``name``.svg into ``out``, each whole or not at all, without dates in them."""
+    metadata: dict[str, dict[str, str | None]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+    paths = {}
+    with style():
+        for kind, entries in metadata.items():
+
+            def write(aside: Path, kind: str = kind, entries: dict[str, str | None] = entries) -> None:
+                figure.savefig(aside, format=kind, metadata=entries, facecolor="white")
+
+            paths[f"{name}.{kind}"] = out / f"{name}.{kind}"
+            atomic(out / f"{name}.{kind}", write)
+    return paths

@@ -1,0 +1,323 @@
+"""The frozen types that everything else speaks: what is run, and what came of it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from kdbench.identity import identify
+
+Phase = Literal["teacher", "baseline", "search", "confirm"]
+PHASES: tuple[Phase, ...] = ("teacher", "baseline", "search", "confirm")
+Status = Literal["complete", "pruned", "failed"]
+Hyper = dict[str, float]
+
+
+class Frozen(BaseModel):
+    """Base of all types here: immutable, no unknown fields, every field documented."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Ladder(Frozen):
+    """A family of students of one design, in ascending numbers of parameters."""
+
+    name: str
+    """What ``--pair TEACHER:NAME`` calls it."""
+    models: tuple[str, ...]
+    """timm model names, smallest first."""
+    note: str = ""
+    """One line on where such models are deployed."""
+
+
+class Pair(Frozen):
+    """One teacher and the students measured under it."""
+
+    teacher: str
+    """timm name of the teacher."""
+    students: tuple[str, ...]
+    """timm names of the students, in the order given (a ladder's is ascending)."""
+    ladder: str | None = None
+    """The ladder's name when the students are exactly one ladder."""
+
+    def __str__(self) -> str:
+        return f"{self.teacher}:{self.ladder or ','.join(self.students)}"
+
+
+class DatasetSpec(Frozen):
+    """A labelled image data set: what is fixed about it before any byte is read."""
+
+    name: str
+    """Catalog name, ``folder:/path`` or ``hf:name``."""
+    classes: int
+    """Number of classes."""
+    shape: tuple[int, int, int]
+    """(channels, height, width) of a stored image, before ``Recipe.input_size``."""
+    mean: tuple[float, ...]
+    """Per-channel mean of pixels in [0, 1]."""
+    std: tuple[float, ...]
+    """Per-channel standard deviation of pixels in [0, 1]."""
+    flip: bool = True
+    """Whether a mirrored image keeps its class (false for digits)."""
+    fit: Literal["pad", "resize"] = "resize"
+    """How an image reaches ``Recipe.input_size``: zero border, or bilinear."""
+    sizes: dict[str, int] = Field(default_factory=dict)
+    """Published number of samples per split, where known."""
+    input_size: int = 32
+    """Side length (pixels) that recipes use unless they say otherwise."""
+    teacher_floor: float = 0.0
+    """Validation accuracy (fraction) below which a teacher is refused."""
+    license: str = ""
+    """Licence or terms, as published."""
+    source: str = ""
+    """Where the bytes come from, for a person to read."""
+
+
+class DataConfig(Frozen):
+    """Which samples a run sees. Part of a run's identity; never a path."""
+
+    name: str
+    """Catalog name, or ``folder``/``hf`` form whose content digest is in ``digest``."""
+    val_fraction: float = Field(0.1, gt=0, lt=1)
+    """Share of the training set held out, per class, for selection."""
+    split_seed: int = 0
+    """Seed of the stratified cut (recorded; the same for every run of a sweep)."""
+    limit: int | None = Field(None, ge=20)
+    """Use only this many training samples (stratified), for rehearsals."""
+    digest: str | None = None
+    """Digest of a user's own data (file names and sizes), so that other bytes are another run."""
+
+
+class Recipe(Frozen):
+    """How a network is trained: everything but the loss and the seed."""
+
+    epochs: int = Field(15, ge=1)
+    """Passes over the training split."""
+    batch_size: int = Field(128, ge=1)
+    """Samples a step; a last partial batch is dropped when the split is longer than one batch."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with Nesterov momentum, or AdamW."""
+    lr: float = Field(0.1, gt=0)
+    """Peak learning rate."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """Momentum of SGD."""
+    nesterov: bool = True
+    """Nesterov's form of momentum."""
+    weight_decay: float = Field(5e-4, ge=0)
+    """L2 factor (SGD) or decoupled decay (AdamW); norms and biases are exempt under AdamW."""
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    """Learning rate after warm-up."""
+    milestones: tuple[int, ...] = ()
+    """Epochs after which ``step`` multiplies the rate by ``gamma``."""
+    gamma: float = Field(0.1, gt=0, le=1)
+    """Factor of ``step``."""
+    warmup_epochs: float = Field(1.0, ge=0)
+    """Linear warm-up, in epochs."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Smoothing of the hard-label term."""
+    clip_grad: float | None = Field(None, gt=0)
+    """Largest global gradient norm."""
+    pad: int = Field(4, ge=0)
+    """Pixels of zero border for the random crop (0: no crop)."""
+    flip: bool | None = None
+    """Random mirror image; None follows the data set."""
+    input_size: int | None = Field(None, ge=8)
+    """Side length (pixels) that the network sees; None follows the data set."""
+    stem: Literal["native", "small"] = "native"
+    """``small`` removes the stem's stride and max-pool, for small images."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """``auto`` is measured once per model and machine and replaced before a run is identified."""
+    views: Literal["crop", "resized-crop"] = "crop"
+    """Augmentation: pad-crop (+ flip), or RandomResizedCrop (+ flip) for large images."""
+
+
+class TrialConfig(Frozen):
+    """One training run, whole. Its ``id`` is the hash of this and nothing else."""
+
+    data: DataConfig
+    """The samples."""
+    model: str
+    """timm name of the network trained."""
+    teacher: str | None = None
+    """timm name of the teacher, None when a teacher itself is trained."""
+    teacher_id: str | None = None
+    """Id of the teacher's own run or weights."""
+    method: str = "hard"
+    """Catalog name of the loss."""
+    hyper: Hyper = Field(default_factory=dict)
+    """The method's hyper-parameters (temperature, alpha, ...)."""
+    recipe: Recipe
+    """Training recipe."""
+    seed: int
+    """Seed of initialisation, order and augmentation."""
+    phase: Phase
+    """Phase of the sweep; only ``confirm`` reads the test split (and ``teacher``, in confirm, its own)."""
+
+    @cached_property
+    def id(self) -> str:
+        """12 hexadecimal digits; equal ids are the same run."""
+        return identify(self)
+
+
+class EpochLog(Frozen):
+    """One line of metrics.jsonl: losses and divergences in nats, accuracies as fractions."""
+
+    epoch: int
+    """1-based epoch just finished."""
+    lr: float
+    """Learning rate of the epoch's last step."""
+    train_loss: float
+    """Mean training loss."""
+    train_acc: float
+    """Accuracy on the augmented training batches as they were trained on."""
+    val_loss: float
+    """Cross-entropy on the validation split."""
+    val_acc: float
+    """Accuracy on the validation split."""
+    val_kl: float | None = None
+    """KL(teacher ‖ student) at T = 1 on validation, averaged over samples."""
+    val_agreement: float | None = None
+    """Share of validation samples on which student and teacher predict the same class."""
+    seconds: float = 0.0
+    """Wall-clock seconds of this epoch, evaluation included."""
+    parts: dict[str, float] = Field(default_factory=dict)
+    """Mean of each part of the loss (``soft``, ``hard``, ...), unweighted."""
+
+
+class TrialResult(Frozen):
+    """What a run came to; written last, so that its presence means the run is whole."""
+
+    id: str
+    """The run's ``TrialConfig.id``."""
+    status: Status
+    """complete, pruned or failed."""
+    val_acc: float | None = None
+    """Validation accuracy after the last epoch."""
+    best_val_acc: float | None = None
+    """Highest validation accuracy of any epoch."""
+    test_acc: float | None = None
+    """Test accuracy after the last epoch; only in the confirm phase."""
+    test_top5: float | None = None
+    """Top-5 test accuracy, with more than 10 classes."""
+    nll: float | None = None
+    """Mean negative log-likelihood (nats) on test in confirm, else on validation."""
+    ece: float | None = None
+    """Expected calibration error, 15 equal-width bins (Guo et al. 2017), same split as ``nll``."""
+    agreement: float | None = None
+    """Share of samples predicted as the teacher does, same split as ``nll``."""
+    params: int = 0
+    """Trainable parameters, at this data set's classes and channels."""
+    macs: int = 0
+    """Multiply-accumulates of one forward pass of one image."""
+    epochs: int = 0
+    """Epochs finished."""
+    seconds: float = 0.0
+    """Wall-clock seconds over all attempts."""
+    attempts: int = 1
+    """Starts it took (2 after one interruption)."""
+    hardware: str = ""
+    """Device and threads, e.g. ``cpu:AMD EPYC:2 threads``."""
+    wandb_run: str | None = None
+    """Id of the last attempt's W&B run."""
+    error: str | None = None
+    """Why a failed run failed."""
+
+
+class Dimension(Frozen):
+    """What Optuna may choose for one hyper-parameter: a range, or a list of values."""
+
+    low: float | None = None
+    """Smallest value of a range."""
+    high: float | None = None
+    """Largest value of a range."""
+    log: bool = False
+    """Sample the range on a logarithmic scale."""
+    choices: tuple[float, ...] | None = None
+    """Fixed values instead of a range."""
+
+    @model_validator(mode="after")
+    def _range_or_choices(self) -> Dimension:
+        ranged = self.low is not None and self.high is not None
+        if ranged == (self.choices is not None):
+            raise ValueError("give either low and high, or choices")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}")
+        if self.log and self.low is not None and self.low <= 0:
+            raise ValueError(f"a logarithmic range must start above 0, not at {self.low}")
+        if self.choices is not None and not self.choices:
+            raise ValueError("choices must not be empty")
+        return self
+
+
+class MethodSpec(Frozen):
+    """A distillation loss as the catalog knows it."""
+
+    name: str
+    """What ``--method`` calls it."""
+    needs: frozenset[Literal["logits", "features"]] = frozenset({"logits"})
+    """What it reads from the teacher."""
+    space: dict[str, Dimension] = Field(default_factory=dict)
+    """Hyper-parameters that a sweep searches, with their default ranges."""
+    fixed: Hyper = Field(default_factory=dict)
+    """Hyper-parameters with a default value that a sweep does not search."""
+    bounds: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    """Values each hyper-parameter may take at all (closed; temperature's 0 is excluded separately)."""
+    paper: str = ""
+    """Where it was published."""
+
+
+class Budget(Frozen):
+    """How much a sweep may spend."""
+
+    name: str = "quick"
+    """Preset it came from."""
+    trials: int = Field(4, ge=1)
+    """Search trials per student size and method."""
+    seeds: int = Field(3, ge=1)
+    """Fresh seeds of the confirm phase."""
+    limit: int | None = None
+    """Training samples used (None: all)."""
+
+
+class Sweep(Frozen):
+    """Everything a sweep is, resolved: what YAML and flags add up to. Its hash guards resumption."""
+
+    name: str
+    """Folder under the output directory, and W&B group."""
+    pair: Pair
+    """Teacher and students."""
+    data: DataConfig
+    """The samples."""
+    methods: tuple[str, ...] = ("kd",)
+    """Distillation losses compared."""
+    space: dict[str, Dimension]
+    """What is searched; names that a method lacks are ignored for it."""
+    fixed: Hyper = Field(default_factory=dict)
+    """Hyper-parameters held at one value."""
+    budget: Budget
+    """Trials, seeds."""
+    sampler: Literal["tpe", "random", "grid", "qmc", "gp"] = "tpe"
+    """Optuna sampler."""
+    pruner: Literal["median", "none"] = "median"
+    """Optuna pruner."""
+    recipe: Recipe
+    """Students' recipe, the same for baseline, search and confirm."""
+    precisions: dict[str, Literal["fp32", "bf16"]] = Field(default_factory=dict)
+    """Measured precision per model, where the recipe says ``auto``."""
+    teacher_recipe: Recipe
+    """The teacher's recipe."""
+    teacher_weights: str | None = None
+    """``pretrained:<timm tag>`` or ``file:<sha256 prefix>``; None trains it here."""
+    teacher_floor: float = 0.0
+    """Validation accuracy (fraction) that the teacher must reach."""
+    teacher_seed: int = 0
+    """Seed of the teacher's training."""
+    search_seed: int = 0
+    """Common seed of baseline and search runs."""
+
+    @cached_property
+    def confirm_seeds(self) -> tuple[int, ...]:
+        """Fresh seeds, disjoint from ``search_seed``."""
+        return tuple(self.search_seed + 1001 + k for k in range(self.budget.seeds))

@@ -1,0 +1,204 @@
+"""What every trial of a sweep shares in one process: the data, the teacher, the bank. Kept warm between trials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from kdbench.data import ResidentSplit, TaskData, load, resolve_dataset
+from kdbench.engine import Hooks, RunOutcome, run_training, score
+from kdbench.engine.checkpoint import drop_checkpoint
+from kdbench.engine.metrics import collect_logits
+from kdbench.engine.run import describe_hardware
+from kdbench.errors import BadInput, MachineFault
+from kdbench.models import build, count_macs, count_params, load_weights
+from kdbench.schema import EpochLog, Sweep, TrialConfig
+from kdbench.sweep.plan import teacher_config
+from kdbench.teacher import BankedTeacher, LiveTeacher, TeacherCard, TeacherSignal, gate, load_card, save_card
+from kdbench.teacher.signal import LazyTeacher
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        BadInput: a device that torch does not know or that is not here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BadInput(f"--device '{name}' cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+class Context:
+    """One sweep in one process."""
+
+    def __init__(self, sweep: Sweep, *, cache: Path, device: torch.device, teacher_weights: str | None = None) -> None:
+        self.sweep, self.cache, self.device = sweep, cache, device
+        self.teacher_weights = teacher_weights
+        self.teacher_config = teacher_config(sweep)
+
+    @cached_property
+    def data(self) -> TaskData:
+        """The students' view of the data."""
+        return self._load(self.sweep.recipe)
+
+    def _load(self, recipe: object) -> TaskData:
+        spec, digest = resolve_dataset(self.sweep.data.name)
+        if digest != self.sweep.data.digest:
+            raise BadInput(f"the data of '{self.sweep.data.name}' changed since this sweep began; use another --name")
+        return load(spec, self.sweep.data, recipe, self.device)  # type: ignore[arg-type]
+
+    @property
+    def teacher_folder(self) -> Path:
+        """``<cache>/teachers/<id>``."""
+        return self.cache / "teachers" / self.teacher_config.id
+
+    @cached_property
+    def teacher(self) -> TeacherSignal:
+        """Banked where the augmentation has finitely many views, else live."""
+        network = LazyTeacher(self.teacher_network, self.device)
+        if self.data.train.n_views is None or not isinstance(self.data.train, ResidentSplit):
+            return LiveTeacher(network)
+        return BankedTeacher(self.teacher_folder / "bank", self.teacher_config.id, self.data.classes, network)
+
+    def teacher_network(self) -> nn.Module:
+        """The prepared teacher's network with its weights."""
+        model = self._empty_teacher()
+        try:
+            model.load_state_dict(load_file(self.teacher_folder / "model.safetensors"))
+        except (OSError, RuntimeError) as error:
+            raise MachineFault(
+                f"the teacher's weights in {self.teacher_folder} cannot be read ({str(error).splitlines()[0]}); "
+                "delete that folder to prepare it again"
+            ) from error
+        return model
+
+    def _empty_teacher(self) -> nn.Module:
+        return build(
+            self.sweep.pair.teacher,
+            classes=self.data.classes,
+            channels=self.data.channels,
+            input_size=self.data.input_size,
+            stem=self.sweep.teacher_recipe.stem,
+        )
+
+    def prepare_teacher(self, hooks: Hooks) -> tuple[TeacherCard, list[EpochLog]]:
+        """Load the teacher's card, or train or import the teacher first; refuse one below its floor.
+
+        A lock lets one process prepare it while others wait; a killed training goes on from its checkpoint.
+
+        Raises:
+            KdbenchError: a teacher below its floor.
+        """
+        folder = self.teacher_folder
+        folder.mkdir(parents=True, exist_ok=True)
+        logs: list[EpochLog] = []
+        with FileLock(folder / ".lock"):
+            card = load_card(folder)
+            if card is None:
+                card, logs = self._import_teacher() if self.sweep.teacher_weights else self._train_teacher(hooks)
+                save_card(folder, card)
+                drop_checkpoint(folder)
+        gate(card, self.sweep.teacher_floor)
+        return card, logs
+
+    def card(self) -> TeacherCard:
+        """The prepared teacher's card.
+
+        Raises:
+            KdbenchError: a teacher below its floor.
+            MachineFault: none is in this machine's cache.
+        """
+        card = load_card(self.teacher_folder)
+        if card is None:
+            raise MachineFault(
+                f"the teacher of this sweep is not in the cache ({self.teacher_folder}): point --cache or KDBENCH_CACHE "
+                "at the cache of the machine that prepared it"
+            )
+        gate(card, self.sweep.teacher_floor)
+        return card
+
+    def _train_teacher(self, hooks: Hooks) -> tuple[TeacherCard, list[EpochLog]]:
+        config = self.teacher_config
+        data = self._load(config.recipe)
+        outcome: RunOutcome = run_training(
+            config, data=data, teacher=None, workdir=self.teacher_folder, device=self.device, hooks=hooks
+        )
+        save_weights(outcome.model, self.teacher_folder / "model.safetensors")
+        r = outcome.result
+        card = TeacherCard(
+            id=config.id, model=config.model, source="trained", val_acc=r.val_acc or 0.0, nll=r.nll or 0.0,
+            ece=r.ece or 0.0, params=r.params, macs=r.macs, config=config.model_dump(mode="json"),
+            seconds=r.seconds, hardware=r.hardware,
+        )  # fmt: skip
+        return card, outcome.logs
+
+    def given_teacher(self) -> nn.Module:
+        """The network with the weights that the user named, on the device.
+
+        Raises:
+            BadInput: weights that do not fit. MachineFault: weights that cannot be had.
+        """
+        return load_weights(
+            self.sweep.pair.teacher,
+            classes=self.data.classes,
+            channels=self.data.channels,
+            input_size=self.data.input_size,
+            stem=self.sweep.teacher_recipe.stem,
+            source=self.teacher_weights or "pretrained",
+        ).to(self.device)
+
+    def _import_teacher(self) -> tuple[TeacherCard, list[EpochLog]]:
+        config, data = self.teacher_config, self.data
+        model = self.given_teacher()
+        logits, labels = collect_logits(model.eval(), data.val)
+        s = score(logits, labels)
+        save_weights(model, self.teacher_folder / "model.safetensors")
+        return TeacherCard(
+            id=config.id, model=config.model, source=self.sweep.teacher_weights or "", val_acc=s.acc, nll=s.nll,
+            ece=s.ece, params=count_params(model), macs=count_macs(model, data.channels, data.input_size),
+            config=config.model_dump(mode="json"), hardware=describe_hardware(self.device),
+        ), []  # fmt: skip
+
+    def fill_bank(self, progress: Callable[[str, int, int], None]) -> int:
+        """The teacher's passes for every view that the sweep's planned runs will see; entries computed."""
+        if not isinstance(self.teacher, BankedTeacher) or not isinstance(self.data.train, ResidentSplit):
+            return 0
+        computed = 0
+        seeds = (self.sweep.search_seed, *self.sweep.confirm_seeds)
+        epochs = self.sweep.recipe.epochs
+        for k, (seed, epoch) in enumerate((s, e) for s in seeds for e in range(1, epochs + 1)):
+            computed += self.teacher.fill(self.data.train, seed, epoch)
+            progress("teacher bank, epochs", k + 1, len(seeds) * epochs)
+        return computed
+
+    def test_teacher(self) -> tuple[float, float, float, float | None]:
+        """The teacher's (accuracy, NLL, ECE, top-5) on the test split: called in the confirm phase alone."""
+        split = self.data.test()
+        s = score(self.teacher.plain(split), split.labels)
+        return s.acc, s.nll, s.ece, s.top5
+
+    def run(self, config: TrialConfig, workdir: Path, hooks: Hooks) -> RunOutcome:
+        """Train one student."""
+        return run_training(
+            config, data=self.data, teacher=self.teacher, workdir=workdir, device=self.device, hooks=hooks
+        )
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """A network's state as safetensors, whole or not at all."""
+    from kdbench.fsio import atomic
+
+    state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    atomic(path, lambda aside: save_file(state, aside))

@@ -1,0 +1,115 @@
+"""Local workers as processes of their own, each with its share of the cores; this process watches their files."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from kdbench.errors import MachineFault
+from kdbench.schema import TrialConfig
+from kdbench.sweep.events import EpochEvent, TrialEvent, View
+from kdbench.sweep.options import WandbOptions
+from kdbench.sweep.store import read_metrics, read_result
+from kdbench.sweep.work import Worker
+
+LOOK = 1.0
+"""Seconds between looks at the trials' folders."""
+
+
+def run_pool(
+    worker: Worker, count: int, sweep_dir: Path, *, storage: str, cache: Path, device: str, wandb: WandbOptions,
+    view: View,
+) -> None:  # fmt: skip
+    """Start ``count`` workers and wait for them, showing what they do; stop them when this process is stopped.
+
+    Raises:
+        MachineFault: when every worker ended in an error, with the last one's words.
+    """
+    threads = max(1, (os.cpu_count() or 1) // count)
+    processes = [_spawn(k, sweep_dir, storage, cache, device, wandb, threads) for k in range(count)]
+    watch = Watch(worker, sweep_dir, view)
+    try:
+        while any(process.poll() is None for process in processes):
+            watch.look()
+            time.sleep(LOOK)
+        watch.look()
+    finally:
+        _stop(processes)
+    failed = [k for k, process in enumerate(processes) if process.returncode != 0]
+    if len(failed) == count:
+        log = sweep_dir / f"worker-{failed[-1]}.log"
+        words = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"]
+        raise MachineFault(f"all {count} workers ended in an error; the last said: {words[-1]} (see {log})")
+    if failed:
+        view.note(f"{len(failed)} of {count} workers ended in an error; their runs go on here")
+
+
+def _spawn(
+    k: int, sweep_dir: Path, storage: str, cache: Path, device: str, wandb: WandbOptions, threads: int
+) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "kdbench", "worker", sweep_dir.name, "--out", str(sweep_dir.parent), "--quiet"]
+    command += ["--storage", storage, "--device", device, "--wandb", wandb.mode, "--wandb-project", wandb.project]
+    command += ["--wandb-entity", wandb.entity] if wandb.entity else []
+    share = {"KDBENCH_THREADS": str(threads), "OMP_NUM_THREADS": str(threads), "KDBENCH_CACHE": str(cache.resolve())}
+    with (sweep_dir / f"worker-{k}.log").open("wb") as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **share})
+
+
+def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Interrupt what still runs, wait, and kill what does not end."""
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+    for process in processes:
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+class Watch:
+    """Turns what workers write into events for the view."""
+
+    def __init__(self, worker: Worker, sweep_dir: Path, view: View) -> None:
+        self._worker, self._dir, self._view = worker, sweep_dir, view
+        self._epochs: dict[str, int] = {}
+        self._ended = {path.parent.name for path in sweep_dir.glob("trials/*/result.json")}
+
+    def look(self) -> None:
+        """One pass over the trials' folders."""
+        for path in sorted(self._dir.glob("trials/*/config.json")):
+            folder = path.parent
+            if folder.name in self._ended:
+                continue
+            config = TrialConfig.model_validate_json(path.read_text(encoding="utf-8"))
+            self._follow(folder, config)
+
+    def _follow(self, folder: Path, config: TrialConfig) -> None:
+        event = TrialEvent(
+            phase=config.phase, trial_id=config.id, student=config.model, method=config.method, seed=config.seed,
+            hyper=config.hyper, epochs=config.recipe.epochs,
+        )  # fmt: skip
+        if folder.name not in self._epochs:
+            self._epochs[folder.name] = 0
+            self._worker.announce(config.phase)
+            self._view.trial_started(event)
+        logs = read_metrics(folder)
+        for log in logs[self._epochs[folder.name] :]:
+            self._view.epoch(
+                EpochEvent(
+                    phase=config.phase, trial_id=config.id, student=config.model, epoch=log.epoch,
+                    epochs=config.recipe.epochs, val_acc=log.val_acc, train_loss=log.train_loss, seconds=log.seconds,
+                )  # fmt: skip
+            )
+        self._epochs[folder.name] = len(logs)
+        result = read_result(folder)
+        if result is not None:
+            self._ended.add(folder.name)
+            done = {"status": result.status, "val_acc": result.val_acc, "test_acc": result.test_acc}
+            facts = {**done, "epochs": result.epochs, "seconds": result.seconds, "error": result.error}
+            self._view.trial_finished(TrialEvent(**{**event.__dict__, **facts}))

@@ -1,0 +1,290 @@
+"""The Optuna storage as the queue and the truth: a study a lane, a trial an attempt at a slot.
+
+Every planned run is a *slot* of its lane. Slots are enqueued as WAITING trials and claimed with the storage's
+own atomic state change, lowest slot first, so an interrupted run is taken up before anything new and an
+adaptive sampler sees the same history as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import optuna
+import psutil
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+
+from kdbench.errors import BadInput, MachineFault
+from kdbench.identity import identify
+from kdbench.schema import Dimension, Hyper, Sweep
+from kdbench.sweep.plan import ADAPTIVE, Lane, drawn_point, space_of, startup
+
+HEARTBEAT, GRACE = 60, 300
+"""Seconds between a worker's signs of life, and after which it is given up."""
+UNSIGNED = 20
+"""Seconds after which a claimed trial without an owner is given up."""
+OPEN = (TrialState.WAITING, TrialState.RUNNING)
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def open_storage(url: str) -> RDBStorage:
+    """Connect to ``sqlite:///...`` or ``postgresql+psycopg://...``.
+
+    Raises:
+        BadInput: a URL that cannot be one, or a driver that is not installed.
+        MachineFault: a server or file that cannot be reached.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if "://" not in url:
+        raise BadInput(f"--storage '{url}' is not a URL: write sqlite:///path/to/file.db or postgresql+psycopg://...")
+    connect: dict[str, Any] = {"timeout": 60} if url.startswith("sqlite") else {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return RDBStorage(
+                url,
+                engine_kwargs={"connect_args": connect},
+                heartbeat_interval=HEARTBEAT,
+                grace_period=GRACE,
+            )
+    except (ArgumentError, ImportError) as error:
+        first = str(error).splitlines()[0]
+        raise BadInput(f"--storage '{_masked(url)}' cannot be used: {first} (see README, storages)") from error
+    except (OperationalError, SQLAlchemyError, RuntimeError) as error:
+        raise MachineFault(f"cannot open the storage {_masked(url)}: {str(error).splitlines()[0]}") from error
+
+
+def _masked(url: str) -> str:
+    """The URL without its password."""
+    from sqlalchemy.engine import make_url
+
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return url
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A trial that this process has taken: RUNNING in the storage until told."""
+
+    lane: Lane
+    slot: int
+    attempt: int
+    study: optuna.Study
+    trial: Trial
+
+
+class Queue:
+    """All studies of one sweep in one storage."""
+
+    def __init__(self, storage: RDBStorage, sweep: Sweep) -> None:
+        self.storage = storage
+        self.sweep = sweep
+        self._studies: dict[str, optuna.Study] = {}
+
+    def study(self, lane: Lane) -> optuna.Study:
+        """The lane's study, made on first use; its samplers are set anew for every slot (see ``claim``)."""
+        if lane.key not in self._studies:
+            self._studies[lane.key] = optuna.create_study(
+                storage=self.storage,
+                study_name=f"{self.sweep.name}/{lane.key}",
+                direction="maximize",
+                load_if_exists=True,
+                pruner=self._pruner(),
+            )
+            study = self._studies[lane.key]
+            if "spec" not in study.user_attrs:
+                study.set_user_attr("spec", identify(self.sweep))
+        return self._studies[lane.key]
+
+    def check_spec(self, lane: Lane) -> None:
+        """Refuse a storage whose study of this name was made from another spec.
+
+        Raises:
+            BadInput: naming the study.
+        """
+        held = self.study(lane).user_attrs.get("spec")
+        if held != identify(self.sweep):
+            raise BadInput(
+                f"the storage already holds a sweep '{self.sweep.name}' made from another spec ({held}); "
+                "choose another --name or another --storage"
+            )
+
+    def _pruner(self) -> optuna.pruners.BasePruner:
+        if self.sweep.pruner == "none":
+            return optuna.pruners.NopPruner()
+        warmup = max(1, self.sweep.recipe.epochs // 3)
+        return optuna.pruners.MedianPruner(n_startup_trials=startup(self.sweep), n_warmup_steps=warmup)
+
+    def _sampler(self, lane: Lane, slot: int) -> optuna.samplers.BaseSampler:
+        """Seeded by (lane, slot): what it suggests depends on the history alone, not on restarts."""
+        seed = int(identify([self.sweep.search_seed, lane.key, slot]), 16) % 2**32
+        if lane.phase != "search" or self.sweep.sampler not in ADAPTIVE:
+            return optuna.samplers.RandomSampler(seed=seed)
+        if self.sweep.sampler == "gp":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup(self.sweep))
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup(self.sweep))
+
+    def trials(self, lane: Lane, states: Iterable[TrialState] | None = None) -> list[FrozenTrial]:
+        """The lane's trials that belong to a slot."""
+        found = self.study(lane).get_trials(deepcopy=False, states=tuple(states) if states else None)
+        return [trial for trial in found if "slot" in trial.user_attrs]
+
+    def ended(self, lane: Lane) -> int:
+        """How many of the lane's slots have ended: complete, pruned, or failed for good."""
+        return len({t.user_attrs["slot"] for t in self.trials(lane) if t.state in DONE or failed_for_good(t)})
+
+    def finished(self, lane: Lane, count: int) -> bool:
+        """Whether ``count`` slots of the lane have ended."""
+        return self.ended(lane) >= count
+
+    def enqueue(self, lane: Lane, points: Iterable[tuple[int, Hyper | None]]) -> None:
+        """Put slots that are not there yet into the queue; ``None`` leaves the point to the sampler."""
+        there = {trial.user_attrs["slot"] for trial in self.trials(lane)}
+        for slot, point in points:
+            if slot not in there:
+                self.study(lane).enqueue_trial(point or {}, user_attrs={"slot": slot, "attempt": 1})
+
+    def enqueue_search(self, lane: Lane) -> None:
+        """All search slots of a lane."""
+        self.enqueue(lane, ((k, drawn_point(self.sweep, lane, k)) for k in range(self.sweep.budget.trials)))
+
+    def reclaim(self, lane: Lane) -> int:
+        """Return slots of dead workers to the queue; how many.
+
+        A worker on this machine is dead when its process is gone; elsewhere, when its heartbeat stopped.
+        Slots whose trial was failed but not yet enqueued again (a kill in between) are caught here too.
+        """
+        study = self.study(lane)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            optuna.storages.fail_stale_trials(study)
+        for trial in self.trials(lane, (TrialState.RUNNING,)):
+            if _owner_is_dead(trial.user_attrs.get("owner"), trial.datetime_start):
+                self._fail(trial)
+        alive = {t.user_attrs["slot"] for t in self.trials(lane) if t.state != TrialState.FAIL or failed_for_good(t)}
+        lost: dict[int, FrozenTrial] = {}
+        for trial in self.trials(lane, (TrialState.FAIL,)):
+            if trial.user_attrs["slot"] not in alive:
+                lost[trial.user_attrs["slot"]] = trial  # the last attempt wins
+        for slot, trial in sorted(lost.items()):
+            point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+            study.enqueue_trial(point, user_attrs={"slot": slot, "attempt": trial.user_attrs.get("attempt", 1) + 1})
+        return len(lost)
+
+    def _fail(self, trial: FrozenTrial) -> None:
+        try:
+            self.storage.set_trial_state_values(trial._trial_id, state=TrialState.FAIL)
+        except UpdateFinishedTrialError:
+            return  # another worker noticed first
+
+    def claim(self, lane: Lane) -> Claim | None:
+        """Take the lane's lowest waiting slot, or None. Atomic over processes and machines."""
+        study = self.study(lane)
+        for waiting in sorted(self.trials(lane, (TrialState.WAITING,)), key=lambda t: t.user_attrs["slot"]):
+            slot = waiting.user_attrs["slot"]
+            try:
+                if not self.storage.set_trial_state_values(waiting._trial_id, state=TrialState.RUNNING):
+                    continue
+            except UpdateFinishedTrialError:
+                continue
+            self.storage.set_trial_user_attr(waiting._trial_id, "owner", _me())
+            if self._superseded(lane, slot, waiting._trial_id):
+                self._fail(waiting)
+                continue
+            study.sampler = self._sampler(lane, slot)
+            study._thread_local.cached_all_trials = None  # as Study.ask does: sync once a trial
+            return Claim(lane, slot, waiting.user_attrs.get("attempt", 1), study, Trial(study, waiting._trial_id))
+        return None
+
+    def _superseded(self, lane: Lane, slot: int, trial_id: int) -> bool:
+        """Whether two planners raced and an older trial holds the same slot."""
+        return any(
+            t.user_attrs["slot"] == slot and t._trial_id < trial_id and t.state != TrialState.FAIL
+            for t in self.trials(lane)
+        )
+
+    def suggest(self, claim: Claim) -> Hyper:
+        """The hyper-parameters of a search claim: its fixed point, or the sampler's suggestion."""
+        chosen: Hyper = {}
+        for name, dim in space_of(self.sweep, claim.lane.method).items():
+            chosen[name] = _suggest(claim.trial, name, dim)
+        return chosen
+
+    def winner(self, lane: Lane) -> tuple[FrozenTrial, Hyper] | None:
+        """The complete search trial with the highest validation accuracy; the earliest slot wins a tie."""
+        complete = [t for t in self.trials(lane, (TrialState.COMPLETE,)) if t.value is not None]
+        if not complete:
+            return None
+        best = min(complete, key=lambda t: (-(t.value or 0.0), t.user_attrs["slot"]))
+        return best, dict(best.params)
+
+
+def _suggest(trial: Trial, name: str, dim: Dimension) -> float:
+    if dim.choices is not None:
+        return float(trial.suggest_categorical(name, list(dim.choices)))
+    assert dim.low is not None and dim.high is not None
+    return trial.suggest_float(name, dim.low, dim.high, log=dim.log)
+
+
+def failed_for_good(trial: FrozenTrial) -> bool:
+    """A trial that failed on its own account (a non-finite loss), not by losing its worker."""
+    return trial.state == TrialState.FAIL and "error" in trial.user_attrs
+
+
+def _me() -> dict[str, Any]:
+    return {"host": platform.node(), "pid": os.getpid(), "born": psutil.Process().create_time()}
+
+
+def _owner_is_dead(owner: dict[str, Any] | None, started: datetime | None) -> bool:
+    """True for a process of this machine that is gone; a number reused by another process counts as gone.
+
+    A trial without an owner belongs to a worker that was killed between claiming it and signing it.
+    """
+    if owner is None:
+        return started is not None and (datetime.now() - started).total_seconds() > UNSIGNED
+    if owner["host"] != platform.node():
+        return False
+    try:
+        process = psutil.Process(owner["pid"])
+        same = abs(process.create_time() - owner["born"]) < 1.0
+        return not same or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+class Heartbeat:
+    """Tells the storage once a minute that this trial's worker lives."""
+
+    def __init__(self, storage: RDBStorage, trial_id: int) -> None:
+        self._storage, self._trial_id = storage, trial_id
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def _beat(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._storage.record_heartbeat(self._trial_id)
+            except SQLAlchemyError:
+                pass  # a busy or absent server is tried again at the next beat; the grace period covers five
+            self._stop.wait(HEARTBEAT)
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)

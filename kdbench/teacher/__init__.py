@@ -1,0 +1,17 @@
+"""The teacher: its card, its floor, and the bank that keeps its logits on disk for every trial to read."""
+
+from kdbench.teacher.bank import BankKey, LogitBank
+from kdbench.teacher.card import TeacherCard, gate, load_card, save_card
+from kdbench.teacher.signal import BankedTeacher, LiveTeacher, TeacherSignal
+
+__all__ = [
+    "BankKey",
+    "BankedTeacher",
+    "LiveTeacher",
+    "LogitBank",
+    "TeacherCard",
+    "TeacherSignal",
+    "gate",
+    "load_card",
+    "save_card",
+]

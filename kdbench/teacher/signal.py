@@ -1,0 +1,151 @@
+"""Where a trial's teacher logits come from: the bank, or the live network. One interface, equal values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kdbench.data import Batch, ResidentSplit, Split
+from kdbench.teacher.bank import CHUNK, BankKey, LogitBank, Progress
+
+
+class TeacherSignal(Protocol):
+    """What the engine asks of a teacher. Logits are float32, (B, classes), on the data's device."""
+
+    def prepare_epoch(
+        self, split: Split, augment_seed: int, epoch: int, progress: Progress | None = None
+    ) -> None:
+        """Make the logits of this epoch's views ready; a no-op for a live teacher."""
+
+    def logits(self, batch: Batch) -> Tensor:
+        """The teacher's logits for a training batch of the epoch prepared last."""
+
+    def plain(self, split: Split) -> Tensor:
+        """Logits of every sample of ``split``, un-augmented and in order, (N, classes)."""
+
+
+class LazyTeacher:
+    """Builds the network the first time that logits must really be computed; always in eval mode."""
+
+    def __init__(self, load: Callable[[], nn.Module], device: torch.device) -> None:
+        self._load = load
+        self._device = device
+        self._model: nn.Module | None = None
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits of a batch, rounded to 16 bits as the bank keeps them, float32."""
+        if self._model is None:
+            model = self._load().to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._model = model.eval().requires_grad_(False)
+        out: Tensor = self._model(x)
+        return out.half().float()
+
+
+class LiveTeacher:
+    """Runs the network on every batch: for views that no finite bank can hold."""
+
+    def __init__(self, network: LazyTeacher) -> None:
+        self._network = network
+        self._plain: dict[str, Tensor] = {}
+
+    def prepare_epoch(
+        self, split: Split, augment_seed: int, epoch: int, progress: Progress | None = None
+    ) -> None:
+        """Nothing to prepare."""
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Computed now."""
+        return self._network(batch.x)
+
+    def plain(self, split: Split) -> Tensor:
+        """Computed once per split and process."""
+        if split.digest not in self._plain:
+            self._plain[split.digest] = torch.cat([self._network(batch.x) for batch in split.plain(CHUNK)])
+        return self._plain[split.digest]
+
+
+class BankedTeacher:
+    """Reads the bank, filling what is missing an epoch at a time.
+
+    ``root`` is the folder of the banks (usually ``<cache>/teachers/<id>/bank``).
+    """
+
+    def __init__(self, root: Path, teacher_id: str, classes: int, network: LazyTeacher) -> None:
+        self._root = root
+        self._teacher_id = teacher_id
+        self._classes = classes
+        self._network = network
+        self._banks: dict[str, LogitBank] = {}
+        self._epoch: Tensor | None = None
+        self._prepared: tuple[str, int, int] | None = None
+        self._plain: dict[str, Tensor] = {}
+
+    def key(self, split: Split, *, plain: bool) -> BankKey:
+        """The bank of a split: of its augmented views, or of its un-augmented samples."""
+        return BankKey(
+            teacher_id=self._teacher_id,
+            split_digest=split.digest,
+            augment="plain" if plain else split.augment.key,
+            samples=len(split),
+            views=1 if plain else (split.n_views or 0),
+            classes=self._classes,
+        )
+
+    def _bank(self, split: Split, *, plain: bool) -> LogitBank:
+        key = self.key(split, plain=plain)
+        if key.id not in self._banks:
+            self._banks[key.id] = LogitBank(self._root, key)
+        return self._banks[key.id]
+
+    def fill(self, split: ResidentSplit, augment_seed: int, epoch: int, progress: Progress | None = None) -> int:
+        """Compute what the bank lacks for one epoch's views; returns the number of new entries."""
+        rows = np.arange(len(split), dtype=np.int64)
+        views = split.view_ids(augment_seed, epoch).cpu().numpy()
+        device = split.labels.device
+
+        def compute(some: NDArray[np.int64], their: NDArray[np.int64]) -> NDArray[np.float32]:
+            x = split.render(torch.from_numpy(some).to(device), torch.from_numpy(their).to(device))
+            return np.asarray(self._network(x).cpu().numpy(), dtype=np.float32)
+
+        return self._bank(split, plain=False).ensure(rows, views, compute, progress)
+
+    def prepare_epoch(
+        self, split: Split, augment_seed: int, epoch: int, progress: Progress | None = None
+    ) -> None:
+        """Fill and load one epoch's logits, (N, classes) float16 on the device: one entry a sample."""
+        if self._prepared == (split.digest, augment_seed, epoch):
+            return
+        if not isinstance(split, ResidentSplit):
+            raise TypeError("a bank needs a resident split with a finite number of views")
+        self.fill(split, augment_seed, epoch, progress)
+        rows = np.arange(len(split), dtype=np.int64)
+        views = split.view_ids(augment_seed, epoch).cpu().numpy()
+        read = self._bank(split, plain=False).read(rows, views)
+        self._epoch = torch.from_numpy(read).to(split.labels.device)
+        self._prepared = (split.digest, augment_seed, epoch)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """One gather."""
+        assert self._epoch is not None, "prepare_epoch comes first"
+        return self._epoch[batch.rows].float()
+
+    def plain(self, split: Split) -> Tensor:
+        """From a bank with one view a sample."""
+        if split.digest in self._plain:
+            return self._plain[split.digest]
+        bank = self._bank(split, plain=True)
+        rows = np.arange(len(split), dtype=np.int64)
+        views = np.zeros_like(rows)
+        if not bank.filled(rows, views).all():
+            for batch in split.plain(CHUNK):
+                some = batch.rows.cpu().numpy()
+                bank.write(some, np.zeros_like(some), self._network(batch.x).cpu().numpy())
+        self._plain[split.digest] = torch.from_numpy(bank.read(rows, views)).float().to(split.labels.device)
+        return self._plain[split.digest]

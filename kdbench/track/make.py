@@ -1,0 +1,47 @@
+"""Choose a tracker by mode."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from kdbench.errors import BadInput
+from kdbench.track.base import NullTracker, Tracker
+from kdbench.track.service import Notify, check_name
+
+Mode = Literal["offline", "online", "disabled"]
+MODES: tuple[Mode, ...] = ("offline", "online", "disabled")
+
+
+def say(text: str) -> None:
+    """The default ``notify``: one line on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def make_tracker(
+    mode: str,
+    *,
+    root: Path,
+    project: str = "kdbench",
+    entity: str | None = None,
+    notify: Notify = say,
+) -> Tracker:
+    """A tracker that writes under ``root``/wandb (the sweep's folder).
+
+    ``online`` asks the server first; where that fails (no key, no network) the tracker is offline, and ``notify`` is
+    told once. Every worker process makes its own; close it.
+
+    Raises:
+        BadInput: unknown mode, or a project or entity that W&B would refuse.
+    """
+    if mode not in MODES:
+        raise BadInput(f"unknown W&B mode '{mode}' (one of {', '.join(MODES)})")
+    if mode == "disabled":
+        return NullTracker()
+    check_name("project", project)
+    if entity is not None:
+        check_name("entity", entity)
+    from kdbench.track.wandb_tracker import WandbTracker
+
+    return WandbTracker(root, project=project, entity=entity, online=mode == "online", notify=notify)

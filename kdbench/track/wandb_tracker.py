@@ -1,0 +1,156 @@
+"""Write each trial attempt as a W&B run with the real client, offline unless a server answers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from kdbench.errors import KdbenchError
+from kdbench.schema import EpochLog, TrialConfig, TrialResult
+from kdbench.track import lock
+from kdbench.track.base import describe, history_row, run_id, tags
+from kdbench.track.service import Notify, Service, connect, settings, teardown, wandb_faults
+
+INTERRUPTED = 255
+"""Exit code of an attempt that was stopped; W&B shows it as killed."""
+FAILED = 1
+"""Exit code of a failed trial."""
+
+
+class WandbTracker:
+    """One run a trial attempt: group = sweep, job type = phase, history against ``epoch``, summary = the trial's row.
+
+    Runs are independent of each other (``reinit="create_new"``) and ``wandb.run`` is never set. A recording failure
+    ends the record of that attempt only: the next ``start`` tries again.
+    """
+
+    def __init__(self, root: Path, *, project: str, entity: str | None, online: bool, notify: Notify) -> None:
+        self.root = root
+        self.project = project
+        self.entity = entity
+        self.failures = 0
+        self._notify = notify
+        self._run: Any = None
+        self._lock: IO[bytes] | None = None
+        self._attempts = 0
+        self._service = Service(root)
+        self._mode = "online" if online and self._reachable() else "offline"
+
+    @property
+    def mode(self) -> str:
+        """``online`` or ``offline``: what the next run will be."""
+        return self._mode
+
+    def start(self, config: TrialConfig, *, sweep: str, attempt: int, extra: Mapping[str, Any]) -> str | None:
+        """Begin the attempt's run; its id, or None where the client failed (said and counted)."""
+        self._end(INTERRUPTED)
+        self._attempts += 1
+        config_row = describe(config, sweep=sweep, attempt=attempt, extra=extra)
+        config_row["started"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+        name = run_id(config.id, sweep, attempt)
+        about = {
+            "id": name,
+            "name": f"{config.phase} {config.model} {config.method} s{config.seed}",
+            "project": self.project,
+            "entity": self.entity,
+            "group": sweep,
+            "job_type": config.phase,
+            "tags": tags(config_row),
+            "config": config_row,
+        }
+        if self._mode == "online":
+            error = self._attempt(lambda: self._init(about))
+            if error is None:
+                return name
+            self._notify(f"W&B: no run online ({_short(error)}). Going on offline; `kdbench sync` sends the runs later")
+            self._mode = "offline"
+        return name if self._guard(lambda: self._init(about)) else None
+
+    def epoch(self, log: EpochLog) -> None:
+        """One history row, with ``epoch`` as its axis."""
+        if self._run is not None:
+            self._guard(lambda: self._run.log(history_row(log)))
+
+    def finish(self, result: TrialResult, row: Mapping[str, Any]) -> None:
+        """Write the trial's row as summary and end the run: exit code 1 for a failed trial, else 0."""
+        if self._run is None:
+            return
+        if self._guard(lambda: self._run.summary.update({key: _plain(value) for key, value in row.items()})):
+            self._end(FAILED if result.status == "failed" else 0)
+
+    def close(self) -> None:
+        """End an unfinished run as interrupted, then wandb's background process. Safe to call twice."""
+        self._end(INTERRUPTED)
+        self._service.close()
+        if self.failures:
+            self._notify(f"W&B: {self.failures} of {self._attempts} trial attempts were not recorded whole")
+            self.failures, self._attempts = 0, 0
+
+    def _reachable(self) -> bool:
+        try:
+            connect()
+        except KdbenchError as error:
+            self._notify(f"{error}. Going on offline; `kdbench sync` sends the runs later")
+            teardown()
+            return False
+        return True
+
+    def _init(self, about: dict[str, Any]) -> None:
+        import wandb
+
+        folder = self.root / "wandb"
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):  # the client would write to the system's temporary folder instead
+            raise PermissionError(f"{folder} cannot be written to")
+        online = self._mode == "online"
+        # `never` makes the server refuse an id it has: another sweep's run of the same name is not overwritten.
+        more = {"resume": "never"} if online else {}
+        self._run = run = wandb.init(**about, settings=settings(self.root, self._mode, **more))
+        self._lock = lock.hold(Path(run.dir).parent)
+        run.define_metric("epoch")
+        run.define_metric("*", step_metric="epoch")
+
+    def _end(self, exit_code: int) -> None:
+        if self._run is not None:
+            self._guard(lambda: self._run.finish(exit_code=exit_code))
+        self._forget()
+
+    def _forget(self) -> None:
+        self._run = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _guard(self, action: Callable[[], Any]) -> bool:
+        """Do ``action``; where that fails give up this run's record, count it, and say so the first time."""
+        error = self._attempt(action)
+        if error is None:
+            return True
+        self.failures += 1
+        if self.failures == 1:
+            kept = self.root / "wandb"
+            self._notify(f"W&B: recording failed ({_short(error)}); training goes on, {kept} keeps what was written")
+        return False
+
+    def _attempt(self, action: Callable[[], Any]) -> BaseException | None:
+        """Do ``action``; what the client raised, after dropping the run and the background process."""
+        try:
+            action()
+        except wandb_faults() as error:
+            self._forget()
+            self._service.restart()
+            return error
+        return None
+
+
+def _short(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".strip(": ")
+
+
+def _plain(value: Any) -> Any:
+    """Scalars of numpy as Python's, NaN as None (W&B would store a text)."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and value != value else value

@@ -1,0 +1,44 @@
+"""Shared fixtures: the real command line in this process, places to work in, real data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from helpers import Cli, Outcome
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str]) -> Cli:
+    """Runs ``kdbench ARGS`` in this process through the same entry point and error handling as the script."""
+    from kdbench.cli.main import main
+
+    def run(*arguments: object) -> Outcome:
+        capfd.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, with the cache inside and no W&B account in reach."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "KDBENCH_DEBUG", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "160")
+    return tmp_path
+
+
+@pytest.fixture
+def kdbench_data() -> Path:
+    """The folder of real data sets."""
+    named = os.environ.get("KDBENCH_DATA")
+    if not named or not Path(named).is_dir():
+        pytest.skip("KDBENCH_DATA names no folder of data sets")
+    return Path(named)

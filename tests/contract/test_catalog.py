@@ -1,0 +1,121 @@
+"""Every entry of the catalog against the installed timm, the schema and the losses."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from kdbench.catalog import BUDGETS, DATASETS, LADDERS, METHODS, PAIRS, PAPERS, TEACHERS, parse_pair, recipe_for
+from kdbench.models import build, count_params, known_models
+from kdbench.models.build import construct, fit_to
+
+STUDENTS = sorted({m for ladder in LADDERS.entries.values() for m in ladder.models})
+
+
+ATTENTION = ("vit", "deit", "levit", "test_vit")
+"""Networks whose weights depend on the number of tokens."""
+
+
+def final_positions(model: torch.nn.Module, x: torch.Tensor) -> int:
+    """Positions (pixels or tokens) of the last feature map."""
+    features = model.forward_features(x)  # type: ignore[operator]
+    return features.shape[1] if features.ndim == 3 else features[0, 0].numel()
+
+
+def test_there_are_enough_ladders_and_timm_knows_all_names() -> None:
+    assert len(LADDERS.names()) >= 12
+    assert {*STUDENTS, *TEACHERS} <= set(known_models())
+
+
+@pytest.mark.parametrize("ladder", LADDERS.entries.values(), ids=lambda ladder: ladder.name)
+def test_a_ladder_ascends_in_parameters(ladder) -> None:
+    with torch.device("meta"):
+        sizes = [count_params(construct(m, fit_to(m, 32, "native"), 10, 1)) for m in ladder.models]
+    assert len(sizes) >= 2 and all(a < b for a, b in itertools.pairwise(sizes)), sizes
+    assert ladder.note
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_a_student_works_with_both_stems(name: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 1, 32, 32)
+    made = {stem: build(name, classes=10, channels=1, input_size=32, stem=stem, seed=0) for stem in ("native", "small")}
+    if not name.startswith(ATTENTION):  # the stem changes strides, never weights
+        native, small = (model.state_dict() for model in made.values())
+        assert list(native) == list(small) and all(torch.equal(native[key], small[key]) for key in native)
+    seen: dict[str, int] = {}
+    for stem, model in made.items():
+        out = model(x)
+        assert model.training and out.shape == (2, 10) and out.isfinite().all()
+        out.square().sum().backward()
+        assert not [n for n, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+        with torch.no_grad():
+            out = model.eval()(x)
+            seen[stem] = final_positions(model, x)
+        assert out.shape == (2, 10) and out.isfinite().all()
+    assert seen["small"] > seen["native"]
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_a_teacher_can_be_built(name: str) -> None:
+    with torch.device("meta"):
+        assert count_params(build(name, classes=100, channels=3, input_size=32)) > 0
+
+
+def test_pairs_say_what_their_names_parse_to() -> None:
+    for name, pair in PAIRS.entries.items():
+        assert str(parse_pair(name, list)) == name
+        assert pair.students == LADDERS.get(pair.ladder).models
+
+
+def test_every_recipe_exists() -> None:
+    for spec, preset, role in itertools.product(DATASETS.entries.values(), BUDGETS, ("teacher", "student")):
+        recipe = recipe_for(role, spec, preset)
+        assert recipe.input_size == spec.input_size
+        assert recipe.views == ("resized-crop" if spec.input_size >= 96 else "crop")
+        assert all(m < recipe.epochs for m in recipe.milestones)
+        assert (recipe.schedule == "step") == bool(recipe.milestones)
+    assert {name: preset.name for name, preset in BUDGETS.items()} == {name: name for name in BUDGETS}
+
+
+def test_methods_search_inside_their_bounds_and_have_losses() -> None:
+    from kdbench.methods import loss_function
+
+    for name, spec in METHODS.entries.items():
+        assert callable(loss_function(name))
+        assert {*spec.space, *spec.fixed} <= set(spec.bounds)
+        for knob, dimension in spec.space.items():
+            low, high = spec.bounds[knob]
+            assert low <= dimension.low < dimension.high <= high  # type: ignore[operator]
+        for knob, value in spec.fixed.items():
+            assert spec.bounds[knob][0] <= value <= spec.bounds[knob][1]
+        assert spec.paper or name == "hard"
+
+
+def test_methods_loss_accepts_exactly_what_the_catalog_offers() -> None:
+    """Every default point of every method gives a finite loss, and every searched knob changes it."""
+    from kdbench.methods import loss_function
+
+    torch.manual_seed(0)
+    student, teacher, targets = torch.randn(8, 5), 3 * torch.randn(8, 5), torch.arange(8) % 5
+    for name, spec in METHODS.entries.items():
+        low = {**spec.fixed, **{k: float(d.low) for k, d in spec.space.items() if d.low is not None}}
+        loss = loss_function(name)(student, teacher, targets, low).total
+        assert loss.isfinite()
+        for knob, dimension in spec.space.items():
+            base = {**low, "alpha": 0.5} if "alpha" in spec.space else low
+            moved = {**base, knob: float(dimension.high)}  # type: ignore[arg-type]
+            assert not torch.isclose(
+                loss_function(name)(student, teacher, targets, moved).total,
+                loss_function(name)(student, teacher, targets, base).total,
+            ), (name, knob)
+
+
+def test_papers_point_at_known_data_and_methods() -> None:
+    wanted = {"hinton2015-mnist", "cifar100-crd", "cifar100-dkd", "cifar100-ls", "imagenet-resnet34-resnet18"}
+    assert wanted <= set(PAPERS.names())
+    for paper in PAPERS.entries.values():
+        assert paper.dataset in DATASETS and set(paper.methods) <= set(METHODS.names())
+        assert "arXiv:" in paper.citation and paper.note

@@ -1,0 +1,291 @@
+"""Every kind of bad input through the real command line: one clear line, the right exit code, nothing written."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from helpers import Cli, run_process, write_idx, write_image_folder
+
+USER, MACHINE = 2, 1
+PAIR = ["--pair", "test_resnet:test_efficientnet"]
+SMOKE = ["sweep", *PAIR, "--budget", "smoke", "--wandb", "disabled", "--quiet"]
+
+
+class Case(NamedTuple):
+    """A command line, what must be prepared for it, and what it must answer."""
+
+    says: str
+    arguments: list[str]
+    prepare: Callable[[Path], object] = lambda bench: None
+    code: int = USER
+
+
+def text(name: str, content: str) -> Callable[[Path], object]:
+    """Prepares a text file."""
+    return lambda bench: (bench / name).write_text(content)
+
+
+def sweep(*arguments: str) -> list[str]:
+    """A sweep of the tiny pair with something wrong in it."""
+    return [*SMOKE, *arguments]
+
+
+def pair(value: str) -> list[str]:
+    """A sweep of this pair."""
+    return ["sweep", "--pair", value, "--budget", "smoke"]
+
+
+ASKED: dict[str, Case] = {
+    # names
+    "unknown teacher": Case("unknown teacher 'resnet500'", pair("resnet500:mobilenetv3")),
+    "unknown student": Case("did you mean 'mobilenetv3'?", pair("resnet50:mobilnetv3")),
+    "unknown second student": Case("unknown student 'nothing_like_it'", pair("resnet50:resnet18,nothing_like_it")),
+    "pair without students": Case("names no students", pair("resnet50:")),
+    "pair without teacher": Case("names no teacher", pair(":mobilenetv3")),
+    "pair without colon": Case("has no colon", pair("resnet50")),
+    "no pair": Case("no pair given", ["sweep"]),
+    "unknown data set": Case("did you mean 'digits'?", sweep("--dataset", "digitz")),
+    "unknown method": Case("unknown method 'kdd'", sweep("--method", "kdd")),
+    "method is the baseline": Case("'hard' is the baseline", sweep("--method", "hard")),
+    "unknown sampler": Case("unknown sampler 'bayes'", sweep("--sampler", "bayes")),
+    "unknown pruner": Case("pruner", sweep("--pruner", "hyperband")),
+    "unknown budget": Case("did you mean 'quick'?", sweep("--budget", "quik")),
+    "unknown stem": Case("stem", sweep("--stem", "huge")),
+    "unknown precision": Case("precision", sweep("--precision", "fp8")),
+    "unknown W&B mode": Case("W&B mode 'maybe'", sweep("--wandb", "maybe")),
+    "unknown device": Case("device 'tpu9'", sweep("--device", "tpu9")),
+    # ranges
+    "temperature zero": Case("temperature must be above 0, not 0", sweep("--temperature", "0")),
+    "temperature negative": Case("temperature must be above 0, not -4", sweep("--temperature", "-4,4")),
+    "alpha above one": Case("must lie in [0, 1], not at 1.5", sweep("--alpha", "0.5..1.5")),
+    "alpha below zero": Case("must lie in [0, 1], not at -0.1", sweep("--alpha", "-0.1")),
+    "reversed range": Case("is reversed, write 1..20", sweep("--temperature", "20..1")),
+    "empty list": Case("no value given", sweep("--temperature", "")),
+    "hole in a list": Case("is not a number", sweep("--temperature", "1,,4")),
+    "not a number": Case("'warm' is not a number", sweep("--temperature", "warm")),
+    "infinite": Case("not a finite number", sweep("--temperature", "1..inf")),
+    "grid over a range": Case("needs lists of values", sweep("--sampler", "grid")),
+    "no trials": Case("budget.trials", sweep("--trials", "0")),
+    "no seeds": Case("budget.seeds", sweep("--seeds", "0")),
+    "trials in words": Case("--trials", sweep("--trials", "many")),
+    "negative epochs": Case("recipe.epochs", sweep("--epochs", "-3")),
+    "zero learning rate": Case("recipe.lr", sweep("--lr", "0")),
+    "empty batch": Case("recipe.batch-size", sweep("--batch-size", "0")),
+    "too few samples": Case("limit", sweep("--limit", "3")),
+    "no workers": Case("workers must be", sweep("--workers", "0")),
+    # options and files
+    "unknown option": Case("No such option", sweep("--temprature", "4")),
+    "unknown verb": Case("No such command", ["swep"]),
+    "unknown listing": Case("'teachers'", ["ls", "teachers"]),
+    "set of an unknown key": Case("did you mean 'trials'", sweep("--set", "budget.trails=4")),
+    "set without value": Case("write key=value", sweep("--set", "trials")),
+    "set of broken YAML": Case("not YAML", sweep("--set", "temperature=[1,")),
+    "hyper-parameter of another method": Case("unknown hyper-parameter of kd 'beta'", sweep("--set", "space.beta=2")),
+    "missing config": Case("no config file 'nowhere.yaml'", ["sweep", "--config", "nowhere.yaml"]),
+    "misspelt named sweep": Case("did you mean 'quick'?", ["sweep", "--config", "quikc"]),
+    "config with an unknown key": Case(
+        "did you mean 'epochs'?", ["sweep", "--config", "x.yaml"], text("x.yaml", "pair: resnet50:resnet18\nepocs: 3\n")
+    ),
+    "config with broken YAML": Case(
+        "x.yaml: not valid YAML (line 2", ["sweep", "--config", "x.yaml"], text("x.yaml", "pair: a:b\n  epochs: [\n")
+    ),
+    "config that is a list": Case(
+        "expected 'key: value' lines", ["sweep", "--config", "x.yaml"], text("x.yaml", "- a\n")
+    ),
+    "config that is no text": Case(
+        "not a text file",
+        ["sweep", "--config", "x.yaml"],
+        lambda bench: (bench / "x.yaml").write_bytes(b"\xff\xfe\x00\x81"),
+    ),
+    "storage is no URL": Case("is no database URL", sweep("--storage", "optuna.db")),
+    "name with a slash": Case("name '../mine'", sweep("--name", "../mine")),
+    "status of an unknown sweep": Case("no sweep 'mine'", ["status", "mine"]),
+    "report of an unknown sweep": Case("no sweep 'mine'", ["report", "mine"]),
+    "worker of an unknown sweep": Case("no sweep 'mine'", ["worker", "mine"]),
+    "sync of an unknown sweep": Case("no sweep 'mine'", ["sync", "mine"]),
+}
+
+
+def idx(name: str, *, damage: Callable[[bytes], bytes] = bytes, labels: int = 40) -> Callable[[Path], object]:
+    """Prepares kmnist as IDX files, the training images damaged."""
+
+    def prepare(bench: Path) -> None:
+        folder, random = bench / "data" / name, np.random.default_rng(0)
+        for part in ("train", "t10k"):
+            write_idx(folder / f"{part}-images-idx3-ubyte.gz", random.integers(0, 255, (40, 28, 28)))
+            write_idx(folder / f"{part}-labels-idx1-ubyte.gz", np.arange(labels) % 10)
+        images = folder / "train-images-idx3-ubyte.gz"
+        images.write_bytes(damage(images.read_bytes()))
+
+    return prepare
+
+
+def broken_image(bench: Path) -> None:
+    """A folder data set with one file that is no image."""
+    write_image_folder(bench / "images", classes=2, per_class=30)
+    (bench / "images" / "class1" / "7.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"no image at all" * 9)
+
+
+def empty_class(bench: Path) -> None:
+    """A folder data set with a class that has no image."""
+    (write_image_folder(bench / "images", classes=2, per_class=9) / "class9").mkdir()
+
+
+def damaged_sweep(bench: Path) -> None:
+    """A sweep whose spec is cut off."""
+    (bench / "results" / "mine").mkdir(parents=True)
+    (bench / "results" / "mine" / "sweep.json").write_text("{")
+
+
+def other_weights(bench: Path) -> None:
+    """Weights of another network."""
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"fc.weight": torch.zeros(10, 4), "fc.bias": torch.zeros(10)}, bench / "other.safetensors")
+
+
+def folder(name: str) -> list[str]:
+    """A sweep over a folder of images."""
+    return sweep("--dataset", f"folder:{name}")
+
+
+KMNIST = sweep("--dataset", "kmnist")
+GIVEN: dict[str, Case] = {
+    "missing folder": Case("nowhere", folder("nowhere")),
+    "empty folder": Case("no class folders", folder("images"), lambda bench: (bench / "images").mkdir()),
+    "folder of one class": Case(
+        "only one class", folder("images"), lambda bench: write_image_folder(bench / "images", 1, 9)
+    ),
+    "folder with an empty class": Case("class9", folder("images"), empty_class),
+    "undecodable image": Case("7.png", folder("images"), broken_image),
+    "missing data": Case("not on this machine", KMNIST, code=MACHINE),
+    "truncated IDX file": Case("train-images", KMNIST, idx("kmnist", damage=lambda old: old[: len(old) // 2])),
+    "IDX file with a wrong size": Case(
+        "train-images",
+        KMNIST,
+        idx("kmnist", damage=lambda old: gzip.compress(gzip.decompress(old)[:-100])),
+    ),
+    "IDX file of another kind": Case(
+        "train-images", KMNIST, idx("kmnist", damage=lambda old: gzip.compress(b"not an IDX file at all"))
+    ),
+    "labels that do not match": Case("label", KMNIST, idx("kmnist", labels=30)),
+    "missing weights file": Case("no such file", sweep("--teacher-weights", "nowhere.safetensors")),
+    "damaged weights file": Case(
+        "x.safetensors", sweep("--teacher-weights", "x.safetensors"), text("x.safetensors", "nothing like it")
+    ),
+    "weights of another network": Case(
+        "other.safetensors", sweep("--teacher-weights", "other.safetensors"), other_weights
+    ),
+    "out is a file": Case("results", sweep(), text("results", "a file in its place"), code=MACHINE),
+    "cache is a file": Case("cache", sweep("--cache", "kept"), text("kept", "a file in its place"), code=MACHINE),
+    "unknown database": Case("storage", sweep("--storage", "oracle9://nowhere/x")),
+    "unreachable database": Case(
+        "storage", sweep("--storage", "postgresql+psycopg://nobody@127.0.0.1:9/x"), code=MACHINE
+    ),
+    "damaged sweep": Case("sweep.json", ["status", "mine"], damaged_sweep, code=MACHINE),
+}
+
+
+@pytest.fixture
+def place(bench: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with its own, empty, data folder; nothing is downloaded."""
+    (bench / "data").mkdir()
+    monkeypatch.setenv("KDBENCH_DATA", str(bench / "data"))
+    monkeypatch.setenv("KDBENCH_DOWNLOAD", "0")
+    return bench
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """Every file below ``root`` but the cache's, which any run may fill."""
+    kept = (path for path in root.rglob("*") if path.is_file() and "cache" not in path.relative_to(root).parts)
+    return {str(path.relative_to(root)): path.read_bytes() for path in kept}
+
+
+def check(case: Case, code: int, out: str, err: str) -> None:
+    """One line that says it, no traceback, nothing on stdout."""
+    assert case.says in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in out + err
+    assert "internal error" not in err
+    assert out == ""
+    assert code == case.code
+
+
+@pytest.mark.parametrize("name", [*ASKED, *GIVEN])
+def test_bad_input_is_one_line_and_writes_nothing(name: str, place: Path, cli: Cli) -> None:
+    case = {**ASKED, **GIVEN}[name]
+    case.prepare(place)
+    before = contents(place)
+    check(case, *cli(*case.arguments))
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize("name", ["unknown student", "temperature zero", "config with an unknown key", "missing data"])
+def test_the_same_from_a_shell(name: str, place: Path) -> None:
+    case = {**ASKED, **GIVEN}[name]
+    case.prepare(place)
+    check(case, *run_process(*case.arguments))
+
+
+def test_there_are_enough_kinds() -> None:
+    assert len({**ASKED, **GIVEN}) >= 30 + 40
+
+
+def test_a_name_that_holds_another_sweep_is_refused_with_the_difference(place: Path, cli: Cli) -> None:
+    base = [*SMOKE, "--name", "mine", "--limit", "60"]
+    assert cli(*base).code == 0
+    before = contents(place)
+    refused = cli(*base, "--seeds", "4", "--temperature", "3")
+    check(Case("budget.seeds: stored 2, asked 4", []), *refused)
+    assert "fixed.temperature: stored nothing, asked 3" in refused.err
+    assert "--name" in refused.err
+    assert contents(place) == before
+
+
+def test_online_without_a_network_goes_on_offline_and_says_so_once(place: Path) -> None:
+    arguments = [argument for argument in SMOKE if argument not in ("--quiet", "--wandb", "disabled")]
+    done = run_process(*arguments, "--wandb", "online", "--limit", "60", WANDB_API_KEY="0" * 40)
+    assert done.code == 0, done.err
+    assert sum("offline" in line for line in done.err.splitlines()) == 1
+    assert any((place / "results").rglob("run-*.wandb"))
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one MiB, almost full."""
+    mount = shutil.which("mount")
+    if mount is None or os.geteuid() != 0:
+        pytest.skip("a small file system needs root and mount")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    made = subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {made.stderr.decode().strip()}")
+    (disk / "ballast").write_bytes(bytes(1000 * 1024))
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("option", ["--out", "--cache"])
+def test_a_full_disk_is_the_machines_fault_and_the_sweep_goes_on_elsewhere(
+    option: str, place: Path, tiny_disk: Path, cli: Cli
+) -> None:
+    full = cli(*SMOKE, "--limit", "60", option, tiny_disk / "here")
+    assert full.code == MACHINE
+    assert full.err.startswith("error: ")
+    assert "no space" in full.err.lower()
+    assert str(tiny_disk) in full.err
+    assert "Traceback" not in full.err
+    (tiny_disk / "ballast").unlink()
+    subprocess.run(["mount", "-o", "remount,size=64m", str(tiny_disk)], check=True)
+    assert cli(*SMOKE, "--limit", "60", option, tiny_disk / "here").code == 0

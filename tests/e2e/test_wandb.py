@@ -1,0 +1,300 @@
+"""Real W&B runs: what is logged is what the files and a server hold, whatever happens to the process."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from kdbench.errors import BadInput, MachineFault
+from kdbench.schema import DataConfig, EpochLog, Recipe, TrialConfig, TrialResult
+from kdbench.track import Tracker, find_runs, make_tracker, read_offline, sync
+from kdbench.track.base import describe, history_row
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from wandb_standin import ENTITY, KEY, StandIn
+
+ROW = {"trial_id": "x", "val_acc": np.float32(0.5), "epochs": 3, "seconds": 7.5, "ece": float("nan"), "test_acc": None}
+
+
+def closed_port() -> str:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+def core_processes() -> list[psutil.Process]:
+    mine = psutil.Process().children(recursive=True)
+    return [p for p in mine if p.status() != psutil.STATUS_ZOMBIE and "wandb-core" in p.name()]
+
+
+def wandb_variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("WANDB_BASE_URL", closed_port())
+    before = wandb_variables()
+    yield
+    assert wandb_variables() == before
+    assert core_processes() == []
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.fixture
+def key(nothing_left_behind: None) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("WANDB_API_KEY", KEY)
+        yield
+
+
+@pytest.fixture
+def server(nothing_left_behind: None) -> Iterator[StandIn]:
+    with StandIn() as standin, pytest.MonkeyPatch.context() as environment:
+        environment.setenv("WANDB_BASE_URL", standin.url)
+        environment.setenv("WANDB_API_KEY", KEY)
+        yield standin
+
+
+def trial(seed: int = 1) -> TrialConfig:
+    hyper = {"temperature": 4.0, "alpha": 0.5}
+    data = DataConfig(name="digits")
+    about = {"teacher": "resnet50", "teacher_id": "t", "method": "kd", "hyper": hyper, "phase": "search"}
+    return TrialConfig.model_validate({"data": data, "model": "resnet18", "recipe": Recipe(), "seed": seed, **about})
+
+
+def log(epoch: int, seed: int = 1) -> EpochLog:
+    parts = {"soft": 0.25, "hard": float(seed)}
+    return EpochLog(
+        epoch=epoch, lr=0.1, train_loss=1 / epoch, train_acc=0.3, val_loss=float("inf"), val_acc=seed / 7, parts=parts
+    )
+
+
+def attempt(tracker: Tracker, *, seed: int = 1, number: int = 1, failed: bool = False) -> str | None:
+    run = tracker.start(trial(seed), sweep="s", attempt=number, extra={"hardware": "cpu"})
+    for epoch in (1, 2, 3):
+        tracker.epoch(log(epoch, seed))
+    status = "failed" if failed else "complete"
+    tracker.finish(TrialResult.model_validate({"id": trial(seed).id, "status": status}), ROW)
+    return run
+
+
+def test_a_run_read_back_is_what_was_logged(tmp_path: Path) -> None:
+    said: list[str] = []
+    tracker = make_tracker("offline", root=tmp_path, project="p", notify=said.append)
+    ids = [attempt(tracker), attempt(tracker, number=2, failed=True)]
+    tracker.close()
+    tracker.close()
+    first, second = (read_offline(path) for path in find_runs(tmp_path))
+    assert [first.run_id, second.run_id] == ids
+    assert (first.group, first.job_type, first.project) == ("s", "search", "p")
+    assert first.tags == ("digits", "resnet50", "resnet18", "kd", "search")
+    started = first.config.pop("started")
+    assert first.config == describe(trial(), sweep="s", attempt=1, extra={"hardware": "cpu"})
+    assert started and second.config["retry_of"] == first.run_id
+    rows = [{key: value for key, value in row.items() if key[0] != "_"} for row in first.history]
+    assert rows == [history_row(log(epoch)) for epoch in (1, 2, 3)]
+    assert {key: first.summary[key] for key in ROW} == ROW | {"ece": None}
+    assert (first.exit_code, second.exit_code) == (0, 1)
+    assert not first.truncated and said == [] and tracker.failures == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"wandb"}
+
+
+def test_runs_of_one_process_do_not_mix(tmp_path: Path) -> None:
+    trackers = [make_tracker("offline", root=tmp_path, project="p") for _ in range(3)]
+    for seed, tracker in enumerate(trackers):
+        tracker.start(trial(seed), sweep="s", attempt=1, extra={})
+    for epoch in (1, 2):
+        for seed, tracker in enumerate(trackers):
+            tracker.epoch(log(epoch, seed))
+    for tracker in trackers:
+        tracker.close()
+    runs = [read_offline(path) for path in find_runs(tmp_path)]
+    assert sorted(run.config["seed"] for run in runs) == [0, 1, 2]
+    for run in runs:
+        assert [(row["epoch"], row["parts/hard"]) for row in run.history] == [
+            (1, run.config["seed"]),
+            (2, run.config["seed"]),
+        ]
+        assert run.exit_code == 255  # never finished
+
+
+CHILD = """
+import signal, sys, time
+sys.path[:0] = [{tests!r}]
+from e2e.test_wandb import *
+if {handler}:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+tracker = make_tracker("offline", root=Path({root!r}), project="p")
+try:
+    tracker.start(trial(), sweep="s", attempt=1, extra={{}})
+    for epoch in range(1, 10**6):
+        tracker.epoch(log(epoch))
+        print(epoch, flush=True)
+        time.sleep(0.1)
+finally:
+    tracker.close()
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_process_leaves_its_history(tmp_path: Path, how: signal.Signals) -> None:
+    script = CHILD.format(tests=str(Path(__file__).parents[1]), root=str(tmp_path), handler=how == signal.SIGTERM)
+    repository = str(Path(__file__).parents[2])
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=repository)
+    assert child.stdout is not None
+    child.stdout.readline()
+    time.sleep(3.5)
+    services = psutil.Process(child.pid).children(recursive=True)
+    child.send_signal(how)
+    printed = child.stdout.read().split()
+    child.wait(20)
+    _, alive = psutil.wait_procs(services, timeout=20)
+    assert services and not alive
+    run = read_offline(find_runs(tmp_path)[0])
+    epochs = [row["epoch"] for row in run.history]
+    assert epochs == list(range(1, len(epochs) + 1))
+    if how == signal.SIGTERM:
+        assert (len(epochs), run.exit_code) == (int(printed[-1]), 255)
+    else:
+        assert len(epochs) >= 20 and run.exit_code is None
+
+
+def test_a_lost_client_costs_one_record_and_no_training(tmp_path: Path) -> None:
+    said: list[str] = []
+    tracker = make_tracker("offline", root=tmp_path, project="p", notify=said.append)
+    tracker.start(trial(), sweep="s", attempt=1, extra={})
+    for process in core_processes():
+        process.kill()
+        psutil.wait_procs([process], timeout=5)
+    deadline = time.monotonic() + 5
+    while not tracker.failures and time.monotonic() < deadline:
+        tracker.epoch(log(1))
+        time.sleep(0.05)
+    tracker.finish(TrialResult(id="x", status="complete"), ROW)
+    assert tracker.failures == 1
+    assert attempt(tracker, seed=2) is not None
+    tracker.close()
+    assert len(said) == 2 and "training goes on" in said[0] and "1 of 2" in said[1]
+    whole = [run for run in map(read_offline, find_runs(tmp_path)) if run.exit_code == 0]
+    assert [run.config["seed"] for run in whole] == [2]
+
+
+def test_a_folder_that_cannot_be_written_stops_no_training(tmp_path: Path) -> None:
+    said: list[str] = []
+    (tmp_path / "wandb").write_text("in the way")
+    tracker = make_tracker("offline", root=tmp_path, project="p", notify=said.append)
+    assert attempt(tracker) is None and attempt(tracker, seed=2) is None
+    assert tracker.failures == 2 and len(said) == 1
+    tracker.close()
+    assert "2 of 2" in said[-1]
+
+
+def test_online_without_network_goes_on_offline(tmp_path: Path, key: None) -> None:
+    said: list[str] = []
+    begin = time.monotonic()
+    tracker = make_tracker("online", root=tmp_path, project="p", notify=said.append)
+    assert time.monotonic() - begin < 15
+    attempt(tracker)
+    tracker.close()
+    assert len(said) == 1 and "offline" in said[0] and "127.0.0.1" in said[0]
+    (run,) = map(read_offline, find_runs(tmp_path))
+    assert len(run.history) == 3 and run.exit_code == 0
+    with pytest.raises(MachineFault, match="no answer|refused"):
+        sync(tmp_path, notify=said.append)
+
+
+def test_online_without_key_never_asks(tmp_path: Path) -> None:
+    script = CHILD.format(tests=str(Path(__file__).parents[1]), root=str(tmp_path), handler=False)
+    script = script.replace('"offline"', '"online"').replace("10**6", "3")
+    primary, terminal = pty.openpty()
+    repository = str(Path(__file__).parents[2])
+    child = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=terminal, stdout=terminal, stderr=terminal, cwd=repository
+    )
+    os.close(terminal)
+    assert child.wait(20) == 0
+    shown = os.read(primary, 10_000).decode()
+    os.close(primary)
+    assert shown.count("no W&B key") == 1 and "Enter your choice" not in shown
+    (run,) = map(read_offline, find_runs(tmp_path))
+    assert len(run.history) == 2
+
+
+def test_sync_needs_runs_and_a_key(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no W&B runs"):
+        sync(tmp_path)
+    tracker = make_tracker("offline", root=tmp_path, project="p")
+    attempt(tracker)
+    tracker.close()
+    with pytest.raises(BadInput, match="no W&B key"):
+        sync(tmp_path)
+
+
+def test_sync_sends_each_run_once_and_believes_only_the_server(tmp_path: Path, server: StandIn) -> None:
+    said: list[str] = []
+    tracker = make_tracker("offline", root=tmp_path, project="p", notify=said.append)
+    ids = [attempt(tracker, seed=seed, failed=seed == 2) for seed in (1, 2)]
+    dead = tmp_path / "wandb" / "offline-run-20200101_000000-dead" / "run-dead.wandb"
+    dead.parent.mkdir()
+    dead.write_bytes(find_runs(tmp_path)[-1].read_bytes()[:7])
+    busy = tracker.start(trial(3), sweep="s", attempt=1, extra={})
+    report = sync(tmp_path, notify=said.append)
+    assert (report.uploaded, report.dead, report.busy, report.failed) == (ids, [dead], [busy], {})
+    assert report.ok and str(dead) in " ".join(said)
+    tracker.close()
+    sent = server.runs[str(ids[0])]
+    assert [row["epoch"] for row in sent["history"].values()] == [1, 2, 3]
+    assert sent["summary"]["seconds"] == ROW["seconds"] and sent["config"]["recipe_lr"]["value"] == Recipe().lr
+    assert [server.runs[str(run)]["exit"] for run in ids] == [0, 1]
+
+    server.drop.add(str(busy))  # accepted by the server, then lost; `wandb sync` itself reports success
+    lost = make_tracker("offline", root=tmp_path / "more", project="p", notify=said.append)
+    name = attempt(lost, seed=4)
+    lost.close()
+    server.drop.add(str(name))
+    again = sync(tmp_path, notify=said.append, verify_seconds=1)
+    assert (again.already, again.uploaded, again.ok) == (ids, [busy], False)
+    assert list(again.failed) == [name] and "step -1 of 2" in again.failed[str(name)]
+
+
+def test_sync_leaves_another_run_of_the_same_id_alone(tmp_path: Path, server: StandIn) -> None:
+    for folder in ("one", "two"):
+        tracker = make_tracker("offline", root=tmp_path / folder, project="p")
+        attempt(tracker)
+        tracker.close()
+        time.sleep(0.01)
+    first, second = (sync(tmp_path / folder, notify=lambda _: None) for folder in ("one", "two"))
+    assert first.ok and len(first.uploaded) == 1
+    assert not second.ok and "another run" in next(iter(second.failed.values()))
+    (sent,) = server.runs.values()
+    assert len(sent["history"]) == 3
+
+
+def test_online_runs_reach_the_server_and_a_taken_id_goes_offline(tmp_path: Path, server: StandIn) -> None:
+    said: list[str] = []
+    tracker = make_tracker("online", root=tmp_path, project="p", notify=said.append)
+    name = attempt(tracker)
+    sent = server.runs[str(name)]
+    assert (len(sent["history"]), sent["exit"], sent["groupName"]) == (3, 0, "s")
+    assert sent["summary"]["seconds"] == ROW["seconds"] and said == []
+    attempt(tracker)
+    tracker.close()
+    assert len(said) == 1 and "offline" in said[0]
+    assert len(sent["history"]) == 3
+    assert [path.parent.name.startswith("offline") for path in find_runs(tmp_path)].count(True) == 1
+    assert sync(tmp_path, entity=ENTITY, notify=said.append).already == [name]

@@ -1,0 +1,154 @@
+"""Weights fit or are refused: never a silent random head."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from kdbench.errors import BadInput, MachineFault
+from kdbench.models import build, load_weights, weights_digest
+
+SHAPE = {"classes": 10, "channels": 1, "input_size": 32, "stem": "native"}
+
+
+@pytest.fixture(scope="module")
+def trained() -> nn.Module:
+    return build("test_resnet", seed=11, **SHAPE).eval()  # type: ignore[arg-type]
+
+
+def load(source: object, **changes: object) -> nn.Module:
+    return load_weights("test_resnet", source=str(source), **{**SHAPE, **changes})  # type: ignore[arg-type]
+
+
+def saved(path: Path, weights: dict[str, Tensor]) -> Path:
+    save_file({key: value.contiguous() for key, value in weights.items()}, path)
+    return path
+
+
+@pytest.mark.parametrize("form", ["safetensors", "plain.pth", "state_dict.pth", "module.pt"])
+def test_files_come_back_as_they_were(trained: nn.Module, tmp_path: Path, form: str) -> None:
+    path, state = tmp_path / f"w.{form}", trained.state_dict()
+    if form == "safetensors":
+        saved(path, state)
+    else:
+        named = {f"module.{k}": v for k, v in state.items()} if form == "module.pt" else dict(state)
+        torch.save({"state_dict": named, "epoch": 3} if form == "state_dict.pth" else named, path)
+    model = load(path)
+    x = torch.randn(2, 1, 32, 32)
+    with torch.no_grad():
+        assert not model.training and torch.equal(model(x), trained(x))
+
+
+def test_another_class_count_is_an_error_in_plain_words(trained: nn.Module, tmp_path: Path) -> None:
+    path = saved(tmp_path / "w.safetensors", trained.state_dict())
+    with pytest.raises(BadInput, match="weights have 10 classes, the data set has 100"):
+        load(path, classes=100)
+
+
+def test_what_does_not_fit_is_named(trained: nn.Module, tmp_path: Path) -> None:
+    state = dict(trained.state_dict())
+    with pytest.raises(BadInput, match=r"another shape conv1\.0\.weight \(\d+x1x3x3 in the file, \d+x3x3x3 in"):
+        load(saved(tmp_path / "a.safetensors", state), channels=3)
+    lacking = {k: v for k, v in state.items() if not k.startswith("fc.")} | {"extra.weight": torch.zeros(1)}
+    with pytest.raises(BadInput, match=r"missing fc\.weight, fc\.bias; unknown extra\.weight"):
+        load(saved(tmp_path / "b.safetensors", lacking))
+    with pytest.raises(BadInput, match=r"missing .* and \d+ more"):
+        load(saved(tmp_path / "c.safetensors", {"fc.weight": state["fc.weight"]}))
+    with pytest.raises(BadInput, match=r"fc\.bias are finite"):
+        load(saved(tmp_path / "d.safetensors", {**state, "fc.bias": torch.full((10,), float("nan"))}))
+
+
+class Payload:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (Path.touch, (Path("executed"),))  # type: ignore[return-value]
+
+
+def test_no_code_of_a_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"fc.weight": Payload()}, tmp_path / "evil.pth")
+    with pytest.raises(BadInput, match="code in a file is never run"):
+        load(tmp_path / "evil.pth")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_damaged_or_absent_files(tmp_path: Path) -> None:
+    for name in ("x.safetensors", "x.pth"):
+        (tmp_path / name).write_bytes(b"\x10\x00nonsense")
+        with pytest.raises(BadInput, match=f"{name} is no"):
+            load(tmp_path / name)
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(BadInput, match="something else than named tensors"):
+        load(tmp_path / "list.pth")
+    for call in (load, lambda source: weights_digest(str(source), "test_resnet")):
+        with pytest.raises(BadInput, match="no such file"):
+            call(tmp_path / "absent.safetensors")
+
+
+def test_digests_name_the_content(trained: nn.Module, tmp_path: Path) -> None:
+    one = saved(tmp_path / "a.safetensors", trained.state_dict())
+    two = saved(tmp_path / "b.safetensors", trained.state_dict())
+    other = saved(tmp_path / "c.safetensors", {**trained.state_dict(), "fc.bias": torch.ones(10)})
+    digests = [weights_digest(str(path), "test_resnet") for path in (one, two, other)]
+    assert digests[0] == digests[1] != digests[2] and len(digests[0]) == len("file:") + 12
+    assert weights_digest("pretrained", "resnet50") == "pretrained:" + timm.get_pretrained_cfg("resnet50").tag
+    assert weights_digest("pretrained:a2_in1k", "resnet50") == "pretrained:a2_in1k"
+    assert weights_digest("pretrained", "resnet50.a2_in1k") == "pretrained:a2_in1k"
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "message"),
+    [
+        ("resnet50", "pretrained", "weights have 1000 classes, the data set has 10"),
+        ("resnet50", "pretrained:a1_in1l", "did you mean 'resnet50.a1_in1k'"),
+        ("mobilenetv3_small_099", "pretrained", "unknown model"),
+        ("vit_small_patch16_18x2_224", "pretrained", "no pretrained weights"),
+    ],
+)
+def test_pretrained_that_cannot_be_meant(name: str, source: str, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        load_weights(name, source=source, **SHAPE)  # type: ignore[arg-type]
+
+
+def test_pretrained_without_network_fails_within_seconds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens on the discard port
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    torch_home = tmp_path / "hub"
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(torch_home))
+    start = time.monotonic()
+    with pytest.raises(MachineFault, match="no network was found: give a local file with --teacher-weights PATH"):
+        load_weights("test_resnet", source="pretrained", **{**SHAPE, "classes": 1000})  # type: ignore[arg-type]
+    assert time.monotonic() - start < 15
+
+
+def test_pretrained_from_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A real file where the hub keeps it: weights come from there, colours are summed, nothing stays random."""
+    config = timm.get_pretrained_cfg("test_vit")
+    source = timm.create_model("test_vit", num_classes=1000, in_chans=3)
+    folder = tmp_path / f"models--{config.hf_hub_id.replace('/', '--')}"
+    snapshot = folder / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0" * 40)
+    saved(snapshot / "model.safetensors", source.state_dict())
+    from huggingface_hub import constants, file_download
+
+    for module in (constants, file_download.constants):
+        monkeypatch.setattr(module, "HF_HUB_CACHE", str(tmp_path))
+    shape = {"classes": 1000, "channels": 1, "input_size": 160, "stem": "native"}
+    model = load_weights("test_vit", source="pretrained", **shape)  # type: ignore[arg-type]
+    assert torch.equal(model.head.weight, source.head.weight)
+    summed = source.patch_embed.proj.weight.sum(1, keepdim=True)
+    torch.testing.assert_close(model.patch_embed.proj.weight, summed)
+    weights = dict(source.state_dict())
+    del weights["head.weight"], weights["head.bias"]
+    saved(snapshot / "model.safetensors", weights)
+    with pytest.raises(BadInput, match=r"does not fit|random"):
+        load_weights("test_vit", source="pretrained", **shape)  # type: ignore[arg-type]
