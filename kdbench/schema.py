@@ -79,7 +79,7 @@ class DataConfig(Frozen):
     """Which samples a run sees. Part of a run's identity; never a path."""
 
     name: str
-    """Catalog name, or ``folder``/``hf`` form whose content digest is in ``digest``."""
+    """Catalog name, ``hf:name``, or ``folder:<last part of the path>`` whose content is told by ``digest``."""
     val_fraction: float = Field(0.1, gt=0, lt=1)
     """Share of the training set held out, per class, for selection."""
     split_seed: int = 0
@@ -290,6 +290,8 @@ class Sweep(Frozen):
     """Teacher and students."""
     data: DataConfig
     """The samples."""
+    data_path: str | None = None
+    """``folder:/path`` of a user's own images on this machine; part of no identity (``data.digest`` is)."""
     methods: tuple[str, ...] = ("kd",)
     """Distillation losses compared."""
     space: dict[str, Dimension]
@@ -316,6 +318,11 @@ class Sweep(Frozen):
     """Seed of the teacher's training."""
     search_seed: int = 0
     """Common seed of baseline and search runs."""
+
+    @cached_property
+    def id(self) -> str:
+        """Identity of the spec: everything but where the data lie on this machine."""
+        return identify(self.model_dump(mode="json", exclude={"data_path"}))
 
     @cached_property
     def confirm_seeds(self) -> tuple[int, ...]:

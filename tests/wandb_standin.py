@@ -78,7 +78,7 @@ class StandIn:
         return {"model": {"id": "p", "name": v["project"], "bucket": bucket}}
 
     def do_CreateRunFiles(self, v: dict[str, Any]) -> dict[str, Any]:
-        files = [{"name": name, "uploadUrl": "/storage/" + name} for name in v["files"]]
+        files = [{"name": name, "uploadUrl": f"{self.url}/storage/{name}"} for name in v["files"]]
         return {"createRunFiles": {"runID": v["run"], "uploadHeaders": [], "files": files}}
 
     def do_Run(self, v: dict[str, Any]) -> dict[str, Any]:
@@ -112,7 +112,7 @@ class StandIn:
 
 class _Handler(BaseHTTPRequestHandler):
     standin: StandIn
-    protocol_version = "HTTP/1.1"
+    protocol_version = "HTTP/1.0"  # no kept-alive connections: a stopped server is gone for its clients too
 
     def do_POST(self) -> None:
         body = json.loads(self._body() or b"{}")

@@ -127,9 +127,7 @@ def _sized(probe: nn.Module, input_size: int, stem: str, own: int) -> Fit:
     if not isinstance(reduction, int):
         if input_size == own and stem == "native":
             return Fit({}, 0, False)
-        raise ValueError(
-            "its attention is made for one image size, and of {own} pixels, and how to refit it is not known"
-        )
+        raise ValueError(f"its attention is made for {own} pixels, and how to refit it is not known")
     halvings = 0
     while (input_size * 2**halvings // reduction) ** 2 < MIN_TOKENS and 2**halvings < reduction:
         halvings += 1

@@ -122,10 +122,14 @@ def _verdict(row: dict[Any, Any], p_holm: float, tested: int, digits: int) -> Ve
     gain, lo, hi, n = row["gain"], row["gain_lo"], row["gain_hi"], int(row["n_seeds"])
     if pd.isna(gain):
         only_hard = row["method"] == HARD
-        text = "hard labels only, nothing distilled yet" if only_hard else "no hard-label run to compare with"
+        text = (
+            "hard labels only, nothing distilled yet"
+            if only_hard
+            else "no hard-label run on the same seeds to compare with"
+        )
         return Verdict("unknown", text, "no distilled run" if only_hard else "no baseline")
     seeds = f"{n} seed{'s' * (n != 1)}"
-    if pd.isna(p_holm):
+    if math.isnan(p_holm):
         short, caveat = "cannot tell", "one seed gives no interval"
         return Verdict("unknown", f"{signed(gain, digits)} points, {seeds}: {short} ({caveat})", short, caveat)
     kind: Literal["helps", "hurts", "none"] = "none"

@@ -21,7 +21,8 @@ INK = "#222222"
 METHOD_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 METHOD_MARKERS = ("o", "^", "D", "v", "P", "X")
 
-_RC: dict[str, Any] = {
+# Any: seaborn's keys are plain strings, matplotlib's a closed set of literals.
+_RC: Any = {
     **sns.axes_style("ticks"),
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same on every machine
     "font.size": 12,

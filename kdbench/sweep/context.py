@@ -54,7 +54,7 @@ class Context:
         return self._load(self.sweep.recipe)
 
     def _load(self, recipe: object) -> TaskData:
-        spec, digest = resolve_dataset(self.sweep.data.name)
+        spec, digest = resolve_dataset(self.sweep.data_path or self.sweep.data.name)
         if digest != self.sweep.data.digest:
             raise BadInput(f"the data of '{self.sweep.data.name}' changed since this sweep began; use another --name")
         return load(spec, self.sweep.data, recipe, self.device)  # type: ignore[arg-type]

@@ -104,7 +104,7 @@ class Queue:
             )
             study = self._studies[lane.key]
             if "spec" not in study.user_attrs:
-                study.set_user_attr("spec", identify(self.sweep))
+                study.set_user_attr("spec", self.sweep.id)
         return self._studies[lane.key]
 
     def check_spec(self, lane: Lane) -> None:
@@ -114,7 +114,7 @@ class Queue:
             BadInput: naming the study.
         """
         held = self.study(lane).user_attrs.get("spec")
-        if held != identify(self.sweep):
+        if held != self.sweep.id:
             raise BadInput(
                 f"the storage already holds a sweep '{self.sweep.name}' made from another spec ({held}); "
                 "choose another --name or another --storage"

@@ -91,13 +91,13 @@ def _resolved(sweep: Sweep, sweep_dir: Path, *, cache: Path, device: torch.devic
     if (sweep_dir / "sweep.json").exists():
         stored, _ = read_spec(sweep_dir)
         asked = sweep.model_copy(update={"precisions": stored.precisions})
-        difference = spec_difference(stored, asked)
+        difference = spec_difference(stored.model_copy(update={"data_path": asked.data_path}), asked)
         if difference:
             raise BadInput(
                 f"'{sweep.name}' in {sweep_dir.parent} holds another sweep; choose another --name, or ask for the "
                 "same:\n  " + "\n  ".join(difference)
             )
-        return stored
+        return asked
     context = Context(sweep, cache=cache, device=device, teacher_weights=weights)
     measured = {}
     for model, recipe in [(sweep.pair.teacher, sweep.teacher_recipe), *((s, sweep.recipe) for s in sweep.pair.students)]:

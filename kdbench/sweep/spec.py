@@ -80,12 +80,15 @@ def build_sweep(
     sampler = _text("sampler", asked.get("sampler", "tpe"))
     _check_sampler(sampler, space)
     weights = asked.get("teacher-weights")
-    data = {"name": spec.name, "limit": spending.limit, "digest": digest}
+    own = spec.name.startswith("folder:")
+    shown = f"folder:{re.split(r'[/:]', spec.name.rstrip('/'))[-1]}" if own else spec.name
+    data = {"name": shown, "limit": spending.limit, "digest": digest}
     floor = 0.0 if preset.name == "smoke" else spec.teacher_floor  # smoke checks that everything runs, not accuracy
     values = {
         "name": sweep_name(asked.get("name"), spec.name, pair, methods),
         "pair": pair,
         "data": _model(DataConfig, data, _section(asked, "data"), "data"),
+        "data_path": spec.name if own else None,
         "methods": methods,
         "space": space,
         "fixed": fixed,

@@ -25,12 +25,14 @@ def make_tracker(
     root: Path,
     project: str = "kdbench",
     entity: str | None = None,
+    base_url: str | None = None,
     notify: Notify = say,
 ) -> Tracker:
     """A tracker that writes under ``root``/wandb (the sweep's folder).
 
     ``online`` asks the server first; where that fails (no key, no network) the tracker is offline, and ``notify`` is
-    told once. Every worker process makes its own; close it.
+    told once. ``base_url`` is another server than the one that wandb is set up for. Every worker process makes its own;
+    close it.
 
     Raises:
         BadInput: unknown mode, or a project or entity that W&B would refuse.
@@ -44,4 +46,4 @@ def make_tracker(
         check_name("entity", entity)
     from kdbench.track.wandb_tracker import WandbTracker
 
-    return WandbTracker(root, project=project, entity=entity, online=mode == "online", notify=notify)
+    return WandbTracker(root, project=project, entity=entity, online=mode == "online", base_url=base_url, notify=notify)

@@ -141,6 +141,13 @@ def _adopted_service() -> bool:
     return False
 
 
+def silence() -> Any:
+    """Load the client's process-wide settings with its own messages off; these settings."""
+    import wandb
+
+    return wandb.setup(wandb.Settings(silent=True)).settings
+
+
 def teardown() -> None:
     """``wandb.teardown()``, whatever state the background process is in (it exits with that process's bad code)."""
     import wandb
@@ -162,7 +169,7 @@ def require_key() -> None:
     import wandb
     from wandb.sdk.lib import wbauth
 
-    host = wandb.setup(wandb.Settings(silent=True)).settings.base_url
+    host = silence().base_url
     try:
         found = wbauth.authenticate_session(host=host, source="kdbench", prompt=False, update_session=False)
     except wandb.Error as error:
@@ -181,7 +188,7 @@ def connect(patience: int | None = None) -> Any:
     import wandb
 
     require_key()
-    host = wandb.setup(wandb.Settings(silent=True)).settings.base_url
+    host = silence().base_url
     try:
         api = wandb.Api(timeout=PREFLIGHT_TIMEOUT)
         api.viewer  # noqa: B018  (the request is made by reading it)

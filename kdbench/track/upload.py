@@ -31,7 +31,7 @@ class SyncReport:
     already: list[str] = field(default_factory=list)
     """Were there whole before."""
     dead: list[Path] = field(default_factory=list)
-    """Files without a run in them: their process was killed within its first second."""
+    """Files with nothing to send: killed within their first second, or begun anew offline."""
     busy: list[str] = field(default_factory=list)
     """Still being written."""
     failed: dict[str, str] = field(default_factory=dict)
@@ -77,7 +77,7 @@ def sync(
     try:
         sender = _Sender(connect(_API_TIMEOUT), entity, project, notify, verify_seconds)
         for file in files:
-            sender.bring(file)
+            sender.bring(file, files)
     finally:
         service.close()
     return sender.report
@@ -98,8 +98,8 @@ class _Sender:
         self._notify = notify
         self._verify = verify
 
-    def bring(self, file: Path) -> None:
-        """Bring one file's run to the server, and note in ``report`` how that went."""
+    def bring(self, file: Path, files: list[Path]) -> None:
+        """Bring the run of one of ``files`` to the server, and note in ``report`` how that went."""
         report = self.report
         try:
             run = read_offline(file)
@@ -108,9 +108,9 @@ class _Sender:
             return
         target = f"{self._entity}/{self._project or run.project}/{run.run_id}"
         mark = {"run": target, "last_step": run.last_step, "server": self._host}
-        if run.dead:
+        if run.dead or _superseded(run, files):
             report.dead.append(file)
-            self._notify(f"skipped {file}: nothing was written before its process was killed")
+            self._notify(f"skipped {file}: nothing was recorded in it")
         elif lock.held(file.parent):
             report.busy.append(run.run_id)
             self._notify(f"skipped {run.run_id}: it is still being written")
@@ -130,7 +130,7 @@ class _Sender:
             self._fail(run.run_id, why)
             return
         if there == "part":
-            self._notify(f"{why}: sending all of it, the first rows will be there twice")
+            self._notify(f"{why}: sending all of it, rows that are there will be there twice")
         said = _upload(folder, target)
         there, why = self._await(target, run)
         if there == "whole":
@@ -168,6 +168,13 @@ class _Sender:
         while (found := self._look(target, run))[0] != "whole" and time.monotonic() < end:
             time.sleep(0.5)
         return found
+
+
+def _superseded(run: OfflineRun, files: list[Path]) -> bool:
+    """Whether this is what a failed online start leaves: no rows, and the same run written anew, offline."""
+    if run.history or run.path.parent.name.startswith("offline-"):
+        return False
+    return any(other.name == run.path.name and other.parent.name.startswith("offline-") for other in files)
 
 
 def _upload(folder: Path, target: str) -> str:

@@ -12,7 +12,7 @@ from kdbench.errors import KdbenchError
 from kdbench.schema import EpochLog, TrialConfig, TrialResult
 from kdbench.track import lock
 from kdbench.track.base import describe, history_row, run_id, tags
-from kdbench.track.service import Notify, Service, connect, settings, teardown, wandb_faults
+from kdbench.track.service import Notify, Service, connect, settings, silence, teardown, wandb_faults
 
 INTERRUPTED = 255
 """Exit code of an attempt that was stopped; W&B shows it as killed."""
@@ -27,7 +27,9 @@ class WandbTracker:
     ends the record of that attempt only: the next ``start`` tries again.
     """
 
-    def __init__(self, root: Path, *, project: str, entity: str | None, online: bool, notify: Notify) -> None:
+    def __init__(
+        self, root: Path, *, project: str, entity: str | None, online: bool, base_url: str | None, notify: Notify
+    ) -> None:
         self.root = root
         self.project = project
         self.entity = entity
@@ -36,7 +38,8 @@ class WandbTracker:
         self._run: Any = None
         self._lock: IO[bytes] | None = None
         self._attempts = 0
-        self._service = Service(root)
+        self._doubted = False
+        self._service = Service(root, base_url=base_url)
         self._mode = "online" if online and self._reachable() else "offline"
 
     @property
@@ -61,6 +64,9 @@ class WandbTracker:
             "tags": tags(config_row),
             "config": config_row,
         }
+        if self._doubted:  # the last online run was not recorded whole: ask in 3 s, not in the 20 s of a start
+            self._doubted = False
+            self._mode = "online" if self._reachable() else "offline"
         if self._mode == "online":
             error = self._attempt(lambda: self._init(about))
             if error is None:
@@ -101,6 +107,7 @@ class WandbTracker:
     def _init(self, about: dict[str, Any]) -> None:
         import wandb
 
+        silence()
         folder = self.root / "wandb"
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):  # the client would write to the system's temporary folder instead
@@ -130,6 +137,7 @@ class WandbTracker:
         if error is None:
             return True
         self.failures += 1
+        self._doubted = self._mode == "online"
         if self.failures == 1:
             kept = self.root / "wandb"
             self._notify(f"W&B: recording failed ({_short(error)}); training goes on, {kept} keeps what was written")
@@ -147,7 +155,7 @@ class WandbTracker:
 
 
 def _short(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".strip(": ")
+    return " ".join(f"{type(error).__name__}: {error}".strip(": ").split())[:300]
 
 
 def _plain(value: Any) -> Any:
