@@ -17,7 +17,7 @@ FLOOR = 1e-3
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """SGD (weight decay on every parameter, as the CIFAR papers do) or AdamW (norms and biases exempt)."""
     name = "adamw" if recipe.optimizer == "adamw" else ("sgd" if recipe.nesterov else "momentum")
-    return create_optimizer_v2(
+    optimizer: torch.optim.Optimizer = create_optimizer_v2(
         model,
         opt=name,
         lr=recipe.lr,
@@ -25,6 +25,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         momentum=recipe.momentum,
         filter_bias_and_bn=recipe.optimizer == "adamw",
     )
+    return optimizer
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> Scheduler:

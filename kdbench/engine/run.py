@@ -28,7 +28,8 @@ from kdbench.teacher import TeacherSignal
 class Hooks:
     """What the caller wants to hear. ``on_epoch(log, replayed)`` returns True to prune the run there;
     ``replayed`` epochs are those that an earlier attempt finished. ``on_fill(done, total)`` follows the
-    teacher's forward passes."""
+    teacher's forward passes.
+    """
 
     on_epoch: Callable[[EpochLog, bool], bool] = lambda log, replayed: False
     on_fill: Callable[[int, int], None] | None = None
@@ -90,18 +91,14 @@ class _Trainer:
         self.model.train()
         rows: list[Tensor] = []
         names: list[str] = []
-        batches = self.data.train.batches(
-            batch_size=recipe.batch_size, order_seed=seed, augment_seed=seed, epoch=epoch
-        )
+        batches = self.data.train.batches(batch_size=recipe.batch_size, order_seed=seed, augment_seed=seed, epoch=epoch)
         for step, batch in enumerate(batches):
             self.schedule.step_update((epoch - 1) * self.steps + step)
             with self._autocast(recipe):
                 logits = self.model(batch.x)
             logits = logits.float()
             guide = self.teacher.logits(batch) if self.teacher is not None and self.needs_teacher else None
-            loss = self.loss(
-                logits, guide, batch.y, config.hyper, label_smoothing=recipe.label_smoothing, epoch=epoch
-            )
+            loss = self.loss(logits, guide, batch.y, config.hyper, label_smoothing=recipe.label_smoothing, epoch=epoch)
             self.optimizer.zero_grad(set_to_none=True)
             loss.total.backward()
             if recipe.clip_grad is not None:
@@ -207,4 +204,3 @@ def _result(trainer: _Trainer, logs: list[EpochLog], attempts: int, pruned: bool
         attempts=attempts,
         hardware=describe_hardware(trainer.device),
     )
-

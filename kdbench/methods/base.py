@@ -46,7 +46,7 @@ def soft_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 def mix(soft: Tensor, hard_term: Tensor, hyper: Mapping[str, float]) -> Tensor:
-    """alpha · soft + (1 − alpha) · hard; ``soft_weight`` and ``hard_weight`` replace either weight.
+    """Alpha · soft + (1 − alpha) · hard; ``soft_weight`` and ``hard_weight`` replace either weight.
 
     The two free weights express conventions such as CRD's 0.1·CE + 0.9·KL (Tian et al. 2020).
     """

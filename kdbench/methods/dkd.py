@@ -28,7 +28,7 @@ def nontarget_kl(student: Tensor, teacher: Tensor, targets: Tensor, temperature:
 
 
 def _binary_log(scaled: Tensor, targets: Tensor) -> Tensor:
-    """log [p(target), p(any other)], (B, 2), without leaving log space."""
+    """Log [p(target), p(any other)], (B, 2), without leaving log space."""
     log_all = F.log_softmax(scaled, dim=1)
     target = log_all.gather(1, targets[:, None])
     others = log_all.masked_fill(F.one_hot(targets, scaled.shape[1]).bool(), float("-inf"))

@@ -18,7 +18,7 @@ def kd(
     label_smoothing: float = 0.0,
     epoch: int = 1,
 ) -> Loss:
-    """alpha · T² · KL(teacher_T ‖ student_T) + (1 − alpha) · CE (Hinton, Vinyals, Dean 2015)."""
+    """Alpha · T² · KL(teacher_T ‖ student_T) + (1 − alpha) · CE (Hinton, Vinyals, Dean 2015)."""
     soft, hard_term = soft_cross_entropy_parts(
         student, require(teacher, "kd"), targets, hyper["temperature"], label_smoothing
     )

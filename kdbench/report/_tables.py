@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pandas as pd
 from kdbench.fsio import atomic, atomic_text
 from kdbench.report._cells import Row, rows_of
 from kdbench.report._frames import PARETO_COLUMNS, conform_trials
+from kdbench.report._points import gather
 
 LEGEND = (
     "Test accuracy in percent at the last epoch, mean ± half of the 95% t interval over seeds. Gain: percentage points "
@@ -35,7 +37,7 @@ def write_tables(trials: pd.DataFrame, pareto: pd.DataFrame, out: Path) -> dict[
     texts = {
         "trials.csv": _csv(frame),
         "pareto.csv": _csv(pareto[list(PARETO_COLUMNS)]),
-        "pareto.md": markdown(pareto),
+        "pareto.md": markdown(pareto, gather(frame).notes),
         "pareto.tex": latex(pareto),
     }
     atomic(out / "trials.parquet", lambda aside: frame.to_parquet(aside, engine="pyarrow", index=False))
@@ -58,11 +60,12 @@ def _columns(rows: list[Row]) -> list[tuple[str, str]]:
     return [(head, field) for head, field in every if field not in optional or any(getattr(r, field) for r in rows)]
 
 
-def markdown(pareto: pd.DataFrame) -> str:
-    """``pareto`` as a GitHub-flavoured Markdown table with a legend below."""
+def markdown(pareto: pd.DataFrame, notes: Sequence[str] = ()) -> str:
+    """``pareto`` as a GitHub-flavoured Markdown table, with a legend, the verdicts and ``notes`` below."""
     rows = rows_of(pareto)
+    remarks = [f"- {_escape_markdown(note)}" for note in notes]
     if not rows:
-        return "No confirmed runs yet.\n"
+        return "\n".join(["No confirmed runs yet.", "", *remarks]).rstrip() + "\n"
     columns = _columns(rows)
     heads = [head for head, _ in columns] + ["Distilled (%)", "Hard labels (%)", "Gain (points)", "Verdict"]
     lines = [_line(heads), _line(["---"] + ["---:"] * (len(heads) - 2) + ["---"])]
@@ -72,7 +75,7 @@ def markdown(pareto: pd.DataFrame) -> str:
         hard = _star(row.baseline, row.baseline_on_front)
         lines.append(_line([*cells, distilled, hard, f"{row.gain} {row.bounds}".strip(), row.verdict.short]))
     caveats = [f"- {_escape_markdown(row.student)} ({row.method}): {row.verdict.text}" for row in rows]
-    return "\n".join([*lines, "", LEGEND, "", *caveats]) + "\n"
+    return "\n".join([*lines, "", LEGEND, "", *caveats, *remarks]) + "\n"
 
 
 def _spread(row: Row) -> str:

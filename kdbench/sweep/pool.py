@@ -21,9 +21,16 @@ LOOK = 1.0
 
 
 def run_pool(
-    worker: Worker, count: int, sweep_dir: Path, *, storage: str, cache: Path, device: str, wandb: WandbOptions,
+    worker: Worker,
+    count: int,
+    sweep_dir: Path,
+    *,
+    storage: str,
+    cache: Path,
+    device: str,
+    wandb: WandbOptions,
     view: View,
-) -> None:  # fmt: skip
+) -> None:
     """Start ``count`` workers and wait for them, showing what they do; stop them when this process is stopped.
 
     Raises:
@@ -91,9 +98,14 @@ class Watch:
 
     def _follow(self, folder: Path, config: TrialConfig) -> None:
         event = TrialEvent(
-            phase=config.phase, trial_id=config.id, student=config.model, method=config.method, seed=config.seed,
-            hyper=config.hyper, epochs=config.recipe.epochs,
-        )  # fmt: skip
+            phase=config.phase,
+            trial_id=config.id,
+            student=config.model,
+            method=config.method,
+            seed=config.seed,
+            hyper=config.hyper,
+            epochs=config.recipe.epochs,
+        )
         if folder.name not in self._epochs:
             self._epochs[folder.name] = 0
             self._worker.announce(config.phase)
@@ -102,9 +114,15 @@ class Watch:
         for log in logs[self._epochs[folder.name] :]:
             self._view.epoch(
                 EpochEvent(
-                    phase=config.phase, trial_id=config.id, student=config.model, epoch=log.epoch,
-                    epochs=config.recipe.epochs, val_acc=log.val_acc, train_loss=log.train_loss, seconds=log.seconds,
-                )  # fmt: skip
+                    phase=config.phase,
+                    trial_id=config.id,
+                    student=config.model,
+                    epoch=log.epoch,
+                    epochs=config.recipe.epochs,
+                    val_acc=log.val_acc,
+                    train_loss=log.train_loss,
+                    seconds=log.seconds,
+                )
             )
         self._epochs[folder.name] = len(logs)
         result = read_result(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,9 +29,18 @@ from kdbench.track import make_tracker
 
 
 def run_sweep(
-    sweep: Sweep, *, out: Path, cache: Path, storage: str | None, workers: int, device: str, wandb: WandbOptions,
-    teacher_weights: str | None, view: View, command: str,
-) -> Path:  # fmt: skip
+    sweep: Sweep,
+    *,
+    out: Path,
+    cache: Path,
+    storage: str | None,
+    workers: int,
+    device: str,
+    wandb: WandbOptions,
+    teacher_weights: str | None,
+    view: View,
+    command: str,
+) -> Path:
     """Run a sweep to its end, or go on with it; returns its folder, ``<out>/<name>``.
 
     Raises:
@@ -53,9 +63,13 @@ def run_sweep(
     queue.check_spec(next(iter(lanes(sweep))))
     write_spec(sweep_dir, sweep, _without_password(storage))
     manifest.begin(
-        sweep_dir, sweep, command=command, device=describe_hardware(chosen), threads=torch.get_num_threads(),
+        sweep_dir,
+        sweep,
+        command=command,
+        device=describe_hardware(chosen),
+        threads=torch.get_num_threads(),
         workers=workers,
-    )  # fmt: skip
+    )
     tracker = make_tracker(wandb.mode, root=sweep_dir, project=wandb.project, entity=wandb.entity, notify=view.note)
     with closing(tracker):
         worker = Worker(queue, context, sweep_dir, tracker, view)
@@ -100,12 +114,21 @@ def _resolved(sweep: Sweep, sweep_dir: Path, *, cache: Path, device: torch.devic
         return asked
     context = Context(sweep, cache=cache, device=device, teacher_weights=weights)
     measured = {}
-    for model, recipe in [(sweep.pair.teacher, sweep.teacher_recipe), *((s, sweep.recipe) for s in sweep.pair.students)]:
+    for model, recipe in [
+        (sweep.pair.teacher, sweep.teacher_recipe),
+        *((s, sweep.recipe) for s in sweep.pair.students),
+    ]:
         if recipe.precision == "auto":
             measured[model] = choose_precision(
-                model, cache=cache, classes=context.data.classes, channels=context.data.channels,
-                input_size=context.data.input_size, stem=recipe.stem, batch_size=recipe.batch_size, device=device,
-            )  # fmt: skip
+                model,
+                cache=cache,
+                classes=context.data.classes,
+                channels=context.data.channels,
+                input_size=context.data.input_size,
+                stem=recipe.stem,
+                batch_size=recipe.batch_size,
+                device=device,
+            )
     return sweep.model_copy(update={"precisions": measured})
 
 
@@ -134,15 +157,22 @@ def _latencies(sweep: Sweep, context: Context, sweep_dir: Path) -> dict[str, flo
     return known
 
 
-def _shape(context: Context, recipe: Recipe) -> dict[str, object]:
+def _shape(context: Context, recipe: Recipe) -> dict[str, Any]:
     data = context.data
     return {"classes": data.classes, "channels": data.channels, "input_size": data.input_size, "stem": recipe.stem}
 
 
 def plan_sweep(
-    sweep: Sweep, *, out: Path, cache: Path, storage: str | None, workers: int, device: str,
-    teacher_weights: str | None, view: View,
-) -> Plan:  # fmt: skip
+    sweep: Sweep,
+    *,
+    out: Path,
+    cache: Path,
+    storage: str | None,
+    workers: int,
+    device: str,
+    teacher_weights: str | None,
+    view: View,
+) -> Plan:
     """What ``run_sweep`` would do, with times measured here on a few steps of each network. Writes nothing."""
     chosen = pick_device(device)
     sweep_dir = out / sweep.name
@@ -170,22 +200,31 @@ def plan_sweep(
             have = 1
         rows.append(
             PlanRow(
-                phase=lane.phase, model=lane.model, method=lane.method, runs=runs, done=have, epochs=role.epochs,
-                params=count_params(build(lane.model, **_shape(context, role))),  # type: ignore[arg-type]
+                phase=lane.phase,
+                model=lane.model,
+                method=lane.method,
+                runs=runs,
+                done=have,
+                epochs=role.epochs,
+                params=count_params(build(lane.model, **_shape(context, role))),
                 seconds=(runs - have) * role.epochs * seconds[lane.model],
-            )  # fmt: skip
+            )
         )
     return Plan(
-        name=sweep.name, folder=str(sweep_dir), hardware=describe_hardware(chosen), rows=tuple(rows), workers=workers,
+        name=sweep.name,
+        folder=str(sweep_dir),
+        hardware=describe_hardware(chosen),
+        rows=tuple(rows),
+        workers=workers,
         notes=_notes(context, card is not None),
-    )  # fmt: skip
+    )
 
 
 def _seconds_per_epoch(context: Context, model: str, recipe: Recipe) -> float:
     """Training steps and one validation pass."""
     shape = {**_shape(context, recipe), "batch_size": recipe.batch_size, "device": context.device}
     precision = "fp32" if recipe.precision == "auto" else recipe.precision
-    step = seconds_per_step(model, precision=precision, **shape)  # type: ignore[arg-type]
+    step = seconds_per_step(model, precision=precision, **shape)
     steps = steps_per_epoch(len(context.data.train), recipe.batch_size)
     return step * (steps + len(context.data.val) / recipe.batch_size / 3)
 

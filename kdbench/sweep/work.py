@@ -156,11 +156,20 @@ class Worker:
         card, logs = self.context.prepare_teacher(self._hooks(config, None))
         write_metrics(folder, logs or read_metrics(self.context.teacher_folder))
         result = TrialResult(
-            id=config.id, status="complete", val_acc=card.val_acc, best_val_acc=card.val_acc, nll=card.nll,
-            ece=card.ece, agreement=1.0, params=card.params, macs=card.macs,
-            epochs=config.recipe.epochs if card.source == "trained" else 0, seconds=card.seconds,
-            hardware=card.hardware, wandb_run=run,
-        )  # fmt: skip
+            id=config.id,
+            status="complete",
+            val_acc=card.val_acc,
+            best_val_acc=card.val_acc,
+            nll=card.nll,
+            ece=card.ece,
+            agreement=1.0,
+            params=card.params,
+            macs=card.macs,
+            epochs=config.recipe.epochs if card.source == "trained" else 0,
+            seconds=card.seconds,
+            hardware=card.hardware,
+            wandb_run=run,
+        )
         if reading_test:
             acc, nll, ece, top5 = self.context.test_teacher()
             result = result.model_copy(update={"test_acc": acc, "nll": nll, "ece": ece, "test_top5": top5})
@@ -198,9 +207,15 @@ class Worker:
             self.tracker.epoch(log)
             self.view.epoch(
                 EpochEvent(
-                    phase=config.phase, trial_id=config.id, student=config.model, epoch=log.epoch,
-                    epochs=config.recipe.epochs, val_acc=log.val_acc, train_loss=log.train_loss, seconds=log.seconds,
-                )  # fmt: skip
+                    phase=config.phase,
+                    trial_id=config.id,
+                    student=config.model,
+                    epoch=log.epoch,
+                    epochs=config.recipe.epochs,
+                    val_acc=log.val_acc,
+                    train_loss=log.train_loss,
+                    seconds=log.seconds,
+                )
             )
             if claim is None:
                 return False
@@ -268,9 +283,7 @@ def work(
     queue = Queue(open_storage(storage_url(sweep_dir, storage or recorded)), sweep)
     context = Context(sweep, cache=cache or default_cache(), device=pick_device(device))
     limit_threads()
-    tracker = make_tracker(
-        wandb.mode, root=sweep_dir, project=wandb.project, entity=wandb.entity, notify=view.note
-    )
+    tracker = make_tracker(wandb.mode, root=sweep_dir, project=wandb.project, entity=wandb.entity, notify=view.note)
     with closing(tracker):
         Worker(queue, context, sweep_dir, tracker, view).loop()
 
@@ -282,5 +295,3 @@ def limit_threads() -> None:
     asked = os.environ.get("KDBENCH_THREADS")
     if asked:
         torch.set_num_threads(max(1, int(asked)))
-
-

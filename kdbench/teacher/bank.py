@@ -158,7 +158,8 @@ def checksum(logits: NDArray[np.float16]) -> NDArray[np.uint32]:
         total = (bits * weights).sum(axis=1, dtype=np.uint64)
         total ^= total >> np.uint64(32)
         total *= np.uint64(0xD6E8FEB86659FD93)
-    return np.maximum((total >> np.uint64(32)).astype(np.uint32), np.uint32(1))
+    marks: NDArray[np.uint32] = np.maximum((total >> np.uint64(32)).astype(np.uint32), np.uint32(1))
+    return marks
 
 
 def _save(path: Path, array: NDArray[Any]) -> None:

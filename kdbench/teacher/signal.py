@@ -18,9 +18,7 @@ from kdbench.teacher.bank import CHUNK, BankKey, LogitBank, Progress
 class TeacherSignal(Protocol):
     """What the engine asks of a teacher. Logits are float32, (B, classes), on the data's device."""
 
-    def prepare_epoch(
-        self, split: Split, augment_seed: int, epoch: int, progress: Progress | None = None
-    ) -> None:
+    def prepare_epoch(self, split: Split, augment_seed: int, epoch: int, progress: Progress | None = None) -> None:
         """Make the logits of this epoch's views ready; a no-op for a live teacher."""
 
     def logits(self, batch: Batch) -> Tensor:
@@ -55,9 +53,7 @@ class LiveTeacher:
         self._network = network
         self._plain: dict[str, Tensor] = {}
 
-    def prepare_epoch(
-        self, split: Split, augment_seed: int, epoch: int, progress: Progress | None = None
-    ) -> None:
+    def prepare_epoch(self, split: Split, augment_seed: int, epoch: int, progress: Progress | None = None) -> None:
         """Nothing to prepare."""
 
     def logits(self, batch: Batch) -> Tensor:
@@ -116,9 +112,7 @@ class BankedTeacher:
 
         return self._bank(split, plain=False).ensure(rows, views, compute, progress)
 
-    def prepare_epoch(
-        self, split: Split, augment_seed: int, epoch: int, progress: Progress | None = None
-    ) -> None:
+    def prepare_epoch(self, split: Split, augment_seed: int, epoch: int, progress: Progress | None = None) -> None:
         """Fill and load one epoch's logits, (N, classes) float16 on the device: one entry a sample."""
         if self._prepared == (split.digest, augment_seed, epoch):
             return

@@ -154,7 +154,7 @@ def test_page_works_in_a_browser(page: Path, tmp_path: Path) -> None:
     flags = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
     flags += "--disable-component-update --disable-sync --virtual-time-budget=2000 --dump-dom"
     command = [str(CHROMIUM), *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", acted.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
     data = dict(re.findall(r'data-(shown|order|faults)="([^"]*)"', re.search(r"<body[^>]*>", dom)[0]))  # type: ignore[index]
     assert data["shown"].startswith("mobilenetv3_small_050, distilled (kd): 8")
     gains = [float(text) for text in data["order"].split()]
