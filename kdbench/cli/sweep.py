@@ -83,7 +83,9 @@ def sweep(
     out: Annotated[Path | None, _where("Folder that holds a folder a sweep. [dim](results)[/dim]")] = None,
     cache: Annotated[Path | None, _where("Folder of teachers and their logits. [dim](~/.cache/kdbench)[/dim]")] = None,
     storage: StorageOption = None,
-    workers: Annotated[int | None, _where("Processes that train. [dim](1)[/dim]")] = None,
+    workers: Annotated[
+        str | None, _where("Processes that train: a number, or auto, one a core. [dim](auto)[/dim]", "N|auto")
+    ] = None,
     device: DeviceOption = None,
     wandb: WandbOption = None,
     wandb_project: ProjectOption = None,

@@ -16,7 +16,7 @@ FLOOR = 1e-3
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """SGD (weight decay on every parameter, as the CIFAR papers do) or AdamW (norms and biases exempt)."""
-    name = "adamw" if recipe.optimizer == "adamw" else ("sgd" if recipe.nesterov else "momentum")
+    name = "adamw" if recipe.optimizer == "adamw" else ("sgd" if recipe.nesterov and recipe.momentum else "momentum")
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         model,
         opt=name,
@@ -39,5 +39,6 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_ep
         return CosineLRScheduler(
             optimizer, t_initial=max(total - warmup, 1), lr_min=recipe.lr * FLOOR, warmup_prefix=True, **shared
         )
-    milestones = [m * steps_per_epoch for m in recipe.milestones] if recipe.schedule == "step" else []
+    # timm applies a milestone at update m - 1; epoch m's last update still has the rate of epoch m
+    milestones = [m * steps_per_epoch + 1 for m in sorted(recipe.milestones)] if recipe.schedule == "step" else []
     return MultiStepLRScheduler(optimizer, decay_t=milestones, decay_rate=recipe.gamma, warmup_prefix=False, **shared)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from kdbench.catalog.methods import METHODS
 from kdbench.data import TaskData
 from kdbench.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_metrics
 from kdbench.engine.metrics import collect_logits, score
@@ -62,8 +64,8 @@ class _Trainer:
         self.config, self.data, self.teacher, self.device = config, data, teacher, device
         recipe = config.recipe
         self.loss: LossFunction = loss_function(config.method)
-        # the hard loss reads nothing from a teacher: its baseline must not pay for one while training
-        self.needs_teacher = config.method != "hard"
+        # a loss that reads nothing from a teacher (the hard baseline) must not pay for one while training
+        self.needs_teacher = bool(METHODS.get(config.method).needs)
         if self.needs_teacher and teacher is None:
             raise ValueError(f"the method '{config.method}' needs a teacher")
         network = build(
@@ -128,6 +130,8 @@ class _Trainer:
         logits, labels = collect_logits(self.model, self.data.val)
         guide = self.teacher.plain(self.data.val) if self.teacher is not None else None
         val = score(logits, labels, guide)
+        if not math.isfinite(val.nll):  # the last step may break a network whose training loss was still finite
+            raise TrialFailed(f"non-finite validation loss after epoch {epoch}: nll={val.nll}, loss={means['loss']:.4g}")
         return EpochLog(
             epoch=epoch,
             lr=float(self.optimizer.param_groups[0]["lr"]),
@@ -169,6 +173,7 @@ def run_training(
         trainer.model.load_state_dict(saved.model)
         trainer.optimizer.load_state_dict(saved.optimizer)
         logs, attempts = list(saved.logs), saved.attempts + 1
+        write_metrics(workdir, logs)  # a kill may have come between the last checkpoint and its line
         for log in logs:
             pruned = hooks.on_epoch(log, True)
     while not pruned and len(logs) < config.recipe.epochs:

@@ -123,7 +123,7 @@ class Context:
         card = load_card(self.teacher_folder)
         if card is None:
             raise MachineFault(
-                f"the teacher of this sweep is not in the cache ({self.teacher_folder}): point --cache or KDBENCH_CACHE "
+                f"the teacher of this sweep is not in the cache ({self.teacher_folder}): point KDBENCH_CACHE "
                 "at the cache of the machine that prepared it"
             )
         gate(card, self.sweep.teacher_floor)

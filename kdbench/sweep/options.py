@@ -76,8 +76,8 @@ class RunOptions:
     """Folder of the teachers and their logits, shared by all sweeps."""
     storage: str | None = None
     """Optuna storage URL; None is a SQLite file in the sweep's folder."""
-    workers: int = 1
-    """Processes that train."""
+    workers: int | Literal["auto"] = "auto"
+    """Processes that train; ``auto`` is one a core (at most four) on a CPU, one on a GPU."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:0, ..."""
     wandb: WandbOptions = WandbOptions()
@@ -102,9 +102,11 @@ def run_options(options: Mapping[str, Any]) -> RunOptions:
     for name in ("out", "cache"):
         if name in given:
             given[name] = Path(str(given[name])).expanduser()
-    workers = given.get("workers", 1)
-    if not isinstance(workers, int) or isinstance(workers, bool) or workers < 1:
-        raise BadInput(f"workers must be a whole number of at least 1, not {workers}")
+    workers = given.get("workers", "auto")
+    if isinstance(workers, str) and workers.lstrip("-").isdigit():
+        workers = int(workers)
+    if workers != "auto" and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
+        raise BadInput(f"workers must be auto or a whole number of at least 1, not {workers}")
     mode = given.pop("wandb", "offline")
     if mode not in ("offline", "online", "disabled"):
         raise BadInput(f"unknown W&B mode '{mode}' (offline, online or disabled)")

@@ -7,6 +7,7 @@ adaptive sampler sees the same history as if nothing had happened.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import threading
@@ -26,6 +27,7 @@ from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from kdbench.errors import BadInput, MachineFault
 from kdbench.identity import identify
 from kdbench.schema import Dimension, Hyper, Sweep
+from kdbench.sweep.history import adaptive_sampler
 from kdbench.sweep.plan import ADAPTIVE, Lane, drawn_point, space_of, startup
 
 HEARTBEAT, GRACE = 60, 300
@@ -131,11 +133,7 @@ class Queue:
         seed = int(identify([self.sweep.search_seed, lane.key, slot]), 16) % 2**32
         if lane.phase != "search" or self.sweep.sampler not in ADAPTIVE:
             return optuna.samplers.RandomSampler(seed=seed)
-        if self.sweep.sampler == "gp":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                return optuna.samplers.GPSampler(seed=seed, n_startup_trials=startup(self.sweep))
-        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup(self.sweep))
+        return adaptive_sampler(self.sweep.sampler, seed=seed, startup=startup(self.sweep))
 
     def trials(self, lane: Lane, states: Iterable[TrialState] | None = None) -> list[FrozenTrial]:
         """The lane's trials that belong to a slot."""
@@ -145,6 +143,10 @@ class Queue:
     def ended(self, lane: Lane) -> int:
         """How many of the lane's slots have ended: complete, pruned, or failed for good."""
         return len({t.user_attrs["slot"] for t in self.trials(lane) if t.state in DONE or failed_for_good(t)})
+
+    def attempts(self, lane: Lane, slot: int) -> int:
+        """How often a slot was started or enqueued again."""
+        return max((t.user_attrs["attempt"] for t in self.trials(lane) if t.user_attrs["slot"] == slot), default=0)
 
     def finished(self, lane: Lane, count: int) -> bool:
         """Whether ``count`` slots of the lane have ended."""
@@ -176,9 +178,9 @@ class Queue:
                 self._fail(trial)
         alive = {t.user_attrs["slot"] for t in self.trials(lane) if t.state != TrialState.FAIL or failed_for_good(t)}
         lost: dict[int, FrozenTrial] = {}
-        for trial in self.trials(lane, (TrialState.FAIL,)):
+        for trial in sorted(self.trials(lane, (TrialState.FAIL,)), key=_progress):
             if trial.user_attrs["slot"] not in alive:
-                lost[trial.user_attrs["slot"]] = trial  # the last attempt wins
+                lost[trial.user_attrs["slot"]] = trial  # the last attempt wins, not a duplicate that never began
         for slot, trial in sorted(lost.items()):
             point = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
             study.enqueue_trial(point, user_attrs={"slot": slot, "attempt": trial.user_attrs.get("attempt", 1) + 1})
@@ -193,8 +195,13 @@ class Queue:
     def claim(self, lane: Lane) -> Claim | None:
         """Take the lane's lowest waiting slot, or None. Atomic over processes and machines."""
         study = self.study(lane)
+        running = self.trials(lane, (TrialState.RUNNING,))
+        # a kill between claiming and signing: wait until that slot comes back rather than overtake it
+        unsigned = min((t.user_attrs["slot"] for t in running if "owner" not in t.user_attrs), default=math.inf)
         for waiting in sorted(self.trials(lane, (TrialState.WAITING,)), key=lambda t: t.user_attrs["slot"]):
             slot = waiting.user_attrs["slot"]
+            if slot > unsigned:
+                return None
             try:
                 if not self.storage.set_trial_state_values(waiting._trial_id, state=TrialState.RUNNING):
                     continue
@@ -212,7 +219,7 @@ class Queue:
     def _superseded(self, lane: Lane, slot: int, trial_id: int) -> bool:
         """Whether two planners raced and an older trial holds the same slot."""
         return any(
-            t.user_attrs["slot"] == slot and t._trial_id < trial_id and t.state != TrialState.FAIL
+            t.user_attrs["slot"] == slot and t._trial_id < trial_id and (t.state != TrialState.FAIL or failed_for_good(t))
             for t in self.trials(lane)
         )
 
@@ -242,6 +249,10 @@ def _suggest(trial: Trial, name: str, dim: Dimension) -> float:
 def failed_for_good(trial: FrozenTrial) -> bool:
     """A trial that failed on its own account (a non-finite loss), not by losing its worker."""
     return trial.state == TrialState.FAIL and "error" in trial.user_attrs
+
+
+def _progress(trial: FrozenTrial) -> tuple[int, int]:
+    return trial.user_attrs.get("attempt", 1), len(trial.params)
 
 
 def _me() -> dict[str, Any]:

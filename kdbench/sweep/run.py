@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -23,7 +23,7 @@ from kdbench.sweep.pool import run_pool
 from kdbench.sweep.queue import Queue, open_storage
 from kdbench.sweep.spec import spec_difference
 from kdbench.sweep.store import read_spec, read_status, write_spec
-from kdbench.sweep.work import Worker, storage_url
+from kdbench.sweep.work import Worker, limit_threads, storage_url
 from kdbench.teacher import load_card
 from kdbench.track import make_tracker
 
@@ -34,7 +34,7 @@ def run_sweep(
     out: Path,
     cache: Path,
     storage: str | None,
-    workers: int,
+    workers: int | Literal["auto"],
     device: str,
     wandb: WandbOptions,
     teacher_weights: str | None,
@@ -49,6 +49,8 @@ def run_sweep(
         MachineFault: a folder or storage that cannot be written.
     """
     chosen = pick_device(device)
+    limit_threads()
+    processes = worker_count(workers, chosen)
     sweep_dir = out / sweep.name
     sweep = _resolved(sweep, sweep_dir, cache=cache, device=chosen, weights=teacher_weights)
     context = Context(sweep, cache=cache, device=chosen, teacher_weights=teacher_weights)
@@ -68,17 +70,27 @@ def run_sweep(
         command=command,
         device=describe_hardware(chosen),
         threads=torch.get_num_threads(),
-        workers=workers,
+        workers=processes,
     )
     tracker = make_tracker(wandb.mode, root=sweep_dir, project=wandb.project, entity=wandb.entity, notify=view.note)
     with closing(tracker):
         worker = Worker(queue, context, sweep_dir, tracker, view)
         _prepare(worker, context, view)
-        if workers > 1 and not worker.all_done():
-            run_pool(worker, workers, sweep_dir, storage=url, cache=cache, device=device, wandb=wandb, view=view)
+        if processes > 1 and not worker.all_done():
+            run_pool(worker, processes, sweep_dir, storage=url, cache=cache, device=device, wandb=wandb, view=view)
         worker.loop()
     manifest.finish(sweep_dir, _latencies(sweep, context, sweep_dir))
     return sweep_dir
+
+
+def worker_count(asked: int | Literal["auto"], device: torch.device) -> int:
+    """``auto``: one-thread processes, one a core and at most four, train small students faster than threads do;
+    on a GPU one process. ``KDBENCH_THREADS`` bounds the cores counted."""
+    if asked != "auto":
+        return asked
+    if device.type != "cpu":
+        return 1
+    return max(1, min(4, int(os.environ.get("KDBENCH_THREADS") or os.cpu_count() or 1)))
 
 
 def _prepare(worker: Worker, context: Context, view: View) -> None:
@@ -168,7 +180,7 @@ def plan_sweep(
     out: Path,
     cache: Path,
     storage: str | None,
-    workers: int,
+    workers: int | Literal["auto"],
     device: str,
     teacher_weights: str | None,
     view: View,
@@ -215,7 +227,7 @@ def plan_sweep(
         folder=str(sweep_dir),
         hardware=describe_hardware(chosen),
         rows=tuple(rows),
-        workers=workers,
+        workers=worker_count(workers, chosen),
         notes=_notes(context, card is not None),
     )
 

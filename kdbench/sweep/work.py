@@ -150,7 +150,7 @@ class Worker:
             return
         write_config(folder, config)
         extra = {"reads": "test"} if reading_test else {}
-        attempt = claim.attempt + (1 if reading_test else 0)
+        attempt = claim.attempt + (self.queue.attempts(claim.lane, 0) if reading_test else 0)
         run = self.tracker.start(config, sweep=self.sweep.name, attempt=attempt, extra=extra)
         self.view.trial_started(_event(config, claim))
         card, logs = self.context.prepare_teacher(self._hooks(config, None))

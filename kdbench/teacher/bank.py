@@ -91,7 +91,8 @@ class LogitBank:
 
     def write(self, rows: NDArray[np.int64], views: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
         """Store logits (n, classes), then their marks."""
-        half = logits.astype(np.float16)
+        with np.errstate(over="ignore"):
+            half = logits.astype(np.float16)
         if not np.isfinite(half).all():
             raise MachineFault("the teacher's logits do not fit 16 bits: largest magnitude "
                                f"{np.abs(logits).max():.4g}")  # fmt: skip
@@ -113,9 +114,11 @@ class LogitBank:
         """
         computed = 0
         for note in self._left_over():
-            with contextlib.suppress(OSError, ValueError):  # taken by another process meanwhile, or damaged
-                left_rows, left_views = np.load(note, allow_pickle=False)
-                computed += self._fill(left_rows, left_views, compute, progress)
+            left: NDArray[np.int64] | None = None
+            with contextlib.suppress(OSError, ValueError, EOFError):  # taken by another meanwhile, or damaged
+                left = np.load(note, allow_pickle=False)
+            if left is not None:
+                computed += self._fill(left[0], left[1], compute, progress)
             note.unlink(missing_ok=True)
         missing = ~self.filled(rows, views)
         if missing.any():
@@ -139,7 +142,9 @@ class LogitBank:
         """Notes of this machine's processes that no longer live."""
         mine = f"pending-{platform.node()}-"
         found = sorted(self.folder.glob(f"{mine}*.npy"))
-        return [path for path in found if not _alive(int(path.stem.removeprefix(mine)))]
+        owners = [(path, path.stem.removeprefix(mine)) for path in found]
+        # a machine called "<ours>-2" begins its notes as we do
+        return [path for path, pid in owners if pid.isdecimal() and not _alive(int(pid))]
 
     def coverage(self) -> float:
         """Share of entries with a mark (not verified)."""

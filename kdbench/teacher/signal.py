@@ -80,7 +80,7 @@ class BankedTeacher:
         self._network = network
         self._banks: dict[str, LogitBank] = {}
         self._epoch: Tensor | None = None
-        self._prepared: tuple[str, int, int] | None = None
+        self._prepared: tuple[BankKey, int, int] | None = None
         self._plain: dict[str, Tensor] = {}
 
     def key(self, split: Split, *, plain: bool) -> BankKey:
@@ -114,7 +114,8 @@ class BankedTeacher:
 
     def prepare_epoch(self, split: Split, augment_seed: int, epoch: int, progress: Progress | None = None) -> None:
         """Fill and load one epoch's logits, (N, classes) float16 on the device: one entry a sample."""
-        if self._prepared == (split.digest, augment_seed, epoch):
+        wanted = (self.key(split, plain=False), augment_seed, epoch)
+        if self._prepared == wanted:
             return
         if not isinstance(split, ResidentSplit):
             raise TypeError("a bank needs a resident split with a finite number of views")
@@ -123,7 +124,7 @@ class BankedTeacher:
         views = split.view_ids(augment_seed, epoch).cpu().numpy()
         read = self._bank(split, plain=False).read(rows, views)
         self._epoch = torch.from_numpy(read).to(split.labels.device)
-        self._prepared = (split.digest, augment_seed, epoch)
+        self._prepared = wanted
 
     def logits(self, batch: Batch) -> Tensor:
         """One gather."""

@@ -161,15 +161,16 @@ def teardown() -> None:
 
 
 def require_key() -> None:
-    """Look for credentials where wandb does (environment, netrc, settings) without ever asking for them.
+    """Look for credentials where wandb does (environment, netrc, settings); asks nobody, starts nothing.
 
     Raises:
         BadInput: none, or malformed.
     """
     import wandb
+    from wandb.sdk import wandb_setup
     from wandb.sdk.lib import wbauth
 
-    host = silence().base_url
+    host = wandb_setup.singleton().settings.base_url
     try:
         found = wbauth.authenticate_session(host=host, source="kdbench", prompt=False, update_session=False)
     except wandb.Error as error:
@@ -188,7 +189,7 @@ def connect(patience: int | None = None) -> Any:
     import wandb
 
     require_key()
-    host = silence().base_url
+    host = silence().base_url  # starts the background process
     try:
         api = wandb.Api(timeout=PREFLIGHT_TIMEOUT)
         api.viewer  # noqa: B018  (the request is made by reading it)

@@ -58,7 +58,7 @@ def test_kd_equals_a_float64_computation_by_hand(t, alpha, smoothing):
     hard = -((1 - smoothing) * log_1[range(n), y].sum() + smoothing * log_1.mean(1).sum()) / n
     hyper = {"temperature": t, "alpha": alpha}
     total, parts = loss_function("kd")(student, teacher, y, hyper, label_smoothing=smoothing)
-    assert float(total) == pytest.approx(alpha * soft + (1 - alpha) * hard, rel=1e-12)
+    assert total.item() == pytest.approx(alpha * soft + (1 - alpha) * hard, rel=1e-12)
     assert [float(parts["soft"]), float(parts["hard"])] == pytest.approx([soft, hard], rel=1e-12)
     dq, d1 = np.exp(log_q) - np.exp(log_p), np.exp(log_1) - (1 - smoothing) * np.eye(7)[y] - smoothing / 7
     by_hand = (alpha * t * dq + (1 - alpha) * d1) / n

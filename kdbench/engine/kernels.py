@@ -1,0 +1,161 @@
+"""Faster forms of convolutions on a CPU: the same function to fp32 rounding, the same parameters.
+
+PyTorch's CPU convolutions are made for large images. Students here end in maps of 1 x 1 to 4 x 4 pixels, where
+most taps of a kernel only ever see padding and where setting up a convolution costs more than the arithmetic.
+``optimise`` swaps the class of plain ``nn.Conv2d`` layers; parameters, their names and hooks stay. What is
+computed depends on the layer and the input's shape and layout alone, never on a timing: runs stay repeatable.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import product
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+MATMUL_PIXELS = 16
+"""Up to so many pixels a 1 x 1 convolution is a matrix product; from 8 x 8 on oneDNN's convolution keeps up."""
+
+FULL_PIXELS = 4
+"""Up to so many pixels in and out a dense convolution is one matrix product for each output pixel."""
+
+
+def live_taps(size: int, kernel: int, stride: int, padding: int) -> tuple[int, int]:
+    """First and last tap along one side that meet one of ``size`` pixels for at least one output position.
+
+    Output o reads the pixels o * stride + tap - padding; a tap is dead if that is outside [0, size) for all o.
+    """
+    out = (size + 2 * padding - kernel) // stride + 1
+    return max(0, padding - (out - 1) * stride), min(kernel - 1, size - 1 + padding)
+
+
+class Side(NamedTuple):
+    """One output position along one side: the input pixels it reads and the taps that read them."""
+
+    pixels: slice
+    taps: slice
+
+
+def positions(size: int, kernel: int, stride: int, padding: int) -> list[Side]:
+    """What each output position along one side reads."""
+    sides = []
+    for start in range(-padding, size + padding - kernel + 1, stride):
+        first, last = max(0, start), min(size, start + kernel)
+        sides.append(Side(slice(first, last), slice(first - start, last - start)))
+    return sides
+
+
+class Plan(NamedTuple):
+    """How one layer treats one input size: in which form, and with which part of its kernel."""
+
+    form: str
+    """``reference``; ``trim``: a convolution with the live taps only; ``scale``: depthwise with one live tap, a
+    factor a channel; ``matmul``: 1 x 1; ``full``: one matrix product for each output pixel."""
+    rows: slice = slice(None)
+    cols: slice = slice(None)
+    padding: tuple[int, int] = (0, 0)
+    out: tuple[int, int] = (0, 0)
+    outputs: tuple[tuple[Side, Side], ...] = ()
+
+
+@lru_cache(maxsize=4096)
+def plan_for(
+    size: tuple[int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], depthwise: bool
+) -> Plan:
+    """The plan for a layer without dilation on a ``size`` (height, width) input; a function of the shapes alone."""
+    sides = list(zip(size, kernel, stride, padding, strict=True))
+    out = [(s + 2 * p - k) // d + 1 for s, k, d, p in sides]
+    if min(out) < 1 or any(k <= p for _, k, _, p in sides):
+        return Plan("reference")  # an error for PyTorch to report, or outputs that read padding only
+    if kernel == (1, 1) and stride == (1, 1) and not depthwise:
+        return Plan("matmul" if size[0] * size[1] <= MATMUL_PIXELS else "reference")
+    if not depthwise and max(size[0] * size[1], out[0] * out[1]) <= FULL_PIXELS:
+        return Plan("full", out=(out[0], out[1]), outputs=tuple(product(*(positions(*side) for side in sides))))
+    (top, bottom), (left, right) = (live_taps(*side) for side in sides)
+    window, rest = (bottom - top + 1, right - left + 1), (padding[0] - top, padding[1] - left)
+    # a convolution pads both ends alike: where the live taps are not that symmetric, leave the layer as it is
+    trimmed = [(s + 2 * p - w) // d + 1 for (s, _, d, _), w, p in zip(sides, window, rest, strict=True)]
+    if window == kernel or min(rest) < 0 or trimmed != out:
+        return Plan("reference")
+    form = "scale" if depthwise and size == (1, 1) and window == (1, 1) else "trim"
+    return Plan(form, slice(top, bottom + 1), slice(left, right + 1), rest)
+
+
+class FastConv2d(nn.Conv2d):
+    """``nn.Conv2d`` on channels_last maps by the cheapest equivalent form; made by ``optimise`` only.
+
+    (B, C, H, W) -> (B, out_channels, H', W'), channels_last.
+    """
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if input.dim() != 4 or not input.is_contiguous(memory_format=torch.channels_last):
+            return super()._conv_forward(input, weight, bias)
+        size = (input.shape[2], input.shape[3])
+        depthwise = self.groups > 1
+        plan = plan_for(size, self.kernel_size, self.stride, self.padding, depthwise)  # type: ignore[arg-type]
+        if plan.form == "reference":
+            return super()._conv_forward(input, weight, bias)
+        if plan.form == "matmul":
+            return _matmul(input, weight, bias)
+        if plan.form == "full":
+            return _full(input, weight, bias, plan)
+        live = weight[:, :, plan.rows, plan.cols]
+        if plan.form == "scale":
+            return _scale(input, live.reshape(1, -1, 1, 1), bias)
+        return F.conv2d(input, live, bias, self.stride, plan.padding, 1, self.groups)
+
+
+def _matmul(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 1 x 1 convolution as one matrix product: channels_last pixels already are the rows of a matrix."""
+    batch, channels, height, width = x.shape
+    rows = F.linear(x.permute(0, 2, 3, 1).reshape(-1, channels), weight[:, :, 0, 0], bias)
+    return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+def _full(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
+    """A dense convolution on a tiny map: the pixels that an output reads, as one row, times their taps."""
+    pixels, taps = x.permute(0, 2, 3, 1), weight.permute(0, 2, 3, 1)
+    rows = [
+        F.linear(pixels[:, v.pixels, h.pixels].flatten(1), taps[:, v.taps, h.taps].flatten(1), bias)
+        for v, h in plan.outputs
+    ]
+    if len(rows) == 1:
+        return rows[0][:, :, None, None]
+    return torch.stack(rows, 1).unflatten(1, plan.out).permute(0, 3, 1, 2)
+
+
+def _scale(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A depthwise convolution with one live tap: one factor a channel. Autocast knows convolutions, not products."""
+    if torch.is_autocast_enabled(x.device.type):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight = x.to(dtype), weight.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
+    return x * weight if bias is None else torch.addcmul(bias.view(1, -1, 1, 1), x, weight)
+
+
+def _eligible(module: nn.Module) -> bool:
+    """Plain convolutions with zero padding and no dilation: dense, or depthwise with one filter a channel."""
+    return (
+        type(module) is nn.Conv2d
+        and isinstance(module.padding, tuple)
+        and module.padding_mode == "zeros"
+        and module.dilation == (1, 1)
+        and (module.groups == 1 or module.groups == module.in_channels == module.out_channels)
+    )
+
+
+def optimise(model: nn.Module, device: torch.device) -> nn.Module:
+    """Change ``model`` in place (and return it) to train faster on ``device``; nothing changes off the CPU.
+
+    Parameters, buffers, hooks and ``state_dict`` keys stay as they were, so checkpoints fit either way. The model
+    should be in channels_last memory format: inputs in another layout take PyTorch's own path.
+    """
+    if device.type == "cpu":
+        for module in model.modules():
+            if _eligible(module):
+                module.__class__ = FastConv2d
+    return model

@@ -1,0 +1,85 @@
+"""Tiny sweeps for tests: specs without timm, command lines as processes, what a finished folder holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from helpers import ROOT
+
+from kdbench.schema import Sweep
+from kdbench.sweep.plan import Lane
+from kdbench.sweep.queue import Queue, open_storage
+from kdbench.sweep.spec import build_sweep
+
+TEACHER, SMALL, LARGE = "test_resnet", "test_efficientnet", "test_vit"
+SEARCH = Lane("search", SMALL, "kd")
+ONE_THREAD = {"KDBENCH_THREADS": "1", "OMP_NUM_THREADS": "1"}
+UNEQUAL = ["seconds", "hardware", "wandb_run", "sweep"]
+"""Columns that tell of the machine and the attempt, not of the run."""
+
+
+def spec(**options: Any) -> Sweep:
+    """A resolved smoke sweep of the tiny pair; dotted keys are written with ``__``."""
+    asked = {"pair": f"{TEACHER}:{SMALL},{LARGE}", "budget": "smoke", "name": "tiny"}
+    asked |= {key.replace("__", ".").replace("_", "-"): value for key, value in options.items()}
+    return build_sweep(asked, known_models=lambda: (TEACHER, SMALL, LARGE))
+
+
+def drain(url: str, options: dict[str, Any], out: Path) -> None:
+    """A process of its own: plan, then claim until nothing waits, telling 0.5 each time; claims go to ``out``."""
+    queue = Queue(open_storage(url), spec(**options))
+    queue.enqueue_search(SEARCH)
+    taken = []
+    while (claim := queue.claim(SEARCH)) is not None:
+        taken.append({"slot": claim.slot, "id": claim.trial._trial_id, "params": queue.suggest(claim)})
+        claim.study.tell(claim.trial, 0.5)
+    out.write_text(json.dumps(taken), encoding="utf-8")
+
+
+def claim_and_die(url: str, options: dict[str, Any]) -> None:
+    """A process of its own: takes one slot, settles its point, and is gone without a word."""
+    queue = Queue(open_storage(url), spec(**options))
+    claim = queue.claim(SEARCH)
+    assert claim is not None
+    queue.suggest(claim)
+    os._exit(1)
+
+
+def command(out: Path, cache: Path, *arguments: object) -> list[str]:
+    """``kdbench sweep`` of the tiny pair on digits."""
+    words = ["sweep", "--pair", f"{TEACHER}:{SMALL}", "--budget", "smoke", "--out", out, "--cache", cache]
+    return [sys.executable, "-m", "kdbench", *map(str, [*words, "--precision", "fp32", *arguments])]
+
+
+def environment() -> dict[str, str]:
+    """One thread, no W&B account."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    kept = {key: value for key, value in os.environ.items() if key not in ("WANDB_API_KEY", "WANDB_MODE")}
+    return {**kept, **ONE_THREAD, "PYTHONPATH": path}
+
+
+def start(words: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """The command line as the leader of a process group of its own, so that a kill takes all of it."""
+    with log.open("ab") as stream:
+        return subprocess.Popen(
+            words, env=environment(), stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )  # fmt: skip
+
+
+def finish(words: list[str], log: Path, code: int = 0) -> str:
+    """Run to the end; what it printed."""
+    process = start(words, log)
+    assert process.wait(timeout=600) == code, log.read_text(encoding="utf-8")[-3000:]
+    return log.read_text(encoding="utf-8")
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """A file of JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

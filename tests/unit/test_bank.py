@@ -1,0 +1,169 @@
+"""The bank gives back what the teacher said, whoever filled it, whatever was killed or damaged in between."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdbench.errors import MachineFault
+from kdbench.teacher import BankKey, LogitBank
+from kdbench.teacher.bank import CHUNK, checksum
+
+KEY = BankKey(teacher_id="t", split_digest="d", augment="crop-p1", samples=700, views=9, classes=10)
+ROWS = np.arange(KEY.samples)
+VIEWS = ROWS * 7 % KEY.views
+DEAD = 2**22 + 1
+"""No process of Linux can have this number."""
+
+
+class Teacher:
+    """Logits that depend on the chunk too, as a real network's last bits do; remembers its chunks."""
+
+    def __init__(self) -> None:
+        self.chunks: list[list[int]] = []
+
+    def __call__(self, rows, views):
+        self.chunks.append(rows.tolist())
+        noise = np.random.default_rng(rows).normal(size=(len(rows), KEY.classes))
+        return (10 * np.sin(rows[:, None] * 10 + views[:, None] + np.arange(KEY.classes)) + noise).astype(np.float32)
+
+
+def pure(rows, views):
+    return (10 * np.sin(rows[:, None] * 10.0 + views[:, None] + np.arange(KEY.classes))).astype(np.float32)
+
+
+def content(bank: LogitBank) -> list[bytes]:
+    return [(bank.folder / name).read_bytes() for name in ("logits.f16", "marks.u32")]
+
+
+def test_what_was_written_is_read_by_another_process_rounded_to_16_bits(tmp_path):
+    bank, teacher = LogitBank(tmp_path, KEY), Teacher()
+    seen = []
+    assert bank.ensure(ROWS, VIEWS, teacher, lambda done, total: seen.append((done, total))) == 700
+    assert seen == [(256, 700), (512, 700), (700, 700)] and [len(c) for c in teacher.chunks] == [CHUNK, CHUNK, 188]
+    assert bank.coverage() == pytest.approx(1 / 9)
+    again = LogitBank(tmp_path, KEY)
+    assert again.ensure(ROWS, VIEWS, teacher) == 0 and len(teacher.chunks) == 3
+    exact = np.concatenate([Teacher()(ROWS[s], VIEWS[s]) for s in (slice(256), slice(256, 512), slice(512, None))])
+    np.testing.assert_allclose(again.read(ROWS, VIEWS), exact, rtol=2**-11, atol=2**-24)
+    assert not again.filled(ROWS, (VIEWS + 1) % 9).any() and not again.read(ROWS, (VIEWS + 1) % 9).any()
+    assert sum(path.stat().st_size for path in bank.folder.glob("*.[fu]*")) == KEY.bytes
+    assert not list(bank.folder.glob("pending*"))
+
+
+def test_every_field_of_the_key_is_another_bank():
+    others = {"teacher_id": "u", "split_digest": "e", "augment": "plain", "samples": 1, "views": 1, "classes": 2}
+    ids = {KEY.id, *(KEY.model_copy(update={name: value}).id for name, value in others.items())}
+    assert set(others) == set(BankKey.model_fields) and len(ids) == 7
+
+
+@pytest.mark.parametrize("damage", ["logits", "mark", "torn", "block"])
+def test_damage_reads_as_missing_and_is_filled_again(tmp_path, damage):
+    bank = LogitBank(tmp_path, KEY)
+    bank.ensure(ROWS, VIEWS, pure)
+    whole = content(bank)
+    entry = (3 * KEY.views + int(VIEWS[3])) * KEY.classes * 2
+    name, offset, junk = {
+        "logits": ("logits.f16", entry + 1, bytes([whole[0][entry + 1] ^ 1])),  # one bit
+        "mark": ("marks.u32", 4 * (3 * KEY.views + int(VIEWS[3])), b"\x01"),
+        "torn": ("logits.f16", entry, bytes(2 * KEY.classes)),  # the mark reached the disk, the data did not
+        "block": ("logits.f16", 4096, os.urandom(4096)),
+    }[damage]
+    with (bank.folder / name).open("rb+") as stream:
+        stream.seek(offset)
+        stream.write(junk)
+    again = LogitBank(tmp_path, KEY)
+    missing = ~again.filled(ROWS, VIEWS)
+    assert missing.sum() >= 1 and (damage == "block" or missing.nonzero()[0].tolist() == [3])
+    assert again.ensure(ROWS, VIEWS, pure) == missing.sum() and again.filled(ROWS, VIEWS).all()
+    np.testing.assert_array_equal(again.read(ROWS, VIEWS), pure(ROWS, VIEWS).astype(np.float16))
+
+
+def test_a_short_file_is_extended_and_only_its_tail_is_computed(tmp_path):
+    bank = LogitBank(tmp_path, KEY)
+    bank.ensure(ROWS, VIEWS, pure)
+    whole = content(bank)
+    os.truncate(bank.folder / "logits.f16", 600 * KEY.views * KEY.classes * 2)
+    again = LogitBank(tmp_path, KEY)
+    assert again.ensure(ROWS, VIEWS, pure) == 100
+    assert content(again) == whole
+
+
+def test_a_killed_fill_is_carried_out_in_the_same_chunks(tmp_path):
+    """Bit for bit what an uninterrupted fill leaves, although the next epoch wants other entries too."""
+    smooth, killed, teacher = LogitBank(tmp_path / "a", KEY), LogitBank(tmp_path / "b", KEY), Teacher()
+    later = (VIEWS + ROWS % 2) % 9
+    for views in (VIEWS, later):
+        smooth.ensure(ROWS, views, Teacher())
+
+    def dies(rows, views):
+        if len(teacher.chunks) == 1:
+            raise KeyboardInterrupt
+        return teacher(rows, views)
+
+    with pytest.raises(KeyboardInterrupt):
+        killed.ensure(ROWS, VIEWS, dies)
+    (note,) = killed.folder.glob("pending*")
+    note.rename(killed.folder / f"pending-{platform.node()}-{DEAD}.npy")
+    again = LogitBank(tmp_path / "b", KEY)
+    again.ensure(ROWS, VIEWS, teacher)
+    again.ensure(ROWS, later, teacher)
+    assert content(again) == content(smooth) and not list(again.folder.glob("pending*"))
+    assert [len(c) for c in teacher.chunks] == [CHUNK, CHUNK, CHUNK, 188, CHUNK, 94]
+
+
+def test_notes_of_the_living_of_other_machines_and_damaged_ones_stop_nobody(tmp_path):
+    bank, node = LogitBank(tmp_path, KEY), platform.node()
+    foreign = [f"pending-{node}-{os.getppid()}.npy", f"pending-{node}-x-{DEAD}.npy", f"pending-other-{DEAD}.npy"]
+    for name in foreign:
+        np.save(bank.folder / name, np.stack([ROWS[:5], VIEWS[:5]]))
+    for number, junk in enumerate([b"", b"\x93NUMPY junk", os.urandom(64)]):
+        (bank.folder / f"pending-{node}-{DEAD + number}.npy").write_bytes(junk)
+    assert bank.ensure(ROWS[10:20], VIEWS[10:20], pure) == 10
+    assert {path.name for path in bank.folder.glob("pending*")} == set(foreign)
+
+
+def fill_slowly(root: Path, start: multiprocessing.synchronize.Barrier, forward: bool) -> None:
+    bank = LogitBank(root, KEY)
+    start.wait()
+    for view in range(9) if forward else reversed(range(9)):
+        bank.ensure(ROWS, np.full_like(ROWS, view), pure)
+
+
+def test_two_processes_filling_at_once_leave_what_one_leaves(tmp_path):
+    spawn = multiprocessing.get_context("fork")
+    start = spawn.Barrier(2)
+    workers = [spawn.Process(target=fill_slowly, args=(tmp_path / "two", start, forward)) for forward in (True, False)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    one = LogitBank(tmp_path / "one", KEY)
+    for view in range(9):
+        one.ensure(ROWS, np.full_like(ROWS, view), pure)
+    two = LogitBank(tmp_path / "two", KEY)
+    assert content(two) == content(one) and two.coverage() == 1 and not list(two.folder.glob("pending*"))
+
+
+def test_marks_are_never_0_and_tell_places_apart():
+    random = np.random.default_rng(0).normal(size=(20_000, 10)).astype(np.float16)
+    marks = checksum(random)
+    assert marks.min() > 0 and len(set(marks.tolist())) > 19_990
+    assert checksum(np.zeros((1, 10), np.float16))[0] != 0
+    assert (checksum(random[:, ::-1].copy()) != marks).all()
+
+
+def test_what_does_not_fit_is_a_fault_of_the_machine_and_says_why(tmp_path):
+    bank = LogitBank(tmp_path, KEY)
+    with pytest.raises(MachineFault, match="do not fit 16 bits.*7e"):
+        bank.write(ROWS[:2], VIEWS[:2], np.full((2, 10), 7e4, np.float32))
+    assert not bank.filled(ROWS, VIEWS).any()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MachineFault, match="cannot open the teacher bank"):
+        LogitBank(tmp_path / "file", KEY)

@@ -1,0 +1,321 @@
+"""A training run: the same however often it is interrupted, with bank or live teacher, and sensitive to every knob."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from kdbench.catalog.methods import METHODS
+from kdbench.data import TaskData, load, resolve_dataset
+from kdbench.engine import Hooks, RunOutcome, expected_calibration_error, run_training, score
+from kdbench.engine import run as engine_run
+from kdbench.engine.checkpoint import NAME
+from kdbench.engine.metrics import collect_logits
+from kdbench.engine.optim import FLOOR, make_optimizer, make_schedule
+from kdbench.errors import TrialFailed
+from kdbench.models import build
+from kdbench.schema import DataConfig, Recipe, TrialConfig
+from kdbench.teacher import BankedTeacher, LiveTeacher
+from kdbench.teacher.signal import LazyTeacher
+
+CPU = torch.device("cpu")
+DIGITS = DataConfig(name="digits", limit=200)
+RECIPE = Recipe(epochs=1, batch_size=64, lr=0.05, pad=1, warmup_epochs=0, precision="fp32")
+STEPS = 3
+"""Full batches of 64 among 200 samples."""
+KD = {"temperature": 4.0, "alpha": 0.7}
+
+
+@lru_cache
+def data_of(pad: int = 1, flip: bool | None = None, size: int | None = None, views: str = "crop") -> TaskData:
+    torch.set_num_threads(1)
+    recipe = RECIPE.model_copy(update={"pad": pad, "flip": flip, "input_size": size, "views": views})
+    return load(resolve_dataset("digits")[0], DIGITS, recipe, CPU)
+
+
+class Watched(nn.Module):
+    """A teacher with dropout and batch norm that notes in which mode, and on how many images, it was run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = build("test_efficientnet", classes=10, channels=1, input_size=32, seed=5)
+        self.dropout = nn.Dropout(0.5)
+        self.images, self.modes = 0, set()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.images += len(x)
+        self.modes.add((self.training, torch.is_grad_enabled(), next(self.parameters()).requires_grad))
+        return 20 * self.dropout(self.body(x))
+
+
+def live(network: nn.Module | None = None) -> LiveTeacher:
+    return LiveTeacher(LazyTeacher(lambda: network or Watched(), CPU))
+
+
+def banked(root: Path, network: nn.Module | None = None) -> BankedTeacher:
+    return BankedTeacher(root, "teacher", 10, LazyTeacher(lambda: network or Watched(), CPU))
+
+
+def config_of(recipe: Recipe = RECIPE, **more) -> TrialConfig:
+    values = {"data": DIGITS, "model": "test_resnet", "method": "kd", "hyper": KD, "seed": 3, "phase": "search"} | more
+    return TrialConfig(recipe=recipe, **values)
+
+
+def train(config: TrialConfig, workdir: Path, teacher=None, hooks=None) -> RunOutcome:
+    r = config.recipe
+    data = data_of(r.pad, r.flip, r.input_size, r.views)
+    return run_training(config, data=data, teacher=teacher, workdir=workdir, device=CPU, hooks=hooks)
+
+
+def numbers(outcome: RunOutcome) -> list[dict[str, object]]:
+    """All that was measured, without the clock."""
+    logs = [log.model_dump(exclude={"seconds"}) for log in outcome.logs]
+    return [*logs, outcome.result.model_dump(exclude={"seconds", "attempts"})]
+
+
+def same(a: RunOutcome, b: RunOutcome) -> bool:
+    weights = zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True)
+    return numbers(a) == numbers(b) and all(torch.equal(x, y) for x, y in weights)
+
+
+def test_the_bank_gives_the_training_that_the_live_teacher_gives(tmp_path):
+    """Logits of a differently cut batch differ in the last bits, which 16 bits round away or not: 1e-3 is ten times that."""
+    config = config_of(RECIPE.model_copy(update={"epochs": 2}))
+    network = Watched()
+    a, b = train(config, tmp_path / "a", live()), train(config, tmp_path / "b", banked(tmp_path, network))
+    for x, y in zip(a.logs, b.logs, strict=True):
+        assert x.parts.keys() == {"soft", "hard"} and x.parts["soft"] > 0.1
+        pairs = [(x.train_loss, y.train_loss), (x.val_loss, y.val_loss), (x.val_kl, y.val_kl)]
+        for one, other in [*pairs, *((x.parts[k], y.parts[k]) for k in x.parts)]:
+            assert one == pytest.approx(other, rel=1e-3)
+    assert abs(a.result.val_acc - b.result.val_acc) <= 1 / len(data_of().val)
+    before = network.images
+    assert same(b, train(config, tmp_path / "c", banked(tmp_path, network))) and network.images == before
+
+
+@pytest.mark.parametrize(("model", "optimizer"), [("test_resnet", "sgd"), ("test_vit", "adamw")])
+def test_interrupted_after_every_epoch_equals_uninterrupted_bit_for_bit(tmp_path, model, optimizer):
+    recipe = RECIPE.model_copy(update={"epochs": 3, "optimizer": optimizer, "lr": 0.01, "warmup_epochs": 1.0})
+    config = config_of(recipe, model=model)
+    whole = train(config, tmp_path / "whole", banked(tmp_path / "one"))
+    told: list[tuple[int, bool]] = []
+
+    def interrupt(log, replayed):
+        told.append((log.epoch, replayed))
+        if not replayed:
+            raise KeyboardInterrupt
+        return False
+
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / "parts", banked(tmp_path / "two"), Hooks(interrupt))
+    pieced = train(config, tmp_path / "parts", banked(tmp_path / "two"))
+    assert same(whole, pieced) and (whole.result.attempts, pieced.result.attempts) == (1, 4)
+    assert told == [(1, False), (1, True), (2, False), (1, True), (2, True), (3, False)]
+    assert len((tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: whole[:-900], lambda whole: b"\x80junk"])
+def test_a_checkpoint_that_cannot_be_read_starts_the_run_over(tmp_path, damage):
+    whole = train(config_of(method="hard"), tmp_path)
+    (tmp_path / NAME).write_bytes(damage((tmp_path / NAME).read_bytes()))
+    again = train(config_of(method="hard"), tmp_path)
+    assert same(whole, again) and again.result.attempts == 1
+
+
+STEP = {"schedule": "step", "milestones": (1,), "epochs": 2}
+CHANGES: dict[str, tuple[dict[str, object], object]] = {  # field: (what it needs beside it, another value)
+    "epochs": ({}, 2), "batch_size": ({}, 50), "optimizer": ({}, "adamw"), "lr": ({}, 0.04), "momentum": ({}, 0.5),
+    "nesterov": ({}, False), "weight_decay": ({}, 0.05), "schedule": ({}, "constant"), "milestones": (STEP, ()),
+    "gamma": (STEP, 0.5), "warmup_epochs": ({}, 0.7), "label_smoothing": ({}, 0.1), "clip_grad": ({}, 0.5),
+    "pad": ({}, 2), "flip": ({}, True), "input_size": ({}, 40), "stem": ({}, "small"), "precision": ({}, "bf16"),
+    "views": ({}, "resized-crop"),
+}  # fmt: skip
+
+
+@lru_cache
+def last_epoch(config_json: str, root: str) -> tuple[float, float]:
+    config = TrialConfig.model_validate_json(config_json)
+    log = train(config, Path(root) / config.id, live()).logs[-1]
+    return log.train_loss, log.val_loss
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory) -> str:
+    return str(tmp_path_factory.mktemp("runs"))
+
+
+def differ(a: TrialConfig, b: TrialConfig, root: str) -> bool:
+    one, other = (last_epoch(config.model_dump_json(), root) for config in (a, b))
+    return abs(one[1] - other[1]) > 1e-5 * one[1]
+
+
+@pytest.mark.parametrize("field", list(Recipe.model_fields))
+def test_every_field_of_a_recipe_changes_the_run(shared, field):
+    beside, value = CHANGES[field]
+    base = RECIPE.model_copy(update=beside)
+    assert differ(config_of(base), config_of(base.model_copy(update={field: value})), shared)
+
+
+@pytest.mark.parametrize("change", [
+    {"seed": 4}, {"model": "test_efficientnet"}, {"method": "hard", "hyper": {}}, {"method": "kd-ls"},
+    {"hyper": {**KD, "temperature": 8.0}}, {"hyper": {**KD, "alpha": 0.3}}, {"hyper": {**KD, "soft_weight": 1.4}},
+])  # fmt: skip
+def test_every_field_of_a_trial_changes_the_run(shared, change):
+    assert differ(config_of(), config_of(**change), shared)
+
+
+@pytest.mark.parametrize("name", [name for name, spec in METHODS.entries.items() if spec.space])
+def test_every_searched_hyper_parameter_changes_the_run(shared, name):
+    spec = METHODS.get(name)
+    base = {**spec.fixed, **{k: 0.7 * d.low + 0.3 * d.high for k, d in spec.space.items()}}
+    for knob, dimension in spec.space.items():
+        other = {**base, knob: 0.3 * dimension.low + 0.7 * dimension.high}
+        assert differ(config_of(method=name, hyper=base), config_of(method=name, hyper=other), shared), knob
+
+
+@pytest.mark.parametrize(("batch", "where"), [
+    (64, r"non-finite loss in epoch 1, step [23] of 3: loss=\S+, acc=\S+, soft=\S+, hard=\S+$"),
+    (200, r"non-finite validation loss after epoch 1: nll=(nan|inf)"),
+])  # fmt: skip
+def test_a_loss_that_is_no_number_fails_the_trial_with_place_and_values(tmp_path, batch, where):
+    with pytest.raises(TrialFailed, match=where):
+        train(config_of(RECIPE.model_copy(update={"lr": 1e30, "batch_size": batch})), tmp_path, live())
+
+
+def test_the_test_split_is_opened_by_confirm_alone_and_once(tmp_path, monkeypatch):
+    opened, real = [], TaskData.test
+    monkeypatch.setattr(TaskData, "test", lambda data: opened.append(1) or real(data))
+    phases = {phase: train(config_of(phase=phase), tmp_path / phase, live()) for phase in ("teacher", "baseline", "search")}
+    assert not opened and all(o.result.test_acc is None for o in phases.values())
+    confirm = train(config_of(phase="confirm"), tmp_path / "confirm", live())
+    assert len(opened) == 1
+    logits, labels = collect_logits(confirm.model, real(data_of()))
+    assert confirm.result.test_acc == pytest.approx(float((logits.argmax(1) == labels).double().mean()))
+    assert confirm.result.nll == pytest.approx(float(F.cross_entropy(logits, labels)))
+    assert confirm.result.val_acc == phases["search"].result.val_acc and confirm.result.nll != phases["search"].result.nll
+
+
+def test_the_student_trains_in_train_mode_and_the_teacher_speaks_in_eval_mode(tmp_path, monkeypatch):
+    modes: list[tuple[bool, bool]] = []
+
+    def watched_build(*args, **kwargs):
+        model = build(*args, **kwargs)
+        model.register_forward_hook(lambda module, *_: modes.append((module.training, torch.is_grad_enabled())))
+        return model
+
+    monkeypatch.setattr(engine_run, "build", watched_build)
+    for teacher in (live(network := Watched()), banked(tmp_path, network)):
+        modes.clear()
+        outcome = train(config_of(RECIPE.model_copy(update={"epochs": 2})), tmp_path / type(teacher).__name__, teacher)
+        assert modes.count((True, True)) == 2 * STEPS and set(modes) == {(True, True), (False, False)}
+        assert not outcome.model.training
+    assert network.modes == {(False, False, False)}
+
+
+@pytest.mark.parametrize("make", [lambda root, network: live(network), banked], ids=["live", "bank"])
+def test_the_hard_baseline_asks_the_teacher_for_validation_only(tmp_path, make):
+    network = Watched()
+    with_teacher = train(config_of(method="hard"), tmp_path / "a", make(tmp_path, network))
+    assert network.images == len(data_of().val) and 0 <= with_teacher.result.agreement <= 1
+    alone = train(config_of(method="hard"), tmp_path / "b")
+    assert alone.result.agreement is None and alone.logs[0].val_loss == with_teacher.logs[0].val_loss
+    with pytest.raises(ValueError, match="'kd' needs a teacher"):
+        train(config_of(), tmp_path / "c")
+
+
+def test_kd_with_alpha_0_trains_the_hard_baseline(tmp_path):
+    kd = train(config_of(hyper={**KD, "alpha": 0.0}), tmp_path / "kd", live())
+    hard = train(config_of(method="hard", hyper={}), tmp_path / "hard")
+    assert kd.logs[-1].val_loss == pytest.approx(hard.logs[-1].val_loss, rel=1e-6)
+
+
+@pytest.mark.parametrize(("at", "status", "epochs"), [(1, "pruned", 1), (3, "complete", 3), (9, "complete", 3)])
+def test_a_hook_prunes_the_run_unless_it_is_over_anyway(tmp_path, at, status, epochs):
+    config = config_of(RECIPE.model_copy(update={"epochs": 3}), method="hard")
+    result = train(config, tmp_path, hooks=Hooks(lambda log, replayed: log.epoch >= at)).result
+    assert (result.status, result.epochs) == (status, epochs)
+    assert result.best_val_acc >= result.val_acc > 0 and result.params > 0 < result.macs
+
+
+def trace(recipe: Recipe, steps: int) -> list[float]:
+    optimizer = make_optimizer(nn.Linear(2, 2), recipe)
+    schedule, rates = make_schedule(optimizer, recipe, steps), []
+    for update in range(recipe.epochs * steps):
+        schedule.step_update(update)
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
+
+
+def by_hand(recipe: Recipe, steps: int, n: int) -> float:
+    warm, total, low = round(recipe.warmup_epochs * steps), recipe.epochs * steps, recipe.lr * FLOOR
+    if n < warm:
+        return low + (recipe.lr - low) * n / warm
+    if recipe.schedule == "cosine":
+        return low + (recipe.lr - low) * (1 + math.cos(math.pi * (n - warm) / (total - warm))) / 2
+    drops = sum(n // steps >= m for m in recipe.milestones) if recipe.schedule == "step" else 0
+    return recipe.lr * recipe.gamma**drops
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "step", "constant"])
+@pytest.mark.parametrize(("warmup", "epochs"), [(0, 1), (0, 6), (1.5, 6)])
+def test_the_learning_rate_follows_the_formula_at_every_update(schedule, warmup, epochs):
+    """``step`` drops the rate after the epochs named: update m·steps is the first with the lower one."""
+    recipe = Recipe(epochs=epochs, lr=0.2, warmup_epochs=warmup, schedule=schedule, milestones=(4, 2), gamma=0.1)
+    assert trace(recipe, 5) == pytest.approx([by_hand(recipe, 5, n) for n in range(5 * epochs)])
+
+
+def test_a_warm_up_longer_than_the_run_ends_at_the_peak():
+    rates = trace(Recipe(epochs=2, lr=0.2, warmup_epochs=5), 5)
+    assert rates == sorted(rates) and rates[-1] == pytest.approx(0.2)
+
+
+def test_weight_decay_spares_norms_and_biases_under_adamw_only():
+    model = build("test_resnet", classes=10, channels=1, input_size=32, seed=0)
+    for optimizer, spared in (("adamw", True), ("sgd", False)):
+        recipe = Recipe(optimizer=optimizer, weight_decay=0.1, momentum=0.8)
+        made = make_optimizer(model, recipe)
+        decays = {id(p): g["weight_decay"] for g in made.param_groups for p in g["params"]}
+        assert len(decays) == len(list(model.parameters()))
+        for name, p in model.named_parameters():
+            assert decays[id(p)] == (0 if spared and (p.ndim <= 1 or name.endswith("bias")) else 0.1), name
+    assert (made.defaults["momentum"], made.defaults["nesterov"]) == (0.8, True)
+    assert not make_optimizer(model, Recipe(momentum=0.0)).defaults["nesterov"]  # torch refuses the pair
+
+
+def test_calibration_error_by_hand_and_by_a_plain_loop():
+    confidences = torch.tensor([0.95, 0.95, 0.65, 0.62])  # bins (14, 15], (14, 15], (9, 10], (9, 10] of 15
+    logits = torch.stack([confidences.log(), (1 - confidences).log()], 1)
+    labels = torch.tensor([0, 1, 0, 0])
+    assert expected_calibration_error(logits, labels) == pytest.approx(0.5 * (0.95 - 0.5) + 0.5 * (1 - 0.635))
+    draw = torch.Generator().manual_seed(0)
+    logits, labels = 4 * torch.randn(500, 12, generator=draw), torch.randint(12, (500,), generator=draw)
+    confidence, predicted = (v.numpy() for v in logits.double().softmax(1).max(1))
+    expected = 0.0
+    for b in range(15):
+        inside = (confidence > b / 15) & (confidence <= (b + 1) / 15)
+        if inside.any():
+            expected += inside.mean() * abs((predicted == labels.numpy())[inside].mean() - confidence[inside].mean())
+    assert expected_calibration_error(logits, labels) == pytest.approx(expected, rel=1e-9)
+
+
+def test_scores_by_hand():
+    logits = torch.zeros(4, 11).index_put_((torch.arange(4), torch.tensor([0, 1, 2, 3])), torch.tensor(6.0))
+    logits += 0.1 * torch.arange(11, 0, -1)  # ties broken: class 0 before class 10
+    labels, teacher = torch.tensor([0, 1, 3, 10]), torch.roll(logits, 1, dims=0)
+    s = score(logits, labels, teacher)
+    z, t = logits.double().numpy(), teacher.double().numpy()
+    p, q = (np.exp(a) / np.exp(a).sum(1, keepdims=True) for a in (t, z))
+    assert (s.acc, s.top5, s.agreement) == (0.5, 0.75, 0.0)
+    assert s.nll == pytest.approx(-np.log(q[range(4), labels]).mean())
+    assert s.kl == pytest.approx((p * np.log(p / q)).sum(1).mean(), rel=1e-5)
+    itself = score(logits[:, :10], labels.clamp(max=9), logits[:, :10])
+    assert (itself.top5, itself.agreement) == (None, 1.0) and itself.kl == pytest.approx(0, abs=1e-6)
+    assert score(logits, labels)[4:] == (None, None)
