@@ -43,7 +43,7 @@ def load_checkpoint(workdir: Path, device: torch.device) -> Checkpoint | None:
         return None
     try:
         state = torch.load(io.BytesIO(path.read_bytes()), map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError):
+    except (RuntimeError, EOFError, LookupError, ValueError, pickle.UnpicklingError):  # junk ends in any of these
         return None
     logs = [EpochLog.model_validate(log) for log in state["logs"]]
     return Checkpoint(state["model"], state["optimizer"], logs, state["attempts"])

@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 MATMUL_PIXELS = 16
 """Up to so many pixels a 1 x 1 convolution is a matrix product; from 8 x 8 on oneDNN's convolution keeps up."""
 

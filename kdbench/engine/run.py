@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from kdbench.catalog.methods import METHODS
 from kdbench.data import TaskData
 from kdbench.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_metrics
+from kdbench.engine.kernels import optimise
 from kdbench.engine.metrics import collect_logits, score
 from kdbench.engine.optim import make_optimizer, make_schedule
 from kdbench.errors import TrialFailed
@@ -78,7 +79,7 @@ class _Trainer:
         )
         self.params = count_params(network)
         self.macs = count_macs(network, data.channels, data.input_size)
-        self.model = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = optimise(network.to(device, memory_format=torch.channels_last), device)  # type: ignore[call-overload]
         self.optimizer = make_optimizer(self.model, recipe)
         self.steps = steps_per_epoch(len(data.train), recipe.batch_size)
         self.schedule = make_schedule(self.optimizer, recipe, self.steps)
@@ -131,7 +132,7 @@ class _Trainer:
         guide = self.teacher.plain(self.data.val) if self.teacher is not None else None
         val = score(logits, labels, guide)
         if not math.isfinite(val.nll):  # the last step may break a network whose training loss was still finite
-            raise TrialFailed(f"non-finite validation loss after epoch {epoch}: nll={val.nll}, loss={means['loss']:.4g}")
+            raise TrialFailed(f"non-finite validation loss after epoch {epoch}: nll={val.nll}, loss={means['loss']}")
         return EpochLog(
             epoch=epoch,
             lr=float(self.optimizer.param_groups[0]["lr"]),

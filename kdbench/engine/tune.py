@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
+from kdbench.engine.kernels import optimise
 from kdbench.fsio import atomic_text
 from kdbench.models import build
 
@@ -34,6 +35,7 @@ def seconds_per_step(
     """Median seconds of one step (training, or forward only) of a network on random data, after a warm-up."""
     model = build(name, classes=classes, channels=channels, input_size=input_size, stem=stem, seed=0)
     model = model.to(device, memory_format=torch.channels_last).train(train)  # type: ignore[call-overload]
+    model = optimise(model, device)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     x = torch.randn(batch_size, channels, input_size, input_size, device=device)
     x = x.contiguous(memory_format=torch.channels_last)

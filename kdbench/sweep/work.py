@@ -143,18 +143,18 @@ class Worker:
     def _teacher(self, claim: Claim) -> None:
         config = teacher_config(self.sweep)
         folder = trial_folder(self.sweep_dir, config.id)
-        before = read_result(folder)
         reading_test = claim.slot == 1
-        if before is not None and (before.test_acc is not None or not reading_test):
-            self._finish(claim, config, before, record=False)
-            return
         write_config(folder, config)
         extra = {"reads": "test"} if reading_test else {}
         attempt = claim.attempt + (self.queue.attempts(claim.lane, 0) if reading_test else 0)
         run = self.tracker.start(config, sweep=self.sweep.name, attempt=attempt, extra=extra)
         self.view.trial_started(_event(config, claim))
         card, logs = self.context.prepare_teacher(self._hooks(config, None))
-        write_metrics(folder, logs or read_metrics(self.context.teacher_folder))
+        if not logs:  # prepared before: its epochs are told here
+            logs = read_metrics(self.context.teacher_folder)
+            for log in logs:
+                self.tracker.epoch(log)
+        write_metrics(folder, logs)
         result = TrialResult(
             id=config.id,
             status="complete",
@@ -182,9 +182,11 @@ class Worker:
         self.view.trial_started(_event(config, claim))
         before = read_result(folder)
         if before is not None and before.status != "failed":  # killed between the result and telling it
+            run = self.tracker.start(config, sweep=self.sweep.name, attempt=claim.attempt, extra={})
             for log in read_metrics(folder):
+                self.tracker.epoch(log)
                 claim.trial.report(log.val_acc, log.epoch)
-            self._finish(claim, config, before, record=False)
+            self._finish(claim, config, before.model_copy(update={"wandb_run": run}))
             return
         write_config(folder, config)
         run = self.tracker.start(config, sweep=self.sweep.name, attempt=claim.attempt, extra={})
@@ -224,11 +226,10 @@ class Worker:
 
         return Hooks(on_epoch=on_epoch, on_fill=lambda done, total: self.view.progress("teacher bank", done, total))
 
-    def _finish(self, claim: Claim, config: TrialConfig, result: TrialResult, *, record: bool = True) -> None:
-        """result.json, W&B, then the storage: a kill in between is mended by the next attempt."""
-        if record:
-            self.tracker.finish(result, row_of(self.sweep.name, config, result))
-            write_result(trial_folder(self.sweep_dir, config.id), result)
+    def _finish(self, claim: Claim, config: TrialConfig, result: TrialResult) -> None:
+        """result.json, then W&B, then the storage: a kill in between is mended by the next attempt."""
+        write_result(trial_folder(self.sweep_dir, config.id), result)
+        self.tracker.finish(result, row_of(self.sweep.name, config, result))
         if result.status == "failed":
             claim.trial.set_user_attr("error", result.error or "failed")
         claim.trial.set_user_attr("trial_id", config.id)

@@ -161,7 +161,7 @@ def test_marks_are_never_0_and_tell_places_apart():
 
 def test_what_does_not_fit_is_a_fault_of_the_machine_and_says_why(tmp_path):
     bank = LogitBank(tmp_path, KEY)
-    with pytest.raises(MachineFault, match="do not fit 16 bits.*7e"):
+    with pytest.raises(MachineFault, match=r"do not fit 16 bits.*7e"):
         bank.write(ROWS[:2], VIEWS[:2], np.full((2, 10), 7e4, np.float32))
     assert not bank.filled(ROWS, VIEWS).any()
     (tmp_path / "file").write_text("")

@@ -86,12 +86,12 @@ def same(a: RunOutcome, b: RunOutcome) -> bool:
 
 
 def test_the_bank_gives_the_training_that_the_live_teacher_gives(tmp_path):
-    """Logits of a differently cut batch differ in the last bits, which 16 bits round away or not: 1e-3 is ten times that."""
+    """Logits of a batch cut otherwise differ in the last bits, which 16 bits round away or not: 1e-3 is ample."""
     config = config_of(RECIPE.model_copy(update={"epochs": 2}))
     network = Watched()
     a, b = train(config, tmp_path / "a", live()), train(config, tmp_path / "b", banked(tmp_path, network))
     for x, y in zip(a.logs, b.logs, strict=True):
-        assert x.parts.keys() == {"soft", "hard"} and x.parts["soft"] > 0.1
+        assert x.parts.keys() == {"soft", "hard"} and x.parts["soft"] > 0.01
         pairs = [(x.train_loss, y.train_loss), (x.val_loss, y.val_loss), (x.val_kl, y.val_kl)]
         for one, other in [*pairs, *((x.parts[k], y.parts[k]) for k in x.parts)]:
             assert one == pytest.approx(other, rel=1e-3)
@@ -193,14 +193,18 @@ def test_a_loss_that_is_no_number_fails_the_trial_with_place_and_values(tmp_path
 def test_the_test_split_is_opened_by_confirm_alone_and_once(tmp_path, monkeypatch):
     opened, real = [], TaskData.test
     monkeypatch.setattr(TaskData, "test", lambda data: opened.append(1) or real(data))
-    phases = {phase: train(config_of(phase=phase), tmp_path / phase, live()) for phase in ("teacher", "baseline", "search")}
+    phases = {
+        phase: train(config_of(phase=phase), tmp_path / phase, live()) for phase in ("teacher", "baseline", "search")
+    }
     assert not opened and all(o.result.test_acc is None for o in phases.values())
     confirm = train(config_of(phase="confirm"), tmp_path / "confirm", live())
     assert len(opened) == 1
     logits, labels = collect_logits(confirm.model, real(data_of()))
     assert confirm.result.test_acc == pytest.approx(float((logits.argmax(1) == labels).double().mean()))
     assert confirm.result.nll == pytest.approx(float(F.cross_entropy(logits, labels)))
-    assert confirm.result.val_acc == phases["search"].result.val_acc and confirm.result.nll != phases["search"].result.nll
+    assert (
+        confirm.result.val_acc == phases["search"].result.val_acc and confirm.result.nll != phases["search"].result.nll
+    )
 
 
 def test_the_student_trains_in_train_mode_and_the_teacher_speaks_in_eval_mode(tmp_path, monkeypatch):

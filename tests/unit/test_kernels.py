@@ -1,0 +1,163 @@
+"""Rewritten convolutions compute what PyTorch's own do: outputs, gradients, and everything around them."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from kdbench.engine.kernels import FastConv2d, optimise, plan_for
+from kdbench.models import build, count_macs, count_params
+
+CPU = torch.device("cpu")
+
+
+def channels_last(*shape: int) -> Tensor:
+    return torch.randn(*shape).contiguous(memory_format=torch.channels_last)
+
+
+def close(got: Tensor, want: Tensor, what: str, tolerance: float = 1e-4) -> None:
+    """Within ``tolerance`` of the wanted tensor's length: elements that cancel to nearly 0 carry no relative error."""
+    assert got.shape == want.shape and got.dtype == want.dtype, what
+    error = (got.double() - want.double()).norm() / want.double().norm().clamp_min(1e-6)
+    assert error <= tolerance, f"{what}: {error:.2e}"
+
+
+def pair(*arguments: int, **more: int) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """A convolution and its rewritten copy."""
+    conv = nn.Conv2d(*arguments, **more).to(memory_format=torch.channels_last)  # type: ignore[arg-type, call-overload]
+    fast = optimise(copy.deepcopy(conv), CPU)
+    assert type(fast) is FastConv2d
+    return conv, fast
+
+
+def gradients(conv: nn.Conv2d, x: Tensor, seed: int = 0) -> dict[str, Tensor]:
+    x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    out = conv(x)
+    random = torch.Generator().manual_seed(seed)
+    out.backward(torch.randn(out.shape, generator=random).to(out.dtype).contiguous(memory_format=torch.channels_last))
+    parts = {"out": out, "x": x.grad, "weight": conv.weight.grad}
+    return parts if conv.bias is None else parts | {"bias": conv.bias.grad}
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    kernel=st.tuples(st.sampled_from([1, 2, 3, 5, 7]), st.sampled_from([1, 2, 3, 5])),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 4), st.integers(0, 3)),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    channels=st.sampled_from([(1, 3), (4, 6), (6, 4)]),
+    depthwise=st.booleans(),
+    bias=st.booleans(),
+    batch=st.integers(1, 3),
+)
+def test_every_shape_gives_the_same_output_and_gradients(
+    kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], size: tuple[int, int],
+    channels: tuple[int, int], depthwise: bool, bias: bool, batch: int,
+) -> None:  # fmt: skip
+    if any(s + 2 * p < k for s, p, k in zip(size, padding, kernel, strict=True)):
+        return
+    wide = (channels[0], channels[0], channels[0]) if depthwise else (*channels, 1)
+    conv, fast = pair(*wide[:2], kernel, stride, padding, groups=wide[2], bias=bias)  # type: ignore[arg-type]
+    x = channels_last(batch, channels[0], *size)
+    want, got = gradients(conv, x), gradients(fast, x)
+    assert got["out"].is_contiguous(memory_format=torch.channels_last)
+    for name in want:
+        close(got[name], want[name], name, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("form", "size", "kernel", "stride", "padding", "depthwise"),
+    [
+        ("matmul", 4, 1, 1, 0, False),
+        ("reference", 8, 1, 1, 0, False),
+        ("full", 1, 3, 1, 1, False),
+        ("full", 2, 3, 2, 1, False),
+        ("full", 2, 1, 2, 0, False),
+        ("reference", 4, 3, 1, 1, False),
+        ("scale", 1, 5, 1, 2, True),
+        ("trim", 2, 5, 1, 2, True),
+        ("trim", 2, 5, 2, 2, True),
+        ("reference", 2, 3, 1, 1, True),
+    ],
+)
+def test_each_form_serves_the_shapes_it_is_for(
+    form: str, size: int, kernel: int, stride: int, padding: int, depthwise: bool
+) -> None:
+    plan = plan_for((size, size), (kernel, kernel), (stride, stride), (padding, padding), depthwise)
+    assert plan.form == form
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "resnet18", "efficientnet_lite0"])
+def test_networks_train_the_same(name: str) -> None:
+    torch.manual_seed(0)
+    model = build(name, classes=10, channels=3, input_size=32, seed=0).double().to(memory_format=torch.channels_last)
+    for module in model.modules():  # a masked unit at exactly 0 would differ by rounding alone
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.bias, -0.5, 0.5)
+    state, cost = copy.deepcopy(model.state_dict()), (count_params(model), count_macs(model.float(), 3, 32))
+    model.double().load_state_dict(state)
+    fast = optimise(copy.deepcopy(model), CPU)
+    assert any(isinstance(m, FastConv2d) for m in fast.modules())
+    assert all(torch.equal(value, state[key]) for key, value in fast.state_dict().items())
+    assert list(fast.state_dict()) == list(state)
+    x, y = channels_last(8, 3, 32, 32), torch.arange(8)
+    for precision in (torch.float64, torch.float32):
+        # fp64 shows that it is the same function; a step in fp32, that rounding does not grow
+        one, other = (copy.deepcopy(m).to(precision) for m in (model, fast))
+        for network in (one, other):
+            torch.manual_seed(1)
+            F.cross_entropy(network(x.to(precision)), y).backward()
+        tolerance = 1e-9 if precision == torch.float64 else 1e-4
+        for (key, want), got in zip(one.named_parameters(), other.parameters(), strict=True):
+            close(got.grad, want.grad, key, tolerance)
+        for key, want in one.state_dict().items():
+            close(other.state_dict()[key], want, key, tolerance)
+        close(other.eval()(x.to(precision)), one.eval()(x.to(precision)), "eval", tolerance)
+    assert (count_params(fast), count_macs(fast.float(), 3, 32)) == cost
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "groups", "bias"),
+    [(1, 5, 1, 8, True), (2, 5, 2, 8, False), (1, 3, 1, 1, True), (2, 3, 1, 1, True), (4, 1, 1, 1, False)],
+)
+def test_autocast_gives_bf16_and_fp32_gradients(size: int, kernel: int, stride: int, groups: int, bias: bool) -> None:
+    conv, fast = pair(8, 8, kernel, stride, kernel // 2, groups=groups, bias=bias)  # type: ignore[arg-type]
+    x = channels_last(16, 8, size, size)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        want, got = gradients(conv, x), gradients(fast, x)
+    assert got["out"].dtype == torch.bfloat16 and got["weight"].dtype == torch.float32
+    for name in want:
+        close(got[name], want[name], name, 2e-2)
+
+
+def test_only_plain_convolutions_on_a_cpu_change() -> None:
+    layers = [
+        nn.Conv2d(4, 4, 3, padding=1, groups=2),
+        nn.Conv2d(4, 4, 3, padding="same"),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(4, 4, 3, padding=2, dilation=2),
+        nn.Conv1d(4, 4, 3),
+    ]
+    before = [type(m) for m in layers]
+    assert [type(m) for m in optimise(nn.Sequential(*layers), CPU).children()] == before
+    assert type(optimise(nn.Conv2d(4, 4, 1), torch.device("meta"))) is nn.Conv2d
+
+
+def test_hooks_stay_and_other_layouts_and_unbatched_inputs_work() -> None:
+    conv = nn.Conv2d(6, 6, 3, padding=1, groups=6)
+    seen: list[torch.Size] = []
+    conv.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+    x = torch.randn(2, 6, 4, 4)
+    want, lone = conv(x), conv(x[0])
+    optimise(conv, CPU)
+    torch.testing.assert_close(conv(x), want)
+    torch.testing.assert_close(conv(x[0]), lone)
+    assert len(seen) == 4
+    with pytest.raises(RuntimeError, match="Kernel size"):
+        optimise(nn.Conv2d(6, 6, 5), CPU)(channels_last(2, 6, 4, 4))
