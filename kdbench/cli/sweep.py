@@ -68,6 +68,9 @@ def sweep(
     teacher_weights: Annotated[
         str | None, _what("'pretrained' or a .safetensors file. [dim](train it here)[/dim]", "PATH|pretrained")
     ] = None,
+    teacher_floor: Annotated[
+        float | None, _what("Validation accuracy (0 to 1) that the teacher must reach. [dim](the data set's)[/dim]")
+    ] = None,
     epochs: Annotated[int | None, _how("Students' epochs.")] = None,
     teacher_epochs: Annotated[int | None, _how("The teacher's epochs.")] = None,
     lr: Annotated[float | None, _how("Students' peak learning rate.")] = None,

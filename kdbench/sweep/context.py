@@ -14,6 +14,7 @@ from torch import nn
 from kdbench.data import ResidentSplit, TaskData, load, resolve_dataset
 from kdbench.engine import Hooks, RunOutcome, run_training, score
 from kdbench.engine.checkpoint import drop_checkpoint
+from kdbench.engine.kernels import optimise
 from kdbench.engine.metrics import collect_logits
 from kdbench.engine.run import describe_hardware
 from kdbench.errors import BadInput, MachineFault
@@ -82,7 +83,7 @@ class Context:
                 f"the teacher's weights in {self.teacher_folder} cannot be read ({str(error).splitlines()[0]}); "
                 "delete that folder to prepare it again"
             ) from error
-        return model
+        return optimise(model, self.device)
 
     def _empty_teacher(self) -> nn.Module:
         return build(

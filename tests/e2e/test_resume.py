@@ -1,0 +1,154 @@
+"""A sweep killed or stopped anywhere goes on with the same command to exactly the tables of an uninterrupted one."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from sweeps import SMALL, UNEQUAL, command, finish, lines, spec, start
+
+from kdbench.engine import run_training
+from kdbench.engine.checkpoint import Checkpoint, load_checkpoint
+from kdbench.schema import EpochLog, TrialConfig
+from kdbench.sweep.context import Context
+from kdbench.track import find_runs, read_offline
+
+# five trials: Sobol points in slots 0-2, TPE's own in 3 and 4; three epochs, so that a kill falls within a run
+ARGUMENTS = ["--trials", 5, "--epochs", 3, "--name", "run", "--json"]
+ROWS = {"teacher": 1, "baseline": 1, "search": 5, "confirm": 4}
+SLOW = 240
+
+
+def table(place: Path) -> pd.DataFrame:
+    frame = pd.read_parquet(place / "results/run/trials.parquet")
+    return frame.drop(columns=UNEQUAL).set_index("trial_id")
+
+
+def pareto(place: Path) -> pd.DataFrame:
+    return pd.read_csv(place / "results/run/pareto.csv").drop(columns="latency_ms")
+
+
+def sweep(place: Path) -> list[str]:
+    return command(place / "results", place / "cache", *ARGUMENTS)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted sweep."""
+    place = tmp_path_factory.mktemp("whole")
+    finish(sweep(place), place / "log")
+    assert table(place)["phase"].value_counts().to_dict() == ROWS
+    return place
+
+
+def events(log: Path) -> list[dict[str, Any]]:
+    """Whole lines so far."""
+    text = log.read_text(encoding="utf-8") if log.exists() else ""
+    whole_lines = text[: text.rfind("\n") + 1].splitlines()
+    import json
+
+    return [json.loads(line) for line in whole_lines if line.startswith("{")]
+
+
+def stop_after(place: Path, phase: str, seen: int, delay: float, how: signal.Signals) -> subprocess.Popen[bytes]:
+    """Start the sweep; ``delay`` seconds after its ``seen``-th event of ``phase`` send a signal to all of it."""
+    log = place / f"{phase}.log"
+    process = start(sweep(place), log)
+    end = time.monotonic() + SLOW
+    while sum(line.get("phase") == phase for line in events(log)) < seen:
+        assert process.poll() is None and time.monotonic() < end, log.read_text(encoding="utf-8")[-2000:]
+        time.sleep(0.02)
+    time.sleep(delay)
+    os.killpg(process.pid, how)
+    process.wait(timeout=SLOW)
+    return process
+
+
+def agree(place: Path, whole: Path) -> None:
+    """The tables of two sweeps are equal; every run is there once with every epoch once."""
+    pd.testing.assert_frame_equal(table(place), table(whole))
+    pd.testing.assert_frame_equal(pareto(place), pareto(whole))
+    folder = place / "results/run"
+    assert {path.name for path in (folder / "trials").iterdir()} == set(table(whole).index)
+    for trial_id, row in table(whole).iterrows():
+        logs = lines(folder / "trials" / str(trial_id) / "metrics.jsonl")
+        assert [log["epoch"] for log in logs] == list(range(1, row["epochs"] + 1))
+    assert list(folder.glob("trials/*/checkpoint.pt")) == []
+
+
+def test_three_kills_change_nothing(whole: Path, tmp_path: Path) -> None:
+    seed = int(os.environ.get("KDBENCH_TEST_SEED", "2"))
+    draw = random.Random(seed)
+    killed = []
+    # events of a phase: a start, an epoch each, an end
+    for phase, most in (("teacher", 2), ("search", 24), ("confirm", 18)):
+        process = stop_after(tmp_path, phase, draw.randint(1, most), draw.uniform(0, 0.5), signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+        killed.append(phase)
+    finish(sweep(tmp_path), tmp_path / "last.log")
+    agree(tmp_path, whole)
+    ended = Counter(
+        line["trial_id"]
+        for log in tmp_path.glob("*.log")
+        for line in events(log)
+        if line["event"] == "epoch" and line["phase"] != "teacher"
+    )
+    assert set(ended) == set(table(whole).query("phase != 'teacher'").index)
+    recorded = [run for run in map(read_offline, find_runs(tmp_path / "results/run")) if not run.dead]
+    assert len({run.run_id for run in recorded}) == len(recorded)  # a new attempt is a new run
+    told = pd.read_parquet(tmp_path / "results/run/trials.parquet")
+    by_id = {run.run_id: run for run in recorded}
+    assert all(by_id[row["wandb_run"]].summary["val_acc"] == row["val_acc"] for row in told.to_dict("records"))
+
+
+def test_control_c_says_how_to_go_on_and_going_on_works(whole: Path, tmp_path: Path) -> None:
+    process = stop_after(tmp_path, "search", 10, 0.1, signal.SIGINT)
+    told = (tmp_path / "search.log").read_text(encoding="utf-8")
+    assert process.returncode == 130
+    assert "the same command goes on where it stopped" in told
+    assert "Traceback" not in told
+    finish(sweep(tmp_path), tmp_path / "on.log")
+    agree(tmp_path, whole)
+    before = {line["trial_id"] for line in events(tmp_path / "search.log") if line["event"] == "trial_finished"}
+    after = {line["trial_id"] for line in events(tmp_path / "on.log") if line["event"] == "epoch"}
+    teacher = {line["trial_id"] for line in events(tmp_path / "on.log") if line.get("phase") == "teacher"}
+    assert not (before & after) - teacher
+    assert len(before) >= 3
+
+
+def test_a_kill_between_the_last_checkpoint_and_its_line_loses_no_line(tmp_path: Path) -> None:
+    sweep_spec = spec(epochs=2, precision="fp32")
+    context = Context(sweep_spec, cache=tmp_path, device=torch.device("cpu"))
+    config = TrialConfig(
+        data=sweep_spec.data, model=SMALL, recipe=sweep_spec.recipe, seed=0, phase="baseline"
+    )  # fmt: skip
+
+    class Killed(BaseException):
+        pass
+
+    def kill(log: EpochLog, replayed: bool) -> bool:
+        if log.epoch == 2 and not replayed:
+            raise Killed
+        return False
+
+    from kdbench.engine import Hooks
+
+    def train(hooks: Hooks | None) -> None:
+        run_training(config, data=context.data, teacher=None, workdir=tmp_path, device=context.device, hooks=hooks)
+
+    with pytest.raises(Killed):
+        train(Hooks(on_epoch=kill))
+    saved = load_checkpoint(tmp_path, context.device)
+    assert isinstance(saved, Checkpoint)
+    (tmp_path / "metrics.jsonl").unlink()  # the checkpoint was replaced, its line not yet written
+    train(None)
+    assert [log["epoch"] for log in lines(tmp_path / "metrics.jsonl")] == [1, 2]

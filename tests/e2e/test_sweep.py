@@ -1,0 +1,245 @@
+"""One real smoke sweep: its files are all there and agree with each other, with Optuna's storage and with W&B's files."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from helpers import Cli
+from scipy import stats
+from sweeps import LARGE, SMALL, TEACHER, UNEQUAL, command, finish, lines
+
+from kdbench.sweep.store import read_metrics, read_result
+from kdbench.track import find_runs, read_offline
+
+FILES = """trials.parquet trials.csv pareto.csv pareto.md pareto.tex pareto.png pareto.svg temperature_alpha.png
+report.html manifest.json sweep.json optuna.db""".split()
+ARGUMENTS = ["--pair", f"{TEACHER}:{SMALL},{LARGE}", "--name", "whole", "--json"]
+Row = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``results``, ``cache`` and what was printed."""
+    return tmp_path_factory.mktemp("sweep")
+
+
+@pytest.fixture(scope="module")
+def planned(place: Path) -> Row:
+    """The plan of the sweep, asked for before it ran."""
+    told = finish(command(place / "results", place / "cache", *ARGUMENTS, "--dry-run"), place / "plan.log")
+    assert not (place / "results").exists()
+    assert not (place / "cache").exists()
+    plan: Row = json.loads(told[told.index("\n{\n") :] if "\n{\n" in told else told)
+    return plan
+
+
+@pytest.fixture(scope="module")
+def folder(place: Path, planned: Row) -> Path:
+    """The finished sweep."""
+    finish(command(place / "results", place / "cache", *ARGUMENTS), place / "run.log")
+    return place / "results" / "whole"
+
+
+@pytest.fixture(scope="module")
+def trials(folder: Path) -> pd.DataFrame:
+    return pd.read_parquet(folder / "trials.parquet")
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal, with every kind of missing value alike."""
+    missing = [value is None or value is pd.NA or value != value for value in (one, other)]
+    return all(missing) if any(missing) else bool(one == other)
+
+
+def test_every_file_of_the_contract_is_there(folder: Path, trials: pd.DataFrame) -> None:
+    assert [name for name in FILES if not (folder / name).stat().st_size] == []
+    held = {path.name for path in (folder / "trials").iterdir()}
+    assert held == set(trials["trial_id"])
+    for name in held:
+        inside = {path.name for path in (folder / "trials" / name).iterdir()}
+        assert {"config.json", "result.json", "metrics.jsonl"} <= inside <= {
+            "config.json", "result.json", "metrics.jsonl", "model.safetensors",
+        }  # fmt: skip
+
+
+def test_csv_equals_parquet(folder: Path, trials: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "trials.csv").astype(trials.dtypes.to_dict()), trials)
+
+
+def test_the_planned_runs_are_the_runs(planned: Row, trials: pd.DataFrame) -> None:
+    asked = {(row["phase"], row["model"], row["method"]): row["runs"] for row in planned["rows"]}
+    assert asked == trials.groupby(["phase", "student", "method"]).size().to_dict()
+    params = {row["model"]: row["params"] for row in planned["rows"]}
+    assert params == trials.groupby("student")["params"].first().to_dict()
+    assert planned["seconds"] > 0
+
+
+def test_a_row_is_its_run(folder: Path, trials: pd.DataFrame) -> None:
+    assert trials["trial_id"].is_unique
+    for row in trials.to_dict("records"):
+        run = folder / "trials" / row["trial_id"]
+        result, config = read_result(run), json.loads((run / "config.json").read_text())
+        assert result is not None
+        facts = result.model_dump()
+        assert [key for key in set(facts) & set(row) if not same(facts[key], row[key])] == []
+        asked = {"phase", "method", "seed"}
+        assert {key: config[key] for key in asked} == {key: row[key] for key in asked}
+        assert same(config["hyper"].get("temperature"), row["temperature"])
+        logs = read_metrics(run)
+        assert [log.epoch for log in logs] == list(range(1, row["epochs"] + 1))
+        assert (logs[-1].val_acc, max(log.val_acc for log in logs)) == (row["val_acc"], row["best_val_acc"])
+
+
+def test_only_confirm_reads_the_test_split(trials: pd.DataFrame) -> None:
+    read = trials[trials["test_acc"].notna()]
+    assert set(read["phase"]) == {"teacher", "confirm"}
+    assert len(read) == (trials["phase"].isin(["teacher", "confirm"])).sum()
+
+
+def test_confirm_repeats_the_winner_and_its_baseline_on_the_same_fresh_seeds(trials: pd.DataFrame) -> None:
+    search = trials[trials["phase"] == "search"]
+    confirm = trials[trials["phase"] == "confirm"]
+    seeds = {tuple(sorted(group["seed"])) for _, group in confirm.groupby(["student", "method"])}
+    assert len(seeds) == 1
+    assert not set(seeds.pop()) & set(trials.loc[trials["phase"].isin(["search", "baseline"]), "seed"])
+    for student, group in search.groupby("student"):
+        best = group[group["val_acc"] == group["val_acc"].max()]
+        again = confirm[(confirm["student"] == student) & (confirm["method"] == "kd")]
+        used = set(zip(again["temperature"], again["alpha"], strict=True))
+        assert len(used) == 1
+        assert used <= set(zip(best["temperature"], best["alpha"], strict=True))
+
+
+def test_the_pareto_rows_follow_from_the_trials(folder: Path, trials: pd.DataFrame) -> None:
+    pareto = pd.read_csv(folder / "pareto.csv")
+    assert list(pareto["student"]) == [SMALL, LARGE]
+    confirm = trials[trials["phase"] == "confirm"]
+    for row in pareto.to_dict("records"):
+        mine = confirm[confirm["student"] == row["student"]].set_index("seed")
+        kd, hard = (mine.loc[mine["method"] == method, "test_acc"].sort_index() for method in ("kd", "hard"))
+        gains = (kd - hard).to_numpy(float)
+        assert row["n_seeds"] == len(gains) == 2
+        means = [row["test_acc"], row["baseline_acc"], row["gain"]]
+        assert means == pytest.approx([kd.mean(), hard.mean(), gains.mean()], abs=1e-12)
+        if gains.std() > 0:
+            half = stats.t.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / math.sqrt(len(gains))
+            assert [row["gain_lo"], row["gain_hi"]] == pytest.approx([gains.mean() - half, gains.mean() + half])
+            assert row["p_value"] == pytest.approx(stats.ttest_1samp(gains, 0).pvalue)
+        assert row["teacher_acc"] == trials.loc[trials["phase"] == "teacher", "test_acc"].item()
+
+
+def test_the_wandb_files_hold_the_same(folder: Path, trials: pd.DataFrame) -> None:
+    runs = [read_offline(path) for path in find_runs(folder)]
+    assert len({run.run_id for run in runs}) == len(runs) == len(trials) + 1  # the teacher's test accuracy: one more
+    by_id = {run.run_id: run for run in runs}
+    for row in trials.to_dict("records"):
+        run, place = by_id[row["wandb_run"]], folder / "trials" / row["trial_id"]
+        assert (run.group, run.job_type, run.exit_code, run.truncated) == ("whole", row["phase"], 0, False)
+        assert [key for key in row if not same(row[key], run.summary.get(key))] == []
+        for key in ("trial_id", "phase", "dataset", "teacher", "method", "seed", "temperature", "alpha"):
+            assert same(run.config[key], row[key])
+        config = json.loads((place / "config.json").read_text())
+        assert {key: run.config[f"recipe_{key}"] for key in config["recipe"]} == config["recipe"]
+        history = [{k: v for k, v in step.items() if not k.startswith("_")} for step in run.history]
+        assert history == [flat(log) for log in lines(place / "metrics.jsonl")]
+
+
+def flat(log: Row) -> Row:
+    parts = {f"parts/{name}": value for name, value in log.pop("parts").items()}
+    return {key: value for key, value in {**log, **parts}.items() if value is not None}
+
+
+def test_the_optuna_storage_holds_the_same(folder: Path, trials: pd.DataFrame) -> None:
+    url = f"sqlite:///{folder / 'optuna.db'}"
+    rows = trials.set_index("trial_id")
+    found = []
+    for name in optuna.get_all_study_names(url):
+        for trial in optuna.load_study(study_name=name, storage=url).trials:
+            row = rows.loc[trial.user_attrs["trial_id"]]
+            found.append(row.name)
+            assert name == f"whole/{row['phase']}/{row['student']}/{row['method']}"
+            assert trial.state.name.lower() == row["status"]
+            assert trial.value == row["val_acc"]
+            assert trial.user_attrs["attempt"] == 1
+            if row["phase"] == "search":
+                assert trial.params == {"temperature": row["temperature"], "alpha": row["alpha"]}
+            if row["phase"] != "teacher":
+                logs = read_metrics(folder / "trials" / str(row.name))
+                assert trial.intermediate_values == {log.epoch: log.val_acc for log in logs}
+                assert trial.user_attrs["wandb_run"] == row["wandb_run"]
+    teacher = trials.loc[trials["phase"] == "teacher", "trial_id"].item()
+    assert sorted(found) == sorted([*trials["trial_id"], teacher])  # the teacher's second slot reads its test accuracy
+
+
+def test_the_json_lines_tell_every_run(place: Path, folder: Path, trials: pd.DataFrame) -> None:
+    told = lines(place / "run.log")
+    kinds = [line["event"] for line in told]
+    ended = {line["trial_id"]: line["val_acc"] for line in told if line["event"] == "trial_finished"}
+    assert ended == dict(zip(trials["trial_id"], trials["val_acc"], strict=True))
+    assert kinds.count("trial_started") == kinds.count("trial_finished")
+    assert [line["name"] for line in told if line["event"] == "phase"][:4] == ["teacher", "baseline", "search", "confirm"]
+    report = told[-1]
+    assert report["event"] == "report"
+    assert [row["student"] for row in report["rows"]] == [SMALL, LARGE]
+
+
+def test_status_counts_what_is_there(folder: Path, cli: Cli) -> None:
+    done = cli("status", "whole", "--out", folder.parent, "--json")
+    found = json.loads(done.out)
+    assert (done.code, found["finished"], found["under_way"]) == (0, True, [])
+    assert {phase: (n["planned"], n["complete"]) for phase, n in found["phases"].items()} == {
+        "teacher": (1, 1), "baseline": (2, 2), "search": (4, 4), "confirm": (8, 8),
+    }  # fmt: skip
+
+
+def test_the_report_is_made_again_the_same(folder: Path, cli: Cli) -> None:
+    names = ["pareto.csv", "pareto.md", "pareto.tex", "trials.csv", "pareto.svg"]
+    before = {name: (folder / name).read_bytes() for name in names}
+    for name in names:
+        (folder / name).unlink()
+    assert cli("report", "whole", "--out", folder.parent).code == 0
+    assert {name: (folder / name).read_bytes() for name in names} == before
+
+
+def test_the_finished_command_again_trains_nothing(place: Path, folder: Path) -> None:
+    before = {name: (folder / name).read_bytes() for name in ("pareto.csv", "trials.csv")}
+    runs = len(find_runs(folder))
+    told = finish(command(place / "results", place / "cache", *ARGUMENTS), place / "again.log")
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert [line["event"] for line in lines(place / "again.log")] == ["report"], told
+    assert len(find_runs(folder)) == runs
+    assert len(json.loads((folder / "manifest.json").read_text())["starts"]) >= 2
+
+
+def test_another_spec_under_the_same_name_is_refused_with_the_difference(place: Path, folder: Path) -> None:
+    before = (folder / "sweep.json").read_bytes()
+    told = finish(command(place / "results", place / "cache", *ARGUMENTS, "--epochs", 3), place / "other.log", code=2)
+    assert "recipe.epochs: stored 1, asked 3" in told
+    assert "--name" in told
+    assert (folder / "sweep.json").read_bytes() == before
+
+
+def test_two_workers_complete_every_run_once_with_the_accuracies_of_one(place: Path) -> None:
+    one = ["--sampler", "random", "--pruner", "none", "--trials", 3, "--wandb", "disabled", "--quiet"]
+    frames = []
+    for workers in (1, 2):
+        cache = place / f"cache-{workers}"
+        words = command(place / "results", cache, *one, "--name", f"by-{workers}", "--workers", workers)
+        told = finish(words, place / f"by-{workers}.log")
+        assert SMALL in told  # --quiet prints the table
+        assert "trial" not in told.split("student")[0]  # ... and nothing before it
+        frame = pd.read_parquet(place / "results" / f"by-{workers}" / "trials.parquet")
+        assert frame["trial_id"].is_unique
+        frames.append(frame.drop(columns=UNEQUAL).set_index("trial_id"))
+        shutil.rmtree(cache)
+    assert len(frames[0]) == 1 + 1 + 3 + 4
+    pd.testing.assert_frame_equal(*frames)  # exactly
+    assert np.isfinite(frames[0]["val_acc"].astype(float)).all()
