@@ -54,7 +54,7 @@ def claim_and_die(url: str, options: dict[str, Any]) -> None:
 def command(out: Path, cache: Path, *arguments: object) -> list[str]:
     """``kdbench sweep`` of the tiny pair on digits."""
     words = ["sweep", "--pair", f"{TEACHER}:{SMALL}", "--budget", "smoke", "--out", out, "--cache", cache]
-    return [sys.executable, "-m", "kdbench", *map(str, [*words, "--precision", "fp32", *arguments])]
+    return [sys.executable, "-m", "kdbench", *map(str, [*words, "--precision", "fp32", "--workers", 1, *arguments])]
 
 
 def environment() -> dict[str, str]:

@@ -63,6 +63,15 @@ def seconds_per_step(
     return statistics.median(times)
 
 
+def _remembered(path: Path) -> dict[str, Literal["fp32", "bf16"]]:
+    """Earlier answers; a damaged file is an empty one, since measuring again costs seconds."""
+    try:
+        held: dict[str, Literal["fp32", "bf16"]] = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return held
+
+
 def choose_precision(
     name: str, *, cache: Path, classes: int, channels: int, input_size: int, stem: str, batch_size: int,
     device: torch.device,
@@ -74,7 +83,7 @@ def choose_precision(
     shape = f"{classes}x{channels}x{input_size}-{stem}-b{batch_size}"
     key = f"{name}|{shape}|{device.type}|{torch.get_num_threads()}"
     path = cache / "tune.json"
-    known: dict[str, Literal["fp32", "bf16"]] = json.loads(path.read_text()) if path.exists() else {}
+    known = _remembered(path)
     if key not in known:
         common = {"classes": classes, "channels": channels, "input_size": input_size, "stem": stem}
         times = {

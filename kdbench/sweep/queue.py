@@ -8,17 +8,13 @@ adaptive sampler sees the same history as if nothing had happened.
 from __future__ import annotations
 
 import math
-import os
-import platform
 import threading
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import optuna
-import psutil
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -28,12 +24,11 @@ from kdbench.errors import BadInput, MachineFault
 from kdbench.identity import identify
 from kdbench.schema import Dimension, Hyper, Sweep
 from kdbench.sweep.history import adaptive_sampler
+from kdbench.sweep.owner import is_dead, me
 from kdbench.sweep.plan import ADAPTIVE, Lane, drawn_point, space_of, startup
 
 HEARTBEAT, GRACE = 60, 300
 """Seconds between a worker's signs of life, and after which it is given up."""
-UNSIGNED = 20
-"""Seconds after which a claimed trial without an owner is given up."""
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -174,7 +169,7 @@ class Queue:
             warnings.simplefilter("ignore", ExperimentalWarning)
             optuna.storages.fail_stale_trials(study)
         for trial in self.trials(lane, (TrialState.RUNNING,)):
-            if _owner_is_dead(trial.user_attrs.get("owner"), trial.datetime_start):
+            if is_dead(trial.user_attrs.get("owner"), trial.datetime_start):
                 self._fail(trial)
         alive = {t.user_attrs["slot"] for t in self.trials(lane) if t.state != TrialState.FAIL or failed_for_good(t)}
         lost: dict[int, FrozenTrial] = {}
@@ -207,7 +202,7 @@ class Queue:
                     continue
             except UpdateFinishedTrialError:
                 continue
-            self.storage.set_trial_user_attr(waiting._trial_id, "owner", _me())
+            self.storage.set_trial_user_attr(waiting._trial_id, "owner", me())
             if self._superseded(lane, slot, waiting._trial_id):
                 self._fail(waiting)
                 continue
@@ -219,7 +214,9 @@ class Queue:
     def _superseded(self, lane: Lane, slot: int, trial_id: int) -> bool:
         """Whether two planners raced and an older trial holds the same slot."""
         return any(
-            t.user_attrs["slot"] == slot and t._trial_id < trial_id and (t.state != TrialState.FAIL or failed_for_good(t))
+            t.user_attrs["slot"] == slot
+            and t._trial_id < trial_id
+            and (t.state != TrialState.FAIL or failed_for_good(t))
             for t in self.trials(lane)
         )
 
@@ -253,27 +250,6 @@ def failed_for_good(trial: FrozenTrial) -> bool:
 
 def _progress(trial: FrozenTrial) -> tuple[int, int]:
     return trial.user_attrs.get("attempt", 1), len(trial.params)
-
-
-def _me() -> dict[str, Any]:
-    return {"host": platform.node(), "pid": os.getpid(), "born": psutil.Process().create_time()}
-
-
-def _owner_is_dead(owner: dict[str, Any] | None, started: datetime | None) -> bool:
-    """True for a process of this machine that is gone; a number reused by another process counts as gone.
-
-    A trial without an owner belongs to a worker that was killed between claiming it and signing it.
-    """
-    if owner is None:
-        return started is not None and (datetime.now() - started).total_seconds() > UNSIGNED
-    if owner["host"] != platform.node():
-        return False
-    try:
-        process = psutil.Process(owner["pid"])
-        same = abs(process.create_time() - owner["born"]) < 1.0
-        return not same or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 class Heartbeat:

@@ -103,6 +103,11 @@ def build_sweep(
     }
     plain = ("pruner", "teacher-floor", "teacher-seed", "search-seed")
     sweep = _model(Sweep, values, {name.replace("-", "_"): asked[name] for name in plain if name in asked}, "")
+    if sweep.recipe.input_size != sweep.teacher_recipe.input_size:
+        raise BadInput(
+            f"input-size: the students see {sweep.recipe.input_size} pixels, the teacher "
+            f"{sweep.teacher_recipe.input_size}; a teacher must see what its students see"
+        )
     if not 0 <= sweep.teacher_floor <= 1:
         raise BadInput(f"teacher-floor must lie in [0, 1], not at {sweep.teacher_floor}")
     return sweep

@@ -72,11 +72,16 @@ class LogitBank:
             raise MachineFault(f"cannot open the teacher bank in {self.folder}: {error}") from error
 
     def _map(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-        """Map a file of exactly this size, extending a new or short one with zeros (which mean 'missing')."""
+        """Map a file of exactly this size, extending a new or short one with zeros (which mean 'missing').
+
+        Its blocks are reserved now: a disk that fills up under a sparse map would kill the process.
+        """
         path = self.folder / name
         size = int(np.prod(shape)) * dtype.itemsize
         with path.open("ab") as stream:
             if stream.tell() < size:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(stream.fileno(), 0, size)
                 os.truncate(path, size)
         return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -16,7 +17,7 @@ import pytest
 import torch
 from sweeps import SMALL, UNEQUAL, command, finish, lines, spec, start
 
-from kdbench.engine import run_training
+from kdbench.engine import Hooks, run_training
 from kdbench.engine.checkpoint import Checkpoint, load_checkpoint
 from kdbench.schema import EpochLog, TrialConfig
 from kdbench.sweep.context import Context
@@ -54,8 +55,6 @@ def events(log: Path) -> list[dict[str, Any]]:
     """Whole lines so far."""
     text = log.read_text(encoding="utf-8") if log.exists() else ""
     whole_lines = text[: text.rfind("\n") + 1].splitlines()
-    import json
-
     return [json.loads(line) for line in whole_lines if line.startswith("{")]
 
 
@@ -139,8 +138,6 @@ def test_a_kill_between_the_last_checkpoint_and_its_line_loses_no_line(tmp_path:
         if log.epoch == 2 and not replayed:
             raise Killed
         return False
-
-    from kdbench.engine import Hooks
 
     def train(hooks: Hooks | None) -> None:
         run_training(config, data=context.data, teacher=None, workdir=tmp_path, device=context.device, hooks=hooks)

@@ -58,7 +58,8 @@ def test_seeds_are_common_in_search_and_fresh_in_confirm() -> None:
 )
 def test_drawn_points_lie_in_their_ranges(sampler: str, seed: int, low: float, width: float, slot: int) -> None:
     high = low + width
-    (point,) = points(slot + 1, sampler=sampler, search_seed=seed, temperature=f"{low!r}..{high!r}", alpha="0..1")[slot:]
+    reach = f"{low!r}..{high!r}"
+    point = points(slot + 1, sampler=sampler, search_seed=seed, temperature=reach, alpha="0..1")[slot]
     assert set(point) == {"temperature", "alpha"}
     assert low <= point["temperature"] <= high
     assert 0 <= point["alpha"] <= 1

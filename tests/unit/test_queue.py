@@ -20,6 +20,7 @@ from sweeps import SEARCH, claim_and_die, drain, spec
 
 import kdbench.sweep.queue as queues
 from kdbench.errors import BadInput
+from kdbench.sweep import owner
 from kdbench.sweep.plan import drawn_point
 from kdbench.sweep.queue import Claim, Heartbeat, Queue, open_storage
 
@@ -152,7 +153,7 @@ def test_a_number_taken_over_by_another_process_is_a_dead_owner(lite: str) -> No
     queue = open_queue(lite)
     queue.enqueue_search(SEARCH)
     claim = take(queue)
-    queue.storage.set_trial_user_attr(claim.trial._trial_id, "owner", {**queues._me(), "born": 1.0})
+    queue.storage.set_trial_user_attr(claim.trial._trial_id, "owner", {**owner.me(), "born": 1.0})
     assert queue.reclaim(SEARCH) == 1
 
 
@@ -189,7 +190,7 @@ def test_an_unsigned_claim_is_waited_for_and_then_given_up(lite: str, monkeypatc
     queue.storage.set_trial_state_values(waiting._trial_id, state=TrialState.RUNNING)  # killed right here
     assert queue.reclaim(SEARCH) == 0
     assert queue.claim(SEARCH) is None  # slot 1 must not overtake slot 0
-    monkeypatch.setattr(queues, "UNSIGNED", 0)
+    monkeypatch.setattr(owner, "UNSIGNED", 0)
     assert queue.reclaim(SEARCH) == 1
     assert [take(queue).slot for _ in range(2)] == [0, 1]
 
@@ -200,7 +201,7 @@ def test_a_worker_elsewhere_is_given_up_when_its_heartbeat_stops(url: str, monke
     queue = open_queue(url)
     queue.enqueue_search(SEARCH)
     claim = take(queue)
-    queue.storage.set_trial_user_attr(claim.trial._trial_id, "owner", {**queues._me(), "host": "elsewhere", "pid": 1})
+    queue.storage.set_trial_user_attr(claim.trial._trial_id, "owner", {**owner.me(), "host": "elsewhere", "pid": 1})
     with Heartbeat(queue.storage, claim.trial._trial_id):
         time.sleep(6)
         assert queue.reclaim(SEARCH) == 0
