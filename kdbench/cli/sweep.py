@@ -119,7 +119,7 @@ def sweep(
     view = make_view(quiet=quiet, as_json=as_json)
     try:
         if dry_run:
-            from kdbench.sweep.run import plan_sweep
+            from kdbench.sweep.preview import plan_sweep
 
             show_plan(plan_sweep(spec, **_where_it_runs(run), teacher_weights=weights, view=view), as_json=as_json)
             return

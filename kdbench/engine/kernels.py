@@ -73,7 +73,7 @@ def plan_for(
     if kernel == (1, 1) and stride == (1, 1) and not depthwise:
         return Plan("matmul" if size[0] * size[1] <= MATMUL_PIXELS else "reference")
     if not depthwise and max(size[0] * size[1], out[0] * out[1]) <= FULL_PIXELS:
-        return Plan("full", out=(out[0], out[1]), outputs=tuple(product(*(positions(*side) for side in sides))))
+        return Plan("full", out=(out[0], out[1]), outputs=tuple(product(positions(*sides[0]), positions(*sides[1]))))
     (top, bottom), (left, right) = (live_taps(*side) for side in sides)
     window, rest = (bottom - top + 1, right - left + 1), (padding[0] - top, padding[1] - left)
     # a convolution pads both ends alike: where the live taps are not that symmetric, leave the layer as it is
@@ -91,28 +91,36 @@ class FastConv2d(nn.Conv2d):
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if input.dim() != 4 or not input.is_contiguous(memory_format=torch.channels_last):
-            return super()._conv_forward(input, weight, bias)
-        size = (input.shape[2], input.shape[3])
-        depthwise = self.groups > 1
-        plan = plan_for(size, self.kernel_size, self.stride, self.padding, depthwise)  # type: ignore[arg-type]
-        if plan.form == "reference":
-            return super()._conv_forward(input, weight, bias)
+        plan = Plan("reference")
+        if input.dim() == 4 and input.is_contiguous(memory_format=torch.channels_last):
+            size = (input.shape[2], input.shape[3])
+            plan = plan_for(size, self.kernel_size, self.stride, self._sides, self.groups > 1)
+        out: Tensor
         if plan.form == "matmul":
-            return _matmul(input, weight, bias)
-        if plan.form == "full":
-            return _full(input, weight, bias, plan)
-        live = weight[:, :, plan.rows, plan.cols]
-        if plan.form == "scale":
-            return _scale(input, live.reshape(1, -1, 1, 1), bias)
-        return F.conv2d(input, live, bias, self.stride, plan.padding, 1, self.groups)
+            out = _matmul(input, weight, bias)
+        elif plan.form == "full":
+            out = _full(input, weight, bias, plan)
+        elif plan.form == "scale":
+            out = _scale(input, weight[:, :, plan.rows, plan.cols].reshape(1, -1, 1, 1), bias)
+        elif plan.form == "trim":
+            live = weight[:, :, plan.rows, plan.cols]
+            out = F.conv2d(input, live, bias, self.stride, plan.padding, 1, self.groups)
+        else:
+            out = super()._conv_forward(input, weight, bias)
+        return out
+
+    @property
+    def _sides(self) -> tuple[int, int]:
+        """Zeros added above (and below), left (and right)."""
+        assert not isinstance(self.padding, str)  # see _eligible
+        return (self.padding[0], self.padding[1])
 
 
 def _matmul(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A 1 x 1 convolution as one matrix product: channels_last pixels already are the rows of a matrix."""
     batch, channels, height, width = x.shape
     rows = F.linear(x.permute(0, 2, 3, 1).reshape(-1, channels), weight[:, :, 0, 0], bias)
-    return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
+    return rows.view(batch, height, width, weight.shape[0]).permute(0, 3, 1, 2)
 
 
 def _full(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
@@ -124,7 +132,7 @@ def _full(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
     ]
     if len(rows) == 1:
         return rows[0][:, :, None, None]
-    return torch.stack(rows, 1).unflatten(1, plan.out).permute(0, 3, 1, 2)
+    return torch.stack(rows, 1).view(-1, *plan.out, weight.shape[0]).permute(0, 3, 1, 2)
 
 
 def _scale(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -133,7 +141,10 @@ def _scale(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight = x.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-    return x * weight if bias is None else torch.addcmul(bias.view(1, -1, 1, 1), x, weight)
+    out: Tensor = x * weight
+    if bias is not None:
+        out = out + bias.view(1, -1, 1, 1)
+    return out
 
 
 def _eligible(module: nn.Module) -> bool:

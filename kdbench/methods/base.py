@@ -32,7 +32,9 @@ class LossFunction(Protocol):
         *,
         label_smoothing: float = 0.0,
         epoch: int = 1,
-    ) -> Loss: ...
+    ) -> Loss:
+        """The loss and its parts for one batch."""
+        ...
 
 
 def soft_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -98,16 +98,19 @@ class Plan:
     rows: tuple[PlanRow, ...]
     """In the order of running."""
     workers: int = 1
-    """Processes that share the work (the rows' seconds are for one)."""
+    """Processes that share the students' runs (the rows' seconds are for one)."""
     notes: tuple[str, ...] = ()
     """Anything else worth reading: the teacher is cached, the bank's size on disk, ..."""
 
     @property
     def seconds(self) -> float | None:
         """Estimated wall-clock seconds of all that is left, None where any part is unknown."""
-        parts = [row.seconds for row in self.rows if row.runs > row.done]
-        known = [part for part in parts if part is not None]
-        return sum(known) / self.workers if len(known) == len(parts) else None
+        left = [row for row in self.rows if row.runs > row.done]
+        if any(row.seconds is None for row in left):
+            return None
+        # the teacher is prepared before the workers start
+        shares = {True: 1, False: self.workers}
+        return sum((row.seconds or 0.0) / shares[row.phase == "teacher"] for row in left)
 
 
 class View(Protocol):

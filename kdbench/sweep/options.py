@@ -118,7 +118,7 @@ def run_options(options: Mapping[str, Any]) -> RunOptions:
     tracking = WandbOptions(
         mode=mode, project=str(given.pop("wandb_project", "kdbench")), entity=given.pop("wandb_entity", None)
     )
-    return RunOptions(**{"cache": default_cache(), **given, "wandb": tracking})
+    return RunOptions(**{"cache": default_cache(), **given, "workers": workers, "wandb": tracking})
 
 
 def expand(layer: Mapping[str, Any], where: str) -> Options:

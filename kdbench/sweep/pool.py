@@ -36,7 +36,7 @@ def run_pool(
     Raises:
         MachineFault: when every worker ended in an error, with the last one's words.
     """
-    threads = max(1, (os.cpu_count() or 1) // count)
+    threads = threads_each(count)
     processes = [_spawn(k, sweep_dir, storage, cache, device, wandb, threads) for k in range(count)]
     watch = Watch(worker, sweep_dir, view)
     try:
@@ -53,6 +53,11 @@ def run_pool(
         raise MachineFault(f"all {count} workers ended in an error; the last said: {words[-1]} (see {log})")
     if failed:
         view.note(f"{len(failed)} of {count} workers ended in an error; their runs go on here")
+
+
+def threads_each(count: int) -> int:
+    """A worker's share of the cores."""
+    return max(1, (os.cpu_count() or 1) // count)
 
 
 def _spawn(

@@ -1,28 +1,27 @@
-"""The coordinator: check, plan, prepare the teacher, let workers run, finish. And the plan of a dry run."""
+"""The coordinator: check, plan, prepare the teacher, let workers run, finish."""
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
-from kdbench.engine import choose_precision, seconds_per_step
-from kdbench.engine.run import describe_hardware, steps_per_epoch
+from kdbench.engine.run import describe_hardware
 from kdbench.errors import BadInput
-from kdbench.models import build, count_params, latency_ms
-from kdbench.schema import Recipe, Sweep
+from kdbench.models import build, latency_ms
+from kdbench.schema import Sweep
 from kdbench.sweep import manifest
 from kdbench.sweep.context import Context, pick_device
-from kdbench.sweep.events import Plan, PlanRow, View
+from kdbench.sweep.events import View
+from kdbench.sweep.measure import measured_precisions, shape_of, worker_count
 from kdbench.sweep.options import WandbOptions
-from kdbench.sweep.plan import lanes, slots, teacher_config, with_precision
+from kdbench.sweep.plan import lanes
 from kdbench.sweep.pool import run_pool
 from kdbench.sweep.queue import Queue, open_storage
 from kdbench.sweep.spec import spec_difference
-from kdbench.sweep.store import read_spec, read_status, write_spec
+from kdbench.sweep.store import read_spec, write_spec
 from kdbench.sweep.work import Worker, limit_threads, storage_url
 from kdbench.teacher import load_card
 from kdbench.track import make_tracker
@@ -52,7 +51,7 @@ def run_sweep(
     limit_threads()
     processes = worker_count(workers, chosen)
     sweep_dir = out / sweep.name
-    sweep = _resolved(sweep, sweep_dir, cache=cache, device=chosen, weights=teacher_weights)
+    sweep = _resolved(sweep, sweep_dir, cache=cache, device=chosen, weights=teacher_weights, processes=processes)
     context = Context(sweep, cache=cache, device=chosen, teacher_weights=teacher_weights)
     _ = context.data  # what is wrong with the data is said before anything is written
     _check_weights(context)
@@ -83,16 +82,6 @@ def run_sweep(
     return sweep_dir
 
 
-def worker_count(asked: int | Literal["auto"], device: torch.device) -> int:
-    """``auto``: one-thread processes, one a core and at most four, train small students faster than threads do;
-    on a GPU one process. ``KDBENCH_THREADS`` bounds the cores counted."""
-    if asked != "auto":
-        return asked
-    if device.type != "cpu":
-        return 1
-    return max(1, min(4, int(os.environ.get("KDBENCH_THREADS") or os.cpu_count() or 1)))
-
-
 def _prepare(worker: Worker, context: Context, view: View) -> None:
     """The teacher, then its passes over all views that the sweep will see, with all cores."""
     teacher = next(iter(lanes(worker.sweep)))
@@ -108,7 +97,9 @@ def _prepare(worker: Worker, context: Context, view: View) -> None:
             context.fill_bank(view.progress)
 
 
-def _resolved(sweep: Sweep, sweep_dir: Path, *, cache: Path, device: torch.device, weights: str | None) -> Sweep:
+def _resolved(
+    sweep: Sweep, sweep_dir: Path, *, cache: Path, device: torch.device, weights: str | None, processes: int
+) -> Sweep:
     """The spec with measured precisions: the stored ones where the sweep has begun.
 
     Raises:
@@ -125,23 +116,7 @@ def _resolved(sweep: Sweep, sweep_dir: Path, *, cache: Path, device: torch.devic
             )
         return asked
     context = Context(sweep, cache=cache, device=device, teacher_weights=weights)
-    measured = {}
-    for model, recipe in [
-        (sweep.pair.teacher, sweep.teacher_recipe),
-        *((s, sweep.recipe) for s in sweep.pair.students),
-    ]:
-        if recipe.precision == "auto":
-            measured[model] = choose_precision(
-                model,
-                cache=cache,
-                classes=context.data.classes,
-                channels=context.data.channels,
-                input_size=context.data.input_size,
-                stem=recipe.stem,
-                batch_size=recipe.batch_size,
-                device=device,
-            )
-    return sweep.model_copy(update={"precisions": measured})
+    return sweep.model_copy(update={"precisions": measured_precisions(context, processes)})
 
 
 def _check_weights(context: Context) -> None:
@@ -164,95 +139,6 @@ def _latencies(sweep: Sweep, context: Context, sweep_dir: Path) -> dict[str, flo
     known: dict[str, float] = dict(manifest.read_manifest(sweep_dir).get("latency_ms") or {})
     for student in sweep.pair.students:
         if student not in known:
-            model = build(student, **_shape(context, sweep.recipe))
+            model = build(student, **shape_of(context, sweep.recipe))
             known[student] = latency_ms(model, context.data.channels, context.data.input_size, context.device)
     return known
-
-
-def _shape(context: Context, recipe: Recipe) -> dict[str, Any]:
-    data = context.data
-    return {"classes": data.classes, "channels": data.channels, "input_size": data.input_size, "stem": recipe.stem}
-
-
-def plan_sweep(
-    sweep: Sweep,
-    *,
-    out: Path,
-    cache: Path,
-    storage: str | None,
-    workers: int | Literal["auto"],
-    device: str,
-    teacher_weights: str | None,
-    view: View,
-) -> Plan:
-    """What ``run_sweep`` would do, with times measured here on a few steps of each network. Writes nothing."""
-    chosen = pick_device(device)
-    sweep_dir = out / sweep.name
-    done: dict[str, int] = {}
-    if (sweep_dir / "sweep.json").exists():
-        status = read_status(sweep_dir)["phases"]
-        done = {phase: sum(v for k, v in counts.items() if k != "planned") for phase, counts in status.items()}
-        stored, _ = read_spec(sweep_dir)
-        sweep = sweep.model_copy(update={"precisions": stored.precisions})
-    context = Context(sweep, cache=cache, device=chosen, teacher_weights=teacher_weights)
-    card = load_card(context.teacher_folder) if teacher_config(sweep).recipe.precision != "auto" else None
-    seconds: dict[str, float] = {}
-    models = (sweep.pair.teacher, *sweep.pair.students)
-    for k, model in enumerate(models):
-        view.progress("measuring a few steps of each network", k, len(models))
-        recipe = sweep.teacher_recipe if model == sweep.pair.teacher else sweep.recipe
-        seconds[model] = _seconds_per_epoch(context, model, with_precision(sweep, model, recipe))
-    rows = []
-    for lane in lanes(sweep):
-        role = sweep.teacher_recipe if lane.phase == "teacher" else sweep.recipe
-        runs = 1 if lane.phase == "teacher" else slots(sweep, lane)
-        have = min(runs, done.get(lane.phase, 0))
-        done[lane.phase] = done.get(lane.phase, 0) - have
-        if lane.phase == "teacher" and card is not None:
-            have = 1
-        rows.append(
-            PlanRow(
-                phase=lane.phase,
-                model=lane.model,
-                method=lane.method,
-                runs=runs,
-                done=have,
-                epochs=role.epochs,
-                params=count_params(build(lane.model, **_shape(context, role))),
-                seconds=(runs - have) * role.epochs * seconds[lane.model],
-            )
-        )
-    return Plan(
-        name=sweep.name,
-        folder=str(sweep_dir),
-        hardware=describe_hardware(chosen),
-        rows=tuple(rows),
-        workers=worker_count(workers, chosen),
-        notes=_notes(context, card is not None),
-    )
-
-
-def _seconds_per_epoch(context: Context, model: str, recipe: Recipe) -> float:
-    """Training steps and one validation pass."""
-    shape = {**_shape(context, recipe), "batch_size": recipe.batch_size, "device": context.device}
-    precision = "fp32" if recipe.precision == "auto" else recipe.precision
-    step = seconds_per_step(model, precision=precision, **shape)
-    steps = steps_per_epoch(len(context.data.train), recipe.batch_size)
-    return step * (steps + len(context.data.val) / recipe.batch_size / 3)
-
-
-def _notes(context: Context, cached: bool) -> tuple[str, ...]:
-    data, sweep = context.data, context.sweep
-    notes = [f"the teacher is in the cache: {context.teacher_folder}"] if cached else []
-    if data.train.n_views is None:
-        notes.append("the augmentation is continuous: the teacher runs live in every step")
-    else:
-        passes = sweep.recipe.epochs * (1 + sweep.budget.seeds)
-        full = len(data.train) * data.train.n_views * (2 * data.classes + 4) / 2**20
-        notes.append(
-            f"teacher bank: at most {min(passes, data.train.n_views)} passes of the teacher over {len(data.train):,} "
-            f"samples serve every trial; {full:,.0f} MiB on disk when full ({data.train.n_views} views a sample)"
-        )
-    if os.environ.get("KDBENCH_THREADS"):
-        notes.append(f"threads limited to {os.environ['KDBENCH_THREADS']} by KDBENCH_THREADS")
-    return tuple(notes)

@@ -227,7 +227,9 @@ class Worker:
 
     def _finish(self, claim: Claim, config: TrialConfig, result: TrialResult) -> None:
         """result.json, then W&B, then the storage: a kill in between is mended by the next attempt."""
-        write_result(trial_folder(self.sweep_dir, config.id), result)
+        folder = trial_folder(self.sweep_dir, config.id)
+        write_result(folder, result)
+        drop_checkpoint(folder)
         self.tracker.finish(result, row_of(self.sweep.name, config, result))
         if result.status == "failed":
             claim.trial.set_user_attr("error", result.error or "failed")

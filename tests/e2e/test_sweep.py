@@ -212,21 +212,23 @@ def test_the_report_is_made_again_the_same(folder: Path, cli: Cli) -> None:
     assert {name: (folder / name).read_bytes() for name in names} == before
 
 
-def test_the_finished_command_again_trains_nothing(place: Path, folder: Path) -> None:
+def test_the_finished_command_again_trains_nothing(place: Path, folder: Path, cli: Cli) -> None:
     before = {name: (folder / name).read_bytes() for name in ("pareto.csv", "trials.csv")}
     runs = len(find_runs(folder))
-    told = finish(command(place / "results", place / "cache", *ARGUMENTS), place / "again.log")
+    again = cli(*command(place / "results", place / "cache", *ARGUMENTS)[3:])
+    assert again.code == 0
     assert {name: (folder / name).read_bytes() for name in before} == before
-    assert [line["event"] for line in lines(place / "again.log")] == ["report"], told
+    assert [json.loads(line)["event"] for line in again.out.splitlines()] == ["report"]
     assert len(find_runs(folder)) == runs
     assert len(json.loads((folder / "manifest.json").read_text())["starts"]) >= 2
 
 
-def test_another_spec_under_the_same_name_is_refused_with_the_difference(place: Path, folder: Path) -> None:
+def test_another_spec_under_the_same_name_is_refused_with_the_difference(place: Path, folder: Path, cli: Cli) -> None:
     before = (folder / "sweep.json").read_bytes()
-    told = finish(command(place / "results", place / "cache", *ARGUMENTS, "--epochs", 3), place / "other.log", code=2)
-    assert "recipe.epochs: stored 1, asked 3" in told
-    assert "--name" in told
+    refused = cli(*command(place / "results", place / "cache", *ARGUMENTS, "--epochs", 3)[3:])
+    assert refused.code == 2
+    assert "recipe.epochs: stored 1, asked 3" in refused.err
+    assert "--name" in refused.err
     assert (folder / "sweep.json").read_bytes() == before
 
 

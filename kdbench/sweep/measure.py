@@ -1,0 +1,66 @@
+"""What is measured of this machine before a sweep is planned: processes, threads, precisions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+
+from kdbench.engine import choose_precision
+from kdbench.schema import Recipe, Sweep
+from kdbench.sweep.context import Context
+from kdbench.sweep.pool import threads_each
+
+
+def worker_count(asked: int | Literal["auto"], device: torch.device) -> int:
+    """``auto``: one-thread processes, one a core and at most four, train small students faster than threads do;
+    on a GPU one process. ``KDBENCH_THREADS`` bounds the cores counted.
+    """
+    if asked != "auto":
+        return asked
+    if device.type != "cpu":
+        return 1
+    return max(1, min(4, int(os.environ.get("KDBENCH_THREADS") or os.cpu_count() or 1)))
+
+
+def measured_precisions(context: Context, processes: int) -> dict[str, Literal["fp32", "bf16"]]:
+    """Measured where a recipe says ``auto``: each network with the threads that it will be trained with."""
+    measured: dict[str, Literal["fp32", "bf16"]] = {}
+    for model, recipe, threads in roles(context.sweep, processes):
+        if recipe.precision == "auto":
+            with threads_set_to(threads):
+                measured[model] = choose_precision(
+                    model,
+                    cache=context.cache,
+                    batch_size=recipe.batch_size,
+                    device=context.device,
+                    **shape_of(context, recipe),
+                )
+    return measured
+
+
+def roles(sweep: Sweep, processes: int) -> list[tuple[str, Recipe, int]]:
+    """(network, recipe, threads) of the teacher and every student: the teacher has the machine for itself."""
+    share = threads_each(processes) if processes > 1 else torch.get_num_threads()
+    teacher = (sweep.pair.teacher, sweep.teacher_recipe, torch.get_num_threads())
+    return [teacher, *((student, sweep.recipe, share) for student in sweep.pair.students)]
+
+
+@contextmanager
+def threads_set_to(count: int) -> Iterator[None]:
+    """Torch with another number of threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def shape_of(context: Context, recipe: Recipe) -> dict[str, Any]:
+    """What ``build`` needs to know of a network beside its name."""
+    data = context.data
+    return {"classes": data.classes, "channels": data.channels, "input_size": data.input_size, "stem": recipe.stem}

@@ -1,0 +1,129 @@
+"""The plan of a dry run: runs, parameters, and times measured here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from kdbench.engine import seconds_per_step
+from kdbench.engine.run import describe_hardware, steps_per_epoch
+from kdbench.models import build, count_params
+from kdbench.schema import Recipe, Sweep
+from kdbench.sweep.context import Context, pick_device
+from kdbench.sweep.events import Plan, PlanRow, View
+from kdbench.sweep.measure import roles, shape_of, threads_set_to, worker_count
+from kdbench.sweep.plan import lanes, slots, with_precision
+from kdbench.sweep.store import read_spec, rows_of
+from kdbench.teacher import load_card
+
+FORWARD_SHARE = 1 / 3
+"""Cost of evaluating a sample against training on it: one forward pass of a forward and two backward ones."""
+
+
+def plan_sweep(
+    sweep: Sweep,
+    *,
+    out: Path,
+    cache: Path,
+    storage: str | None,
+    workers: int | Literal["auto"],
+    device: str,
+    teacher_weights: str | None,
+    view: View,
+) -> Plan:
+    """What ``run_sweep`` would do, with times measured here on a few steps of each network. Writes nothing."""
+    chosen = pick_device(device)
+    sweep_dir = out / sweep.name
+    if (sweep_dir / "sweep.json").exists():
+        sweep = sweep.model_copy(update={"precisions": read_spec(sweep_dir)[0].precisions})
+    context = Context(sweep, cache=cache, device=chosen, teacher_weights=teacher_weights)
+    processes = worker_count(workers, chosen)
+    cached = load_card(context.teacher_folder) is not None
+    return Plan(
+        name=sweep.name,
+        folder=str(sweep_dir),
+        hardware=describe_hardware(chosen),
+        rows=_rows(context, _seconds(context, processes, view), _done(sweep_dir), cached),
+        workers=processes,
+        notes=_notes(context, cached),
+    )
+
+
+def _done(sweep_dir: Path) -> dict[tuple[str, str, str], int]:
+    """Finished runs by (phase, network, method)."""
+    done: dict[tuple[str, str, str], int] = {}
+    for row in rows_of(sweep_dir) if (sweep_dir / "sweep.json").exists() else []:
+        key = (row["phase"], row["student"], row["method"])
+        done[key] = done.get(key, 0) + 1
+    return done
+
+
+def _seconds(context: Context, processes: int, view: View) -> dict[str, float]:
+    """Measured seconds an epoch of each network."""
+    seconds: dict[str, float] = {}
+    planned = roles(context.sweep, processes)
+    for k, (model, recipe, threads) in enumerate(planned):
+        view.progress("measuring a few steps of each network", k, len(planned))
+        with threads_set_to(threads):
+            seconds[model] = _seconds_per_epoch(context, model, with_precision(context.sweep, model, recipe))
+    return seconds
+
+
+def _seconds_per_epoch(context: Context, model: str, recipe: Recipe) -> float:
+    """Training steps and one validation pass."""
+    shape = {**shape_of(context, recipe), "batch_size": recipe.batch_size, "device": context.device}
+    precision = "fp32" if recipe.precision == "auto" else recipe.precision
+    step = seconds_per_step(model, precision=precision, **shape)
+    steps = steps_per_epoch(len(context.data.train), recipe.batch_size)
+    return step * (steps + len(context.data.val) / recipe.batch_size * FORWARD_SHARE)
+
+
+def _rows(
+    context: Context, seconds: dict[str, float], done: dict[tuple[str, str, str], int], cached: bool
+) -> tuple[PlanRow, ...]:
+    sweep, rows = context.sweep, []
+    for lane in lanes(sweep):
+        teacher = lane.phase == "teacher"
+        recipe = sweep.teacher_recipe if teacher else sweep.recipe
+        runs = 1 if teacher else slots(sweep, lane)
+        have = min(runs, done.get((lane.phase, lane.model, lane.method), 0))
+        left = (runs - have) * recipe.epochs * seconds[lane.model]
+        if teacher:
+            left = (0.0 if cached else left) + passes(context) * seconds[lane.model] * FORWARD_SHARE
+        rows.append(
+            PlanRow(
+                phase=lane.phase,
+                model=lane.model,
+                method=lane.method,
+                runs=runs,
+                done=have,
+                epochs=recipe.epochs,
+                params=count_params(build(lane.model, **shape_of(context, recipe))),
+                seconds=left,
+            )
+        )
+    return tuple(rows)
+
+
+def passes(context: Context) -> int:
+    """The teacher's passes over the training split that fill the bank: at most one a view."""
+    views = context.data.train.n_views
+    planned = context.sweep.recipe.epochs * (1 + context.sweep.budget.seeds)
+    return min(planned, views) if views is not None else planned
+
+
+def _notes(context: Context, cached: bool) -> tuple[str, ...]:
+    data = context.data
+    notes = [f"the teacher is in the cache: {context.teacher_folder}"] if cached else []
+    if data.train.n_views is None:
+        notes.append("the augmentation is continuous: the teacher runs live in every step")
+    else:
+        full = len(data.train) * data.train.n_views * (2 * data.classes + 4) / 2**20
+        notes.append(
+            f"teacher bank: at most {passes(context)} passes of the teacher over {len(data.train):,} samples serve "
+            f"every trial; {full:,.0f} MiB on disk ({data.train.n_views} views a sample)"
+        )
+    if os.environ.get("KDBENCH_THREADS"):
+        notes.append(f"threads limited to {os.environ['KDBENCH_THREADS']} by KDBENCH_THREADS")
+    return tuple(notes)
