@@ -20,6 +20,8 @@ from kdbench.sweep.spec import build_sweep
 TEACHER, SMALL, LARGE = "test_resnet", "test_efficientnet", "test_vit"
 SEARCH = Lane("search", SMALL, "kd")
 ONE_THREAD = {"KDBENCH_THREADS": "1", "OMP_NUM_THREADS": "1"}
+PATIENCE = 800
+"""Seconds that a command line may take on a busy machine."""
 UNEQUAL = ["seconds", "hardware", "wandb_run", "sweep"]
 """Columns that tell of the machine and the attempt, not of the run."""
 
@@ -76,7 +78,12 @@ def start(words: list[str], log: Path) -> subprocess.Popen[bytes]:
 def finish(words: list[str], log: Path, code: int = 0) -> str:
     """Run to the end; what it printed."""
     process = start(words, log)
-    assert process.wait(timeout=600) == code, log.read_text(encoding="utf-8")[-3000:]
+    try:
+        ended = process.wait(timeout=PATIENCE)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert ended == code, log.read_text(encoding="utf-8")[-3000:]
     return log.read_text(encoding="utf-8")
 
 

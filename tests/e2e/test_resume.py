@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from sweeps import SMALL, UNEQUAL, command, finish, lines, spec, start
+from sweeps import PATIENCE, SMALL, UNEQUAL, command, finish, lines, spec, start
 
 from kdbench.engine import Hooks, run_training
 from kdbench.engine.checkpoint import Checkpoint, load_checkpoint
@@ -26,7 +26,6 @@ from kdbench.track import find_runs, read_offline
 # five trials: Sobol points in slots 0-2, TPE's own in 3 and 4; three epochs, so that a kill falls within a run
 ARGUMENTS = ["--trials", 5, "--epochs", 3, "--name", "run", "--json"]
 ROWS = {"teacher": 1, "baseline": 1, "search": 5, "confirm": 4}
-SLOW = 240
 
 
 def table(place: Path) -> pd.DataFrame:
@@ -62,13 +61,17 @@ def stop_after(place: Path, phase: str, seen: int, delay: float, how: signal.Sig
     """Start the sweep; ``delay`` seconds after its ``seen``-th event of ``phase`` send a signal to all of it."""
     log = place / f"{phase}.log"
     process = start(sweep(place), log)
-    end = time.monotonic() + SLOW
-    while sum(line.get("phase") == phase for line in events(log)) < seen:
-        assert process.poll() is None and time.monotonic() < end, log.read_text(encoding="utf-8")[-2000:]
-        time.sleep(0.02)
-    time.sleep(delay)
-    os.killpg(process.pid, how)
-    process.wait(timeout=SLOW)
+    end = time.monotonic() + PATIENCE
+    try:
+        while sum(line.get("phase") == phase for line in events(log)) < seen:
+            assert process.poll() is None and time.monotonic() < end, log.read_text(encoding="utf-8")[-2000:]
+            time.sleep(0.02)
+        time.sleep(delay)
+        os.killpg(process.pid, how)
+    except AssertionError:
+        process.kill()
+        raise
+    process.wait(timeout=PATIENCE)
     return process
 
 

@@ -113,7 +113,8 @@ def test_networks_train_the_same(name: str, precision: torch.dtype, tolerance: f
     assert any(isinstance(m, FastConv2d) for m in fast.modules())
     assert list(fast.state_dict()) == list(model.state_dict())
     assert all(torch.equal(value, model.state_dict()[key]) for key, value in fast.state_dict().items())
-    assert (count_params(fast), count_macs(model, 3, 32)) == (count_params(model), count_macs(fast, 3, 32))
+    assert count_params(fast) == count_params(model)
+    assert count_macs(fast, 3, 32) < count_macs(model, 3, 32)  # so a model's size is counted before the rewrite
     (one, want), (other, got) = train_once(model, precision), train_once(fast, precision)
     # a bias in front of a batch normalisation has gradient 0: compare it to the size of the whole gradient
     length = float(torch.stack([g.norm() for key, g in want.items() if key != "logits"]).norm())
