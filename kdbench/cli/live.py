@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kdbench.cli.view import Counter, duration, hyper_text, outcome_text, percent
+from kdbench.cli.view import Counters, duration, hyper_text, outcome_text, percent
 from kdbench.sweep.events import EpochEvent, TrialEvent
 
 FINISHED_SHOWN = 6
@@ -43,10 +43,11 @@ class LiveView:
     def __init__(self, terminal: Console | None = None) -> None:
         self._console = terminal or Console(stderr=True, highlight=False)
         self._lock = threading.RLock()
-        self._counter = Counter()
+        self._counters = Counters()
         self._running: dict[str, _Running] = {}
         self._finished: list[TrialEvent] = []
         self._progress: dict[str, tuple[int, int]] = {}
+        self._left: set[str] = set()
         self._live = Live(
             console=self._console,
             get_renderable=self.render,
@@ -57,11 +58,10 @@ class LiveView:
         self._live.start()
 
     def phase(self, name: str, runs_total: int, runs_done: int) -> None:
-        """The phase before leaves its line, the table starts anew."""
+        """A line for the phase appears, phases that are over leave theirs behind."""
         with self._lock:
-            self._leave_line()
-            self._counter.begin(name, runs_total, runs_done)
-            self._finished.clear()
+            self._leave_lines()
+            self._counters.begin(name, runs_total, runs_done)
 
     def trial_started(self, event: TrialEvent) -> None:
         """A row appears."""
@@ -78,7 +78,7 @@ class LiveView:
         """The row joins the finished ones."""
         with self._lock:
             self._running.pop(event.trial_id, None)
-            self._counter.count()
+            self._counters.count(event.phase)
             self._finished = [*self._finished, event][-FINISHED_SHOWN:]
 
     def progress(self, label: str, done: int, total: int) -> None:
@@ -95,24 +95,26 @@ class LiveView:
     def close(self) -> None:
         """Give the terminal back."""
         with self._lock:
-            self._leave_line()
-            self._counter.begin("", 0, 0)
+            self._leave_lines(unfinished=True)
         self._live.stop()
 
-    def _leave_line(self) -> None:
-        """What stays of a phase once it is over."""
-        counter = self._counter
-        if counter.name and counter.total:
-            took = duration(counter.elapsed)
-            self._console.print(f"[bold]{counter.name}[/bold] {counter.done}/{counter.total} runs, {took}")
+    def _leave_lines(self, unfinished: bool = False) -> None:
+        """What stays of a phase once it is over, or once the view is closed."""
+        for counter in self._counters.values():
+            if counter.name not in self._left and (unfinished or counter.done >= counter.total):
+                self._left.add(counter.name)
+                took = duration(counter.elapsed)
+                self._console.print(f"[bold]{counter.name}[/bold] {counter.done}/{counter.total} runs, {took}")
 
     def render(self) -> RenderableType:
         """Everything, as it stands now."""
         with self._lock:
-            counter, parts = self._counter, list[RenderableType]()
-            if counter.name:
-                eta = f" · {duration(counter.eta)} left" if counter.eta else ""
-                parts.append(Text.from_markup(f"[bold]{counter.name}[/bold] {counter.done}/{counter.total} runs{eta}"))
+            parts = list[RenderableType]()
+            for counter in self._counters.values():
+                if counter.name not in self._left:
+                    eta = f" · {duration(counter.eta)} left" if counter.eta else ""
+                    done = f"{counter.done}/{counter.total} runs{eta}"
+                    parts.append(Text.from_markup(f"[bold]{counter.name}[/bold] {done}"))
             if self._finished or self._running:
                 parts.append(self._table())
             parts.extend(_bar(label, done, total) for label, (done, total) in self._progress.items())

@@ -67,19 +67,13 @@ def outcome_text(event: TrialEvent) -> str:
 class Counter:
     """How far a phase is, and how long it may take from here."""
 
-    def __init__(self) -> None:
-        self.name = ""
-        self.total = self.done = self._here = 0
-        self._since = time.monotonic()
-
-    def begin(self, name: str, total: int, done: int) -> None:
-        """A phase begins with ``done`` of ``total`` runs there."""
+    def __init__(self, name: str, total: int, done: int) -> None:
         self.name, self.total, self.done, self._here = name, total, done, 0
         self._since = time.monotonic()
 
     def count(self) -> None:
         """One more run ended."""
-        self.done += 1
+        self.done = min(self.done + 1, self.total)  # the teacher's test accuracy is told by an event of its own
         self._here += 1
 
     @property
@@ -94,12 +88,29 @@ class Counter:
         return self.elapsed / self._here * left if self._here else None
 
 
+class Counters(dict[str, Counter]):
+    """A counter a phase: several workers are in several phases at once."""
+
+    def begin(self, name: str, total: int, done: int) -> bool:
+        """Whether the phase is new here."""
+        new = name not in self
+        if new:
+            self[name] = Counter(name, total, done)
+        return new
+
+    def count(self, name: str) -> Counter:
+        """One more run of the phase ended."""
+        self.begin(name, 1, 0)
+        self[name].count()
+        return self[name]
+
+
 class PlainView:
     """One line for each finished run and each phase, for CI logs."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._counter = Counter()
+        self._counters = Counters()
         self._progress: dict[str, float] = {}
 
     def _line(self, text: str) -> None:
@@ -109,8 +120,8 @@ class PlainView:
 
     def phase(self, name: str, runs_total: int, runs_done: int) -> None:
         """One line."""
-        self._counter.begin(name, runs_total, runs_done)
-        self._line(f"{name}: {runs_total} runs" + (f", {runs_done} done before" if runs_done else ""))
+        if self._counters.begin(name, runs_total, runs_done):
+            self._line(f"{name}: {runs_total} runs" + (f", {runs_done} done before" if runs_done else ""))
 
     def trial_started(self, event: TrialEvent) -> None:
         """Nothing: the line comes at the end."""
@@ -123,10 +134,10 @@ class PlainView:
 
     def trial_finished(self, event: TrialEvent) -> None:
         """One line."""
-        self._counter.count()
-        eta = self._counter.eta
+        counter = self._counters.count(event.phase)
+        eta = counter.eta
         left = f" ({duration(eta)} left)" if eta else ""
-        place = f"{event.phase} {self._counter.done}/{self._counter.total}"
+        place = f"{event.phase} {counter.done}/{counter.total}"
         self._line(f"{place} {trial_text(event)}: {outcome_text(event)}{left}")
 
     def progress(self, label: str, done: int, total: int) -> None:

@@ -42,7 +42,7 @@ class Worker:
         self.queue, self.context, self.sweep_dir = queue, context, sweep_dir
         self.tracker, self.view = tracker, view
         self.sweep: Sweep = queue.sweep
-        self._phase: Phase | None = None
+        self._announced: set[Phase] = set()
 
     def expected(self, lane: Lane) -> int | None:
         """Runs that the lane will hold in the end; None while that is not known yet."""
@@ -132,9 +132,9 @@ class Worker:
 
     def announce(self, phase: Phase) -> None:
         """Tell the view that a phase begins, once."""
-        if phase == self._phase:
+        if phase in self._announced:
             return
-        self._phase = phase
+        self._announced.add(phase)
         here = [lane for lane in lanes(self.sweep) if lane.phase == phase]
         total = 1 if phase == "teacher" else sum(slots(self.sweep, lane) for lane in here)
         done = sum(self.queue.ended(lane) for lane in here)
