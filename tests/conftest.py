@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
-from helpers import Cli, Outcome
+# Read when the engine is imported, here and in every process that a test starts: a checkpoint an epoch, so that the
+# tiny runs of these tests really are resumed and not started over.
+os.environ["KDBENCH_CHECKPOINT_SECONDS"] = "0"
+
+import pytest  # noqa: E402
+from helpers import Cli, Outcome  # noqa: E402
 
 
 @pytest.fixture

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
+from types import FrameType
 
 import typer
 from pydantic import ValidationError
@@ -16,6 +19,7 @@ from kdbench.errors import KdbenchError
 from kdbench.sweep.options import readable
 
 INTERRUPTED = 130
+TERMINATED = 143
 _MACHINE = {
     errno.ENOSPC: "no space left on the disk",
     errno.EDQUOT: "the disk quota is used up",
@@ -44,8 +48,10 @@ for module in (sweep, status, report, ls, doctor, worker, sync, version):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code: 0, 1 (the machine), 2 (the user's input), 130 (Ctrl-C)."""
+    """Run one command line and return its exit code: 0, 1 (the machine), 2 (the user's input), 130 (Ctrl-C), 143 (SIGTERM)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminated)
     try:
         code = app(arguments, prog_name="kdbench", standalone_mode=False, obj=arguments)
         sys.stdout.flush()
@@ -59,15 +65,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(readable(error), 2)
     except BrokenPipeError:
         return _quiet_pipe()
+    except _Terminated:
+        code = TERMINATED
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except OSError as error:
         return _machine(error)
     except Exception as error:  # noqa: BLE001  the last line of defence: a fault of ours, said as such
         return _internal(error)
-    if code == INTERRUPTED:
+    if code in (INTERRUPTED, TERMINATED):
         sys.stderr.write("stopped; the same command goes on where it stopped\n")
     return code if isinstance(code, int) else 0
+
+
+class _Terminated(BaseException):
+    """SIGTERM arrived: runs are given back and records closed on the way out, as after Ctrl-C."""
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
 
 
 def entry() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ from kdbench.fsio import atomic, atomic_text
 from kdbench.schema import EpochLog
 
 NAME = "checkpoint.pt"
+INTERVAL = float(os.environ.get("KDBENCH_CHECKPOINT_SECONDS", "5"))
+"""Seconds of training that a kill may cost at most, beside the epoch under way; 0 writes after every epoch."""
 
 
 class Checkpoint(NamedTuple):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kdbench.catalog.methods import METHODS
 from kdbench.data import TaskData
+from kdbench.engine import checkpoint
 from kdbench.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_metrics
 from kdbench.engine.kernels import optimise
 from kdbench.engine.metrics import collect_logits, score
@@ -158,6 +159,7 @@ def run_training(
 ) -> RunOutcome:
     """Train ``config`` to its end, from ``workdir``'s checkpoint where there is one.
 
+    A checkpoint is written after an epoch when the last one is ``checkpoint.INTERVAL`` seconds old.
     The test split is opened only when ``config.phase`` is ``confirm``, once, after the last epoch. The same
     config gives the same numbers however often it was interrupted (bit for bit on a CPU with the same
     number of threads).
@@ -177,9 +179,13 @@ def run_training(
         write_metrics(workdir, logs)  # a kill may have come between the last checkpoint and its line
         for log in logs:
             pruned = hooks.on_epoch(log, True)
+    saved_at = time.perf_counter()
     while not pruned and len(logs) < config.recipe.epochs:
         logs.append(trainer.epoch(len(logs) + 1, hooks.on_fill))
-        save_checkpoint(workdir, Checkpoint(trainer.model.state_dict(), trainer.optimizer.state_dict(), logs, attempts))
+        if time.perf_counter() - saved_at >= checkpoint.INTERVAL:
+            state = Checkpoint(trainer.model.state_dict(), trainer.optimizer.state_dict(), logs, attempts)
+            save_checkpoint(workdir, state)
+            saved_at = time.perf_counter()
         write_metrics(workdir, logs)
         pruned = hooks.on_epoch(logs[-1], False)
     finished = len(logs) == config.recipe.epochs  # a prune after the last epoch has nothing left to save

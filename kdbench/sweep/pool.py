@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -72,10 +71,10 @@ def _spawn(
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Interrupt what still runs, wait, and kill what does not end."""
+    """Ask what still runs to end, wait, and kill what does not."""
     for process in processes:
         if process.poll() is None:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
     for process in processes:
         try:
             process.wait(timeout=20)

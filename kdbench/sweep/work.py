@@ -198,7 +198,7 @@ class Worker:
             return
         if config.phase == "confirm":
             save_weights(outcome.model, folder / "model.safetensors")
-        self._finish(claim, config, outcome.result.model_copy(update={"wandb_run": run}))
+        self._finish(claim, config, outcome.result.model_copy(update={"wandb_run": run, "attempts": claim.attempt}))
 
     def _hooks(self, config: TrialConfig, claim: Claim | None) -> Hooks:
         """Report each epoch to the storage, the tracker and the view; prune in the search phase alone."""
