@@ -9,8 +9,8 @@ from pathlib import Path
 # tiny runs of these tests really are resumed and not started over.
 os.environ["KDBENCH_CHECKPOINT_SECONDS"] = "0"
 
-import pytest  # noqa: E402
-from helpers import Cli, Outcome  # noqa: E402
+import pytest
+from helpers import Cli, Outcome
 
 
 @pytest.fixture

@@ -48,7 +48,10 @@ for module in (sweep, status, report, ls, doctor, worker, sync, version):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code: 0, 1 (the machine), 2 (the user's input), 130 (Ctrl-C), 143 (SIGTERM)."""
+    """Run one command line and return its exit code.
+
+    0 done, 1 a fault of the machine, 2 bad input, 130 Ctrl-C, 143 SIGTERM.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminated)
