@@ -8,6 +8,8 @@ from pathlib import Path
 # Read when the engine is imported, here and in every process that a test starts: a checkpoint an epoch, so that the
 # tiny runs of these tests really are resumed and not started over.
 os.environ["KDBENCH_CHECKPOINT_SECONDS"] = "0"
+# The tests run in as many processes as there are cores: more threads would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from helpers import Cli, Outcome
