@@ -1,0 +1,47 @@
+"""A finished sweep as a record: what is worth committing, without checkpoints, weights and databases."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from kdbench.errors import BadInput
+from kdbench.fsio import atomic_text
+from kdbench.sweep.store import read_status
+
+KEPT = (
+    "manifest.json", "sweep.json", "trials.csv", "trials.parquet", "pareto.csv", "pareto.md", "pareto.tex",
+    "pareto.png", "pareto.svg", "temperature_alpha.png", "temperature_alpha.svg", "report.html",
+)  # fmt: skip
+
+
+def make_record(sweep_dir: Path, records: Path) -> Path:
+    """Copy a finished sweep's tables, figures, spec and manifest to ``records/<name>``; returns that folder.
+
+    ``runs.jsonl`` holds every run whole, a line each: config, epochs, result.
+
+    Raises:
+        BadInput: a sweep that is not finished, or has no report yet.
+    """
+    if not read_status(sweep_dir)["finished"]:
+        raise BadInput(f"'{sweep_dir.name}' is not finished: run its command again, then record it")
+    if not (sweep_dir / "pareto.csv").exists():
+        raise BadInput(f"'{sweep_dir.name}' has no tables yet: `kdbench report {sweep_dir.name}` writes them")
+    target = records / sweep_dir.name
+    target.mkdir(parents=True, exist_ok=True)
+    for name in KEPT:
+        if (sweep_dir / name).exists():
+            shutil.copyfile(sweep_dir / name, target / name)
+    folders = sorted(path.parent for path in sweep_dir.glob("trials/*/result.json"))
+    atomic_text(target / "runs.jsonl", "".join(_line(folder) + "\n" for folder in folders))
+    return target
+
+
+def _line(folder: Path) -> str:
+    """One run: its config, its epochs, its result."""
+    config, result = (
+        json.loads((folder / f"{part}.json").read_text(encoding="utf-8")) for part in ("config", "result")
+    )
+    metrics = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return json.dumps({"config": config, "epochs": [json.loads(line) for line in metrics], "result": result})
