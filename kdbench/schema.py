@@ -321,8 +321,8 @@ class Sweep(Frozen):
 
     @cached_property
     def id(self) -> str:
-        """Identity of the spec: everything but where the data lie on this machine."""
-        return identify(self.model_dump(mode="json", exclude={"data_path"}))
+        """Identity of the spec: everything but where the data lie and how good a teacher is good enough."""
+        return identify(self.model_dump(mode="json", exclude={"data_path", "teacher_floor"}))
 
     @cached_property
     def confirm_seeds(self) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from kdbench.cli.view import duration
-from kdbench.errors import BadInput, MachineFault, suggestion
+from kdbench.errors import BadInput, suggestion
 from kdbench.sweep.events import Plan
 
 RESULTS = Path("results")
@@ -91,6 +91,7 @@ def _eta(seconds: float | None) -> str:
 def show_report(folder: Path, *, as_json: bool) -> None:
     """Write the report of the sweep in ``folder``; print its table and where the page is, or one line of JSON."""
     from kdbench.report import write_report
+    from kdbench.sweep.manifest import read_manifest
     from kdbench.sweep.store import load_trials
 
     manifest = read_manifest(folder)
@@ -102,19 +103,3 @@ def show_report(folder: Path, *, as_json: bool) -> None:
     screen = console(PAGE_WIDTH)
     screen.print(report)
     screen.print(f"\nFigures and tables: {report.paths['report.html']}", soft_wrap=True)
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The sweep's manifest.json; empty where there is none yet.
-
-    Raises:
-        MachineFault: when it is damaged.
-    """
-    path = folder / "manifest.json"
-    if not path.exists():
-        return {}
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise MachineFault(f"{path} is damaged ({error}): delete it, `kdbench sweep` writes it again") from error
-    return held if isinstance(held, dict) else {}

@@ -73,10 +73,18 @@ def _remembered(path: Path) -> dict[str, Literal["fp32", "bf16"]]:
 
 
 def choose_precision(
-    name: str, *, cache: Path, classes: int, channels: int, input_size: int, stem: str, batch_size: int,
+    name: str,
+    *,
+    cache: Path,
+    remember: bool = True,
+    classes: int,
+    channels: int,
+    input_size: int,
+    stem: str,
+    batch_size: int,
     device: torch.device,
-) -> Literal["fp32", "bf16"]:  # fmt: skip
-    """The faster precision for training ``name`` here, remembered in ``<cache>/tune.json``.
+) -> Literal["fp32", "bf16"]:
+    """The faster precision for training ``name`` here, remembered in ``<cache>/tune.json`` (unless told not to).
 
     The answer goes into the run's config, so that a rerun elsewhere is the same run.
     """
@@ -91,5 +99,6 @@ def choose_precision(
             for p in ("fp32", "bf16")
         }
         known[key] = "bf16" if times["fp32"] / times["bf16"] >= WORTH_IT else "fp32"
-        atomic_text(path, json.dumps(known, indent=1, sort_keys=True) + "\n")
+        if remember:
+            atomic_text(path, json.dumps(known, indent=1, sort_keys=True) + "\n")
     return known[key]

@@ -33,8 +33,18 @@ def rerun_command(point: Point, points: Points, frame: pd.DataFrame, manifest: M
         flags += ["--dataset", str(points.dataset), "--seeds", str(len(point.scores))]
     if point.method != HARD:
         flags += ["--method", point.method, *_hyper(point, frame)]
+    flags += _precisions(point.student, points.teacher, manifest)
     flags += ["--trials", "1", "--name", f"rerun-{point.student}-{point.method}"]
     return shlex.join([*start, *flags])
+
+
+def _precisions(student: str, teacher: str | None, manifest: Mapping[str, Any]) -> list[str]:
+    """Flags that pin what the sweep measured: another machine could choose otherwise, and that is another run."""
+    measured = (manifest.get("spec") or {}).get("precisions") or {}
+    roles = (("recipe", student), ("teacher-recipe", teacher))
+    return [
+        word for role, model in roles if model in measured for word in ("--set", f"{role}.precision={measured[model]}")
+    ]
 
 
 def _without(words: list[str]) -> list[str]:

@@ -18,7 +18,7 @@ from kdbench.engine.kernels import optimise
 from kdbench.engine.metrics import collect_logits
 from kdbench.engine.run import describe_hardware
 from kdbench.errors import BadInput, MachineFault
-from kdbench.models import build, count_macs, count_params, load_weights
+from kdbench.models import build, count_macs, count_params, load_weights, weights_digest
 from kdbench.schema import EpochLog, Sweep, TrialConfig
 from kdbench.sweep.plan import teacher_config
 from kdbench.teacher import BankedTeacher, LiveTeacher, TeacherCard, TeacherSignal, gate, load_card, save_card
@@ -151,13 +151,20 @@ class Context:
         Raises:
             BadInput: weights that do not fit. MachineFault: weights that cannot be had.
         """
+        named = self.sweep.teacher_weights or ""
+        source = self.teacher_weights or (named if named.startswith("pretrained") else None)
+        if source is None or weights_digest(source, self.sweep.pair.teacher) != named:
+            raise MachineFault(
+                f"the teacher's weights ({named}) are not in this machine's cache: run `kdbench sweep` with "
+                "--teacher-weights here first, or share the cache"
+            )
         return load_weights(
             self.sweep.pair.teacher,
             classes=self.data.classes,
             channels=self.data.channels,
             input_size=self.data.input_size,
             stem=self.sweep.teacher_recipe.stem,
-            source=self.teacher_weights or "pretrained",
+            source=source,
         ).to(self.device)
 
     def _import_teacher(self) -> tuple[TeacherCard, list[EpochLog]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from kdbench.schema import Phase, Status
+from kdbench.schema import EpochLog, Phase, Status, TrialConfig, TrialResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,39 @@ class EpochEvent:
     """Mean training loss."""
     seconds: float = 0.0
     """Wall-clock seconds of the epoch."""
+
+
+def trial_event(config: TrialConfig, attempt: int = 1, result: TrialResult | None = None) -> TrialEvent:
+    """The start of a run, or with its result its end."""
+    return TrialEvent(
+        phase=config.phase,
+        trial_id=config.id,
+        student=config.model,
+        method=config.method,
+        seed=config.seed,
+        hyper=config.hyper,
+        epochs=result.epochs if result else config.recipe.epochs,
+        attempt=attempt,
+        status=result.status if result else None,
+        val_acc=result.val_acc if result else None,
+        test_acc=result.test_acc if result else None,
+        seconds=result.seconds if result else 0.0,
+        error=result.error if result else None,
+    )
+
+
+def epoch_event(config: TrialConfig, log: EpochLog) -> EpochEvent:
+    """The end of one epoch of a run."""
+    return EpochEvent(
+        phase=config.phase,
+        trial_id=config.id,
+        student=config.model,
+        epoch=log.epoch,
+        epochs=config.recipe.epochs,
+        val_acc=log.val_acc,
+        train_loss=log.train_loss,
+        seconds=log.seconds,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

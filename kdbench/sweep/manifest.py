@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
-import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import kdbench
+from kdbench.errors import MachineFault
 from kdbench.fsio import atomic_text
 from kdbench.schema import Sweep
 
@@ -52,35 +53,45 @@ def _processor() -> str:
 
 
 def read_manifest(sweep_dir: Path) -> dict[str, Any]:
-    """The manifest, or an empty mapping."""
+    """The manifest, or an empty mapping where there is none yet.
+
+    Raises:
+        MachineFault: when it is damaged.
+    """
     path = sweep_dir / "manifest.json"
-    held: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return held
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise MachineFault(f"{path} is damaged ({error}): delete it, `kdbench sweep` writes it again") from error
+    return held if isinstance(held, dict) else {}
 
 
 def begin(sweep_dir: Path, sweep: Sweep, *, command: str, device: str, threads: int, workers: int) -> None:
-    """Note a start: every start of a sweep is kept, the first one's facts on top."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    """Note a start: every start of a sweep is kept with what it ran on, the first one's facts on top as well."""
     held = read_manifest(sweep_dir)
-    start = {"at": now, "command": command, "workers": workers, "threads": threads, "git": _git_revision()}
-    update(
-        sweep_dir,
-        {
-            "spec": sweep.model_dump(mode="json"),
-            "command": held.get("command", command),
-            "git": held.get("git", start["git"]),
-            "started": held.get("started", now),
-            "starts": [*held.get("starts", []), start],
-            "versions": _versions(),
-            "hardware": {
-                "processor": _processor(),
-                "cores": os.cpu_count(),
-                "device": device,
-                "system": platform.system(),
-                "python": sys.version.split()[0],
-            },
+    start = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": without_password(command),
+        "git": _git_revision(),
+        "versions": _versions(),
+        "hardware": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "device": device,
+            "threads": threads,
+            "workers": workers,
+            "system": platform.system(),
         },
-    )
+    }
+    first = {key: held.get(key, value) for key, value in start.items()}
+    update(sweep_dir, {"spec": sweep.model_dump(mode="json"), **first, "starts": [*held.get("starts", []), start]})
+
+
+def without_password(command: str) -> str:
+    """A command line whose storage URL shows no password."""
+    return re.sub(r"(://[^:/@\s]+):[^@\s]+@", r"\1:***@", command)
 
 
 def update(sweep_dir: Path, changes: dict[str, Any]) -> None:
@@ -90,5 +101,7 @@ def update(sweep_dir: Path, changes: dict[str, Any]) -> None:
 
 
 def finish(sweep_dir: Path, latency_ms: dict[str, float]) -> None:
-    """Note the end and the measured latencies (milliseconds a batch of one image)."""
-    update(sweep_dir, {"finished": datetime.now(UTC).isoformat(timespec="seconds"), "latency_ms": latency_ms})
+    """Note the end, the first time, and the measured latencies (milliseconds a batch of one image)."""
+    held = read_manifest(sweep_dir)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    update(sweep_dir, {"finished": held.get("finished", now), "latency_ms": latency_ms})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -12,7 +11,7 @@ import torch
 from kdbench.engine import choose_precision
 from kdbench.schema import Recipe, Sweep
 from kdbench.sweep.context import Context
-from kdbench.sweep.pool import threads_each
+from kdbench.sweep.machine import cores, threads_each
 
 
 def worker_count(asked: int | Literal["auto"], device: torch.device) -> int:
@@ -23,10 +22,12 @@ def worker_count(asked: int | Literal["auto"], device: torch.device) -> int:
         return asked
     if device.type != "cpu":
         return 1
-    return max(1, min(4, int(os.environ.get("KDBENCH_THREADS") or os.cpu_count() or 1)))
+    return max(1, min(4, cores()))
 
 
-def measured_precisions(context: Context, processes: int) -> dict[str, Literal["fp32", "bf16"]]:
+def measured_precisions(
+    context: Context, processes: int, *, remember: bool = True
+) -> dict[str, Literal["fp32", "bf16"]]:
     """Measured where a recipe says ``auto``: each network with the threads that it will be trained with."""
     measured: dict[str, Literal["fp32", "bf16"]] = {}
     for model, recipe, threads in roles(context.sweep, processes):
@@ -35,6 +36,7 @@ def measured_precisions(context: Context, processes: int) -> dict[str, Literal["
                 measured[model] = choose_precision(
                     model,
                     cache=context.cache,
+                    remember=remember,
                     batch_size=recipe.batch_size,
                     device=context.device,
                     **shape_of(context, recipe),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -40,7 +41,17 @@ def lanes(sweep: Sweep) -> Iterator[Lane]:
 
 def slots(sweep: Sweep, lane: Lane) -> int:
     """How many runs a lane holds. The teacher's second slot is the reading of its test accuracy."""
-    return {"teacher": 2, "baseline": 1, "search": sweep.budget.trials, "confirm": sweep.budget.seeds}[lane.phase]
+    if lane.phase == "search":
+        return search_slots(sweep, lane.method)
+    return {"teacher": 2, "baseline": 1, "confirm": sweep.budget.seeds}[lane.phase]
+
+
+def search_slots(sweep: Sweep, method: str) -> int:
+    """``budget.trials``, or fewer where the space does not hold so many points."""
+    axes = [dim.choices for dim in space_of(sweep, method).values()]
+    if any(choices is None for choices in axes):
+        return sweep.budget.trials
+    return min(sweep.budget.trials, math.prod(len(choices or ()) for choices in axes))
 
 
 def seed_of(sweep: Sweep, lane: Lane, slot: int) -> int:
@@ -123,13 +134,11 @@ def with_precision(sweep: Sweep, model: str, recipe: Recipe) -> Recipe:
 
 def teacher_config(sweep: Sweep) -> TrialConfig:
     """The run that trains the teacher (or, with given weights, that names them)."""
-    source: Hyper = {}
     return TrialConfig(
         data=sweep.data,
         model=sweep.pair.teacher,
         teacher_id=sweep.teacher_weights,
         method="hard",
-        hyper=source,
         recipe=with_precision(sweep, sweep.pair.teacher, sweep.teacher_recipe),
         seed=sweep.teacher_seed,
         phase="teacher",

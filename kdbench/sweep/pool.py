@@ -10,10 +10,12 @@ from pathlib import Path
 
 from kdbench.errors import MachineFault
 from kdbench.schema import TrialConfig
-from kdbench.sweep.events import EpochEvent, TrialEvent, View
+from kdbench.sweep.events import View, epoch_event, trial_event
+from kdbench.sweep.execute import PARENT_VARIABLE
+from kdbench.sweep.machine import THREADS_VARIABLE, threads_each
 from kdbench.sweep.options import WandbOptions
 from kdbench.sweep.store import read_metrics, read_result
-from kdbench.sweep.work import Worker
+from kdbench.sweep.work import STORAGE_VARIABLE, Worker
 
 LOOK = 1.0
 """Seconds between looks at the trials' folders."""
@@ -54,19 +56,20 @@ def run_pool(
         view.note(f"{len(failed)} of {count} workers ended in an error; their runs go on here")
 
 
-def threads_each(count: int) -> int:
-    """A worker's share of the cores."""
-    return max(1, (os.cpu_count() or 1) // count)
-
-
 def _spawn(
     k: int, sweep_dir: Path, storage: str, cache: Path, device: str, wandb: WandbOptions, threads: int
 ) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "kdbench", "worker", sweep_dir.name, "--out", str(sweep_dir.parent), "--quiet"]
-    command += ["--storage", storage, "--device", device, "--wandb", wandb.mode, "--wandb-project", wandb.project]
+    command += ["--device", device, "--wandb", wandb.mode, "--wandb-project", wandb.project]
     command += ["--wandb-entity", wandb.entity] if wandb.entity else []
-    share = {"KDBENCH_THREADS": str(threads), "OMP_NUM_THREADS": str(threads), "KDBENCH_CACHE": str(cache.resolve())}
-    with (sweep_dir / f"worker-{k}.log").open("wb") as log:
+    share = {
+        THREADS_VARIABLE: str(threads),
+        "OMP_NUM_THREADS": str(threads),
+        "KDBENCH_CACHE": str(cache.resolve()),
+        STORAGE_VARIABLE: storage,
+        PARENT_VARIABLE: str(os.getpid()),
+    }
+    with (sweep_dir / f"worker-{k}.log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **share})
 
 
@@ -101,37 +104,15 @@ class Watch:
             self._follow(folder, config)
 
     def _follow(self, folder: Path, config: TrialConfig) -> None:
-        event = TrialEvent(
-            phase=config.phase,
-            trial_id=config.id,
-            student=config.model,
-            method=config.method,
-            seed=config.seed,
-            hyper=config.hyper,
-            epochs=config.recipe.epochs,
-        )
         if folder.name not in self._epochs:
             self._epochs[folder.name] = 0
             self._worker.announce(config.phase)
-            self._view.trial_started(event)
+            self._view.trial_started(trial_event(config))
         logs = read_metrics(folder)
         for log in logs[self._epochs[folder.name] :]:
-            self._view.epoch(
-                EpochEvent(
-                    phase=config.phase,
-                    trial_id=config.id,
-                    student=config.model,
-                    epoch=log.epoch,
-                    epochs=config.recipe.epochs,
-                    val_acc=log.val_acc,
-                    train_loss=log.train_loss,
-                    seconds=log.seconds,
-                )
-            )
+            self._view.epoch(epoch_event(config, log))
         self._epochs[folder.name] = len(logs)
         result = read_result(folder)
         if result is not None:
             self._ended.add(folder.name)
-            done = {"status": result.status, "val_acc": result.val_acc, "test_acc": result.test_acc}
-            facts = {**done, "epochs": result.epochs, "seconds": result.seconds, "error": result.error}
-            self._view.trial_finished(TrialEvent(**{**event.__dict__, **facts}))
+            self._view.trial_finished(trial_event(config, result.attempts, result))

@@ -12,7 +12,7 @@ from kdbench.models import build, count_params
 from kdbench.schema import Recipe, Sweep
 from kdbench.sweep.context import Context, pick_device
 from kdbench.sweep.events import Plan, PlanRow, View
-from kdbench.sweep.measure import roles, shape_of, threads_set_to, worker_count
+from kdbench.sweep.measure import measured_precisions, roles, shape_of, threads_set_to, worker_count
 from kdbench.sweep.plan import lanes, slots, with_precision
 from kdbench.sweep.store import read_spec, rows_of
 from kdbench.teacher import load_card
@@ -35,10 +35,14 @@ def plan_sweep(
     """What ``run_sweep`` would do, with times measured here on a few steps of each network. Writes nothing."""
     chosen = pick_device(device)
     sweep_dir = out / sweep.name
-    if (sweep_dir / "sweep.json").exists():
-        sweep = sweep.model_copy(update={"precisions": read_spec(sweep_dir)[0].precisions})
-    context = Context(sweep, cache=cache, device=chosen, teacher_weights=teacher_weights)
     processes = worker_count(workers, chosen)
+    context = Context(sweep, cache=cache, device=chosen, teacher_weights=teacher_weights)
+    if (sweep_dir / "sweep.json").exists():
+        precisions = read_spec(sweep_dir)[0].precisions
+    else:
+        precisions = measured_precisions(context, processes, remember=False)
+    sweep = sweep.model_copy(update={"precisions": precisions})
+    context = Context(sweep, cache=cache, device=chosen, teacher_weights=teacher_weights)
     cached = load_card(context.teacher_folder) is not None
     return Plan(
         name=sweep.name,
@@ -73,8 +77,7 @@ def _seconds(context: Context, processes: int, view: View) -> dict[str, float]:
 def _seconds_per_epoch(context: Context, model: str, recipe: Recipe) -> float:
     """Training steps and one validation pass."""
     shape = {**shape_of(context, recipe), "batch_size": recipe.batch_size, "device": context.device}
-    precision = "fp32" if recipe.precision == "auto" else recipe.precision
-    step = seconds_per_step(model, precision=precision, **shape)
+    step = seconds_per_step(model, precision=recipe.precision, **shape)
     steps = steps_per_epoch(len(context.data.train), recipe.batch_size)
     return step * (steps + len(context.data.val) / recipe.batch_size * FORWARD_SHARE)
 

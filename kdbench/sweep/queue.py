@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
@@ -25,7 +25,7 @@ from kdbench.identity import identify
 from kdbench.schema import Dimension, Hyper, Sweep
 from kdbench.sweep.history import adaptive_sampler
 from kdbench.sweep.owner import is_dead, me
-from kdbench.sweep.plan import ADAPTIVE, Lane, drawn_point, space_of, startup
+from kdbench.sweep.plan import ADAPTIVE, Lane, drawn_point, slots, space_of, startup
 
 HEARTBEAT, GRACE = 60, 300
 """Seconds between a worker's signs of life, and after which it is given up."""
@@ -156,7 +156,7 @@ class Queue:
 
     def enqueue_search(self, lane: Lane) -> None:
         """All search slots of a lane."""
-        self.enqueue(lane, ((k, drawn_point(self.sweep, lane, k)) for k in range(self.sweep.budget.trials)))
+        self.enqueue(lane, ((k, drawn_point(self.sweep, lane, k)) for k in range(slots(self.sweep, lane))))
 
     def reclaim(self, lane: Lane) -> int:
         """Return slots of dead workers to the queue; how many.
@@ -202,6 +202,8 @@ class Queue:
                     continue
             except UpdateFinishedTrialError:
                 continue
+            # a first sign of life before the name: a machine lost in between is noticed by its silence
+            self.storage.record_heartbeat(waiting._trial_id)
             self.storage.set_trial_user_attr(waiting._trial_id, "owner", me())
             if self._superseded(lane, slot, waiting._trial_id):
                 self._fail(waiting)
@@ -219,6 +221,14 @@ class Queue:
             and (t.state != TrialState.FAIL or failed_for_good(t))
             for t in self.trials(lane)
         )
+
+    def holds(self, claim: Claim) -> bool:
+        """Whether the claim is still this process's: no one gave it up meanwhile."""
+        return self.storage.get_trial(claim.trial._trial_id).state == TrialState.RUNNING
+
+    def told_ids(self, lane: Lane) -> set[str]:
+        """Ids of the runs whose results the lane was told."""
+        return {t.user_attrs["trial_id"] for t in self.trials(lane, DONE) if "trial_id" in t.user_attrs}
 
     def suggest(self, claim: Claim) -> Hyper:
         """The hyper-parameters of a search claim: its fixed point, or the sampler's suggestion."""
@@ -264,7 +274,7 @@ class Heartbeat:
         while not self._stop.is_set():
             try:
                 self._storage.record_heartbeat(self._trial_id)
-            except SQLAlchemyError:
+            except (SQLAlchemyError, StorageInternalError):
                 pass  # a busy or absent server is tried again at the next beat; the grace period covers five
             self._stop.wait(HEARTBEAT)
 

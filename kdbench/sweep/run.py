@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
 
 import torch
+from filelock import FileLock, Timeout
 
 from kdbench.engine.run import describe_hardware
-from kdbench.errors import BadInput
+from kdbench.errors import BadInput, MachineFault
 from kdbench.models import build, latency_ms
 from kdbench.schema import Sweep
 from kdbench.sweep import manifest
 from kdbench.sweep.context import Context, pick_device
 from kdbench.sweep.events import View
+from kdbench.sweep.machine import limit_threads
 from kdbench.sweep.measure import measured_precisions, shape_of, worker_count
 from kdbench.sweep.options import WandbOptions
 from kdbench.sweep.plan import lanes
 from kdbench.sweep.pool import run_pool
 from kdbench.sweep.queue import Queue, open_storage
 from kdbench.sweep.spec import spec_difference
-from kdbench.sweep.store import read_spec, write_spec
-from kdbench.sweep.work import Worker, limit_threads, storage_url
+from kdbench.sweep.store import read_result, read_spec, trial_folder, write_spec
+from kdbench.sweep.work import Worker, storage_url
 from kdbench.teacher import load_card
 from kdbench.track import make_tracker
 
@@ -57,29 +60,66 @@ def run_sweep(
     _check_weights(context)
     url = storage_url(sweep_dir, storage)
     if storage is not None:
-        open_storage(url)
+        open_storage(url)  # what is wrong with it is said before anything is written
     sweep_dir.mkdir(parents=True, exist_ok=True)
     cache.mkdir(parents=True, exist_ok=True)
-    queue = Queue(open_storage(url), sweep)
-    queue.check_spec(next(iter(lanes(sweep))))
-    write_spec(sweep_dir, sweep, _without_password(storage))
-    manifest.begin(
-        sweep_dir,
-        sweep,
-        command=command,
-        device=describe_hardware(chosen),
-        threads=torch.get_num_threads(),
-        workers=processes,
-    )
-    tracker = make_tracker(wandb.mode, root=sweep_dir, project=wandb.project, entity=wandb.entity, notify=view.note)
-    with closing(tracker):
-        worker = Worker(queue, context, sweep_dir, tracker, view)
-        _prepare(worker, context, view)
-        if processes > 1 and not worker.all_done():
-            run_pool(worker, processes, sweep_dir, storage=url, cache=cache, device=device, wandb=wandb, view=view)
-        worker.loop()
-    manifest.finish(sweep_dir, _latencies(sweep, context, sweep_dir))
+    with _alone(sweep_dir):
+        queue = Queue(open_storage(url), sweep)
+        queue.check_spec(next(iter(lanes(sweep))))
+        check_results(queue, sweep_dir)
+        write_spec(sweep_dir, sweep, _without_password(storage))
+        manifest.begin(
+            sweep_dir,
+            sweep,
+            command=command,
+            device=describe_hardware(chosen),
+            threads=torch.get_num_threads(),
+            workers=processes,
+        )
+        tracker = make_tracker(wandb.mode, root=sweep_dir, project=wandb.project, entity=wandb.entity, notify=view.note)
+        with closing(tracker):
+            worker = Worker(queue, context, sweep_dir, tracker, view)
+            _prepare(worker, context, view)
+            if processes > 1 and not worker.all_done():
+                run_pool(worker, processes, sweep_dir, storage=url, cache=cache, device=device, wandb=wandb, view=view)
+            worker.loop()
+        manifest.finish(sweep_dir, _latencies(sweep, context, sweep_dir))
     return sweep_dir
+
+
+@contextmanager
+def _alone(sweep_dir: Path) -> Iterator[None]:
+    """Hold the sweep's folder: two coordinators would start twice as many workers as there are cores.
+
+    Raises:
+        BadInput: when another process holds it.
+    """
+    lock = FileLock(sweep_dir / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BadInput(
+            f"'{sweep_dir.name}' is being run by another process; `kdbench worker {sweep_dir.name}` helps it"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_results(queue: Queue, sweep_dir: Path) -> None:
+    """Refuse to go on where the storage knows finished runs whose results are not in the folder.
+
+    Raises:
+        MachineFault: naming the first of them.
+    """
+    for lane in lanes(queue.sweep):
+        for trial_id in queue.told_ids(lane):
+            if read_result(trial_folder(sweep_dir, trial_id)) is None:
+                raise MachineFault(
+                    f"the storage says that run {trial_id} ({lane.key}) is finished, but {sweep_dir / 'trials'} holds "
+                    "no readable result of it: restore that folder, or choose another --name"
+                )
 
 
 def _prepare(worker: Worker, context: Context, view: View) -> None:
@@ -108,7 +148,9 @@ def _resolved(
     if (sweep_dir / "sweep.json").exists():
         stored, _ = read_spec(sweep_dir)
         asked = sweep.model_copy(update={"precisions": stored.precisions})
-        difference = spec_difference(stored.model_copy(update={"data_path": asked.data_path}), asked)
+        difference = spec_difference(
+            stored.model_copy(update={"data_path": asked.data_path, "teacher_floor": asked.teacher_floor}), asked
+        )
         if difference:
             raise BadInput(
                 f"'{sweep.name}' in {sweep_dir.parent} holds another sweep; choose another --name, or ask for the "

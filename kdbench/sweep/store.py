@@ -128,6 +128,7 @@ def load_trials(sweep_dir: Path) -> pd.DataFrame:
 
 def read_status(sweep_dir: Path) -> dict[str, Any]:
     """What `kdbench status` shows: per phase how many runs are planned, done, pruned, failed, under way."""
+    from kdbench.sweep.manifest import read_manifest
     from kdbench.sweep.plan import lanes, slots
 
     sweep, storage = read_spec(sweep_dir)
@@ -141,7 +142,6 @@ def read_status(sweep_dir: Path) -> dict[str, Any]:
         phase: {"planned": planned[phase], **{s: seen[phase, s] for s in ("complete", "pruned", "failed")}}
         for phase in PHASES
     }
-    done = all(sum(v for k, v in p.items() if k != "planned") >= p["planned"] for p in phases.values())
     return {
         "name": sweep.name,
         "pair": str(sweep.pair),
@@ -150,7 +150,7 @@ def read_status(sweep_dir: Path) -> dict[str, Any]:
         "storage": storage or f"sqlite:///{sweep_dir / 'optuna.db'}",
         "phases": phases,
         "under_way": [_progress(sweep_dir, trial_id) for trial_id in sorted(started - ended)],
-        "finished": done,
+        "finished": "finished" in read_manifest(sweep_dir) and not started - ended,
     }
 
 

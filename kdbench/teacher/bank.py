@@ -7,7 +7,6 @@ only 2·(2p+1)² views, so the bank is a finite table that serves every seed, or
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 from collections.abc import Callable
@@ -56,7 +55,8 @@ class LogitBank:
 
     The mark is a checksum of the entry that is never 0, written after it: an entry counts as filled only if
     its mark fits, so a torn write or a damaged block reads as missing and is computed again. Fillers of the
-    same entry write the same values, so any number of processes may fill at once.
+    same entry write values that agree to the rounding of 16 bits (to the last bit, where they use the same
+    chunks and threads), so any number of processes may fill at once.
     """
 
     def __init__(self, root: Path, key: BankKey) -> None:
@@ -140,7 +140,7 @@ class LogitBank:
             self.write(rows[part], views[part], compute(rows[part], views[part]))
             if progress is not None:
                 progress(min(start + CHUNK, len(rows)), len(rows))
-        note.unlink()
+        note.unlink(missing_ok=True)
         return len(rows)
 
     def _left_over(self) -> list[Path]:
@@ -154,10 +154,6 @@ class LogitBank:
     def coverage(self) -> float:
         """Share of entries with a mark (not verified)."""
         return float(np.count_nonzero(self._marks) / self._marks.size)
-
-    def describe(self) -> dict[str, object]:
-        """What `kdbench status` and the plan show of the bank."""
-        return {**json.loads(self.key.model_dump_json()), "id": self.key.id, "bytes": self.key.bytes}
 
 
 def checksum(logits: NDArray[np.float16]) -> NDArray[np.uint32]:
