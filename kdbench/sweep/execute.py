@@ -15,8 +15,9 @@ from kdbench.errors import KdbenchError, MachineFault, TrialFailed
 from kdbench.schema import EpochLog, Sweep, TrialConfig, TrialResult
 from kdbench.sweep.context import Context, save_weights
 from kdbench.sweep.events import View, epoch_event, trial_event
+from kdbench.sweep.owner import Heartbeat
 from kdbench.sweep.plan import teacher_config, trial_config
-from kdbench.sweep.queue import Claim, Heartbeat, Queue
+from kdbench.sweep.queue import Claim, Queue
 from kdbench.sweep.store import read_metrics, read_result, row_of, trial_folder, write_config, write_result
 from kdbench.teacher import TeacherCard
 from kdbench.track import Tracker

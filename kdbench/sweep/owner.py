@@ -1,14 +1,20 @@
-"""Who holds a claimed trial, and whether that process still lives."""
+"""Who holds a claimed trial, its signs of life, and whether that process still lives."""
 
 from __future__ import annotations
 
 import os
 import platform
+import threading
 from datetime import datetime
 from typing import Any
 
 import psutil
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy.exc import SQLAlchemyError
 
+HEARTBEAT, GRACE = 60, 300
+"""Seconds between a worker's signs of life, and after which it is given up."""
 UNSIGNED = 20
 """Seconds after which a claimed trial without an owner is given up."""
 
@@ -33,3 +39,28 @@ def is_dead(owner: dict[str, Any] | None, started: datetime | None) -> bool:
         return not same or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+class Heartbeat:
+    """Tells the storage once a minute that this trial's worker lives."""
+
+    def __init__(self, storage: RDBStorage, trial_id: int) -> None:
+        self._storage, self._trial_id = storage, trial_id
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def _beat(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._storage.record_heartbeat(self._trial_id)
+            except (SQLAlchemyError, StorageInternalError):
+                pass  # a busy or absent server is tried again at the next beat; the grace period covers five
+            self._stop.wait(HEARTBEAT)
+
+    def __enter__(self) -> Heartbeat:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)

@@ -8,27 +8,28 @@ adaptive sampler sees the same history as if nothing had happened.
 from __future__ import annotations
 
 import math
-import threading
 import warnings
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
+from filelock import FileLock
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from kdbench.errors import BadInput, MachineFault
 from kdbench.identity import identify
 from kdbench.schema import Dimension, Hyper, Sweep
 from kdbench.sweep.history import adaptive_sampler
-from kdbench.sweep.owner import is_dead, me
+from kdbench.sweep.owner import GRACE, HEARTBEAT, is_dead, me
 from kdbench.sweep.plan import ADAPTIVE, Lane, drawn_point, slots, space_of, startup
 
-HEARTBEAT, GRACE = 60, 300
-"""Seconds between a worker's signs of life, and after which it is given up."""
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -45,7 +46,7 @@ def open_storage(url: str) -> RDBStorage:
         raise BadInput(f"--storage '{url}' is not a URL: write sqlite:///path/to/file.db or postgresql+psycopg://...")
     connect: dict[str, Any] = {"timeout": 60} if url.startswith("sqlite") else {}
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), exclusively(url):
             warnings.simplefilter("ignore", ExperimentalWarning)
             return RDBStorage(
                 url,
@@ -60,10 +61,20 @@ def open_storage(url: str) -> RDBStorage:
         raise MachineFault(f"cannot open the storage {_masked(url)}: {str(error).splitlines()[0]}") from error
 
 
+def exclusively(url: str) -> AbstractContextManager[Any]:
+    """A lock around what a database server would do in one transaction; SQLite has no row locks.
+
+    Optuna reads a trial's state and then writes it: with SQLite two processes can both read WAITING and both
+    take the trial. A lock file beside the database keeps them apart; servers lock the row (SELECT FOR UPDATE).
+    """
+    made = make_url(url)
+    if not made.drivername.startswith("sqlite") or not made.database or not Path(made.database).parent.is_dir():
+        return nullcontext()
+    return FileLock(f"{made.database}.lock")
+
+
 def _masked(url: str) -> str:
     """The URL without its password."""
-    from sqlalchemy.engine import make_url
-
     try:
         return make_url(url).render_as_string(hide_password=True)
     except ArgumentError:
@@ -149,10 +160,12 @@ class Queue:
 
     def enqueue(self, lane: Lane, points: Iterable[tuple[int, Hyper | None]]) -> None:
         """Put slots that are not there yet into the queue; ``None`` leaves the point to the sampler."""
-        there = {trial.user_attrs["slot"] for trial in self.trials(lane)}
-        for slot, point in points:
-            if slot not in there:
-                self.study(lane).enqueue_trial(point or {}, user_attrs={"slot": slot, "attempt": 1})
+        study = self.study(lane)
+        with exclusively(self.storage.url):
+            there = {trial.user_attrs["slot"] for trial in self.trials(lane)}
+            for slot, point in points:
+                if slot not in there:
+                    study.enqueue_trial(point or {}, user_attrs={"slot": slot, "attempt": 1})
 
     def enqueue_search(self, lane: Lane) -> None:
         """All search slots of a lane."""
@@ -165,6 +178,10 @@ class Queue:
         Slots whose trial was failed but not yet enqueued again (a kill in between) are caught here too.
         """
         study = self.study(lane)
+        with exclusively(self.storage.url):
+            return self._reclaim(lane, study)
+
+    def _reclaim(self, lane: Lane, study: optuna.Study) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             optuna.storages.fail_stale_trials(study)
@@ -189,6 +206,10 @@ class Queue:
 
     def claim(self, lane: Lane) -> Claim | None:
         """Take the lane's lowest waiting slot, or None. Atomic over processes and machines."""
+        with exclusively(self.storage.url):
+            return self._claim(lane)
+
+    def _claim(self, lane: Lane) -> Claim | None:
         study = self.study(lane)
         running = self.trials(lane, (TrialState.RUNNING,))
         # a kill between claiming and signing: wait until that slot comes back rather than overtake it
@@ -260,28 +281,3 @@ def failed_for_good(trial: FrozenTrial) -> bool:
 
 def _progress(trial: FrozenTrial) -> tuple[int, int]:
     return trial.user_attrs.get("attempt", 1), len(trial.params)
-
-
-class Heartbeat:
-    """Tells the storage once a minute that this trial's worker lives."""
-
-    def __init__(self, storage: RDBStorage, trial_id: int) -> None:
-        self._storage, self._trial_id = storage, trial_id
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
-
-    def _beat(self) -> None:
-        while not self._stop.is_set():
-            try:
-                self._storage.record_heartbeat(self._trial_id)
-            except (SQLAlchemyError, StorageInternalError):
-                pass  # a busy or absent server is tried again at the next beat; the grace period covers five
-            self._stop.wait(HEARTBEAT)
-
-    def __enter__(self) -> Heartbeat:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(timeout=5)
