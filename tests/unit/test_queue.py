@@ -21,8 +21,9 @@ from sweeps import SEARCH, claim_and_die, drain, spec
 import kdbench.sweep.queue as queues
 from kdbench.errors import BadInput
 from kdbench.sweep import owner
+from kdbench.sweep.owner import Heartbeat
 from kdbench.sweep.plan import drawn_point
-from kdbench.sweep.queue import Claim, Heartbeat, Queue, open_storage
+from kdbench.sweep.queue import Claim, Queue, open_storage
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -197,6 +198,7 @@ def test_an_unsigned_claim_is_waited_for_and_then_given_up(lite: str, monkeypatc
 
 def test_a_worker_elsewhere_is_given_up_when_its_heartbeat_stops(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queues, "HEARTBEAT", 1)
+    monkeypatch.setattr("kdbench.sweep.owner.HEARTBEAT", 1)
     monkeypatch.setattr(queues, "GRACE", 4)
     queue = open_queue(url)
     queue.enqueue_search(SEARCH)
