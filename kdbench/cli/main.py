@@ -127,6 +127,8 @@ def _quiet_pipe() -> int:
 def _internal(error: Exception) -> int:
     """Anything unforeseen is a fault of kdbench: one line, or the traceback on demand."""
     if type(error).__module__.partition(".")[0] in ("sqlalchemy", "optuna"):
-        return _fail(f"the storage failed: {next(iter(str(error).splitlines()), type(error).__name__)}", 1)
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        why = f"no space left on the disk ({why})" if "disk is full" in f"{error} {error.__cause__}" else why
+        return _fail(f"the storage failed: {why}", 1)
     kind = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return _fail(f"internal error ({kind}); please report it with the output of KDBENCH_DEBUG=1", 1)

@@ -36,7 +36,9 @@ def save_checkpoint(workdir: Path, checkpoint: Checkpoint) -> None:
         "logs": [log.model_dump() for log in checkpoint.logs],
         "attempts": checkpoint.attempts,
     }
-    atomic(workdir / NAME, lambda aside: torch.save(state, aside))
+    buffer = io.BytesIO()  # torch's own writer hides what the disk said
+    torch.save(state, buffer)
+    atomic(workdir / NAME, lambda aside: aside.write_bytes(buffer.getbuffer()))
 
 
 def load_checkpoint(workdir: Path, device: torch.device) -> Checkpoint | None:

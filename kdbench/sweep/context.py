@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from kdbench.data import ResidentSplit, TaskData, load, resolve_dataset
@@ -209,4 +209,5 @@ def save_weights(model: nn.Module, path: Path) -> None:
     from kdbench.fsio import atomic
 
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    atomic(path, lambda aside: save_file(state, aside))
+    data = save(state)
+    atomic(path, lambda aside: aside.write_bytes(data))

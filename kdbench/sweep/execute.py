@@ -98,9 +98,10 @@ class Executor:
         hyper = self.queue.suggest(claim) if claim.lane.method != "hard" else {}
         config = trial_config(self.sweep, claim.lane, claim.slot, hyper)
         folder = trial_folder(self.sweep_dir, config.id)
-        folder.mkdir(parents=True, exist_ok=True)
+        locks = self.sweep_dir / ".locks"
+        locks.mkdir(parents=True, exist_ok=True)
         # two slots may ask for the same point (a list of values): the second waits, and takes the first one's result
-        with FileLock(folder / ".lock"):
+        with FileLock(locks / config.id):
             self.view.trial_started(trial_event(config, claim.attempt))
             before = read_result(folder)
             if before is not None and before.status != "failed":

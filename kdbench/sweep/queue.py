@@ -58,7 +58,9 @@ def open_storage(url: str) -> RDBStorage:
         first = str(error).splitlines()[0]
         raise BadInput(f"--storage '{_masked(url)}' cannot be used: {first} (see README, storages)") from error
     except (OperationalError, SQLAlchemyError, RuntimeError) as error:
-        raise MachineFault(f"cannot open the storage {_masked(url)}: {str(error).splitlines()[0]}") from error
+        why = str(error).splitlines()[0]
+        why = "no space left on the disk" if "disk is full" in why else why
+        raise MachineFault(f"cannot open the storage {_masked(url)}: {why}") from error
 
 
 def exclusively(url: str) -> AbstractContextManager[Any]:

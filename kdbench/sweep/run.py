@@ -52,6 +52,9 @@ def run_sweep(
     """
     chosen = pick_device(device)
     limit_threads()
+    for flag, folder in (("--out", out), ("--cache", cache)):
+        if folder.exists() and not folder.is_dir():
+            raise MachineFault(f"{flag} {folder} is a file, not a folder: name another place")
     processes = worker_count(workers, chosen)
     sweep_dir = out / sweep.name
     sweep = _resolved(sweep, sweep_dir, cache=cache, device=chosen, weights=teacher_weights, processes=processes)

@@ -177,7 +177,7 @@ GIVEN: dict[str, Case] = {
     "IDX file of another kind": Case(
         "train-images", KMNIST, idx("kmnist", damage=lambda old: gzip.compress(b"not an IDX file at all"))
     ),
-    "labels that do not match": Case("label", KMNIST, idx("kmnist", labels=30)),
+    "labels that do not match": Case("not the published file", KMNIST, idx("kmnist", labels=30)),
     "missing weights file": Case("no such file", sweep("--teacher-weights", "nowhere.safetensors")),
     "damaged weights file": Case(
         "x.safetensors", sweep("--teacher-weights", "x.safetensors"), text("x.safetensors", "nothing like it")
