@@ -53,6 +53,13 @@ BUILTIN: tuple[Ladder, ...] = (
         "GPUs; transformers with a distillation token",
     ),
     _ladder("levit", "levit_128s levit_128 levit_192 levit_256 levit_384", "CPUs; attention after a conv stem"),
+    _ladder(
+        "cifar-resnet",
+        "cifar_resnet20 cifar_resnet32 cifar_resnet56 cifar_resnet8x4 cifar_resnet110",
+        "the ResNets of the CIFAR-100 tables; made for 32 pixels",
+    ),
+    _ladder("cifar-wrn", "cifar_wrn_40_1 cifar_wrn_16_2", "the wide ResNets of the same tables"),
+    _ladder("hinton-mlp", "hinton_mlp_30 hinton_mlp_300 hinton_mlp_800", "two hidden layers, as Hinton et al. 2015"),
     _ladder("test-tiny", "test_efficientnet test_byobnet test_vit test_resnet", "timm's test models, for CI only"),
 )
 

@@ -11,10 +11,13 @@ from kdbench.errors import BadInput, unknown
 from kdbench.schema import Pair
 
 _TEACHER_OF: dict[str, str] = {
+    "cifar-resnet": "cifar_resnet32x4",
+    "cifar-wrn": "cifar_wrn_40_2",
     "convnextv2": "convnextv2_base",
     "deit": "regnety_160",
     "efficientnet": "efficientnet_b4",
     "efficientnet-lite": "efficientnet_b4",
+    "hinton-mlp": "hinton_mlp_1200",
     "levit": "regnety_160",
     "regnety": "regnety_032",
     "test-tiny": "test_resnet",
@@ -37,11 +40,26 @@ TEACHERS: tuple[str, ...] = tuple(
 """Usual teachers; any other timm name works too."""
 
 
+CIFAR_NETS: tuple[str, ...] = (
+    *("resnet8x4", "resnet20", "resnet32", "resnet32x4", "resnet56", "resnet110", "ResNet50"),
+    *("wrn_16_2", "wrn_40_1", "wrn_40_2", "vgg8", "vgg13", "MobileNetV2", "ShuffleV1", "ShuffleV2"),
+)
+"""What the CIFAR-100 tables call their networks; ``cifar_model`` gives the name here."""
+
+_CIFAR_PAIRS = """
+    wrn_40_2:wrn_16_2 wrn_40_2:wrn_40_1 resnet56:resnet20 resnet110:resnet20 resnet110:resnet32 resnet32x4:resnet8x4
+    vgg13:vgg8 vgg13:MobileNetV2 ResNet50:MobileNetV2 ResNet50:vgg8 resnet32x4:ShuffleV1 resnet32x4:ShuffleV2
+    wrn_40_2:ShuffleV1
+    resnet32x4:wrn_16_2 resnet32x4:wrn_40_2 wrn_40_2:resnet8x4 wrn_40_2:MobileNetV2
+"""
+"""The thirteen pairs of CRD (arXiv:1910.10699, tables 1 and 2); in the last line those that later tables add."""
+
+
 class NamedPair(Pair):
     """A pair filed under a name; ``--pair NAME`` and ``kdbench ls pairs`` know it."""
 
     name: str
-    """What the registry calls it: ``teacher:ladder`` for the built-in ones."""
+    """What the registry calls it: ``teacher:ladder`` or ``teacher:student`` for the built-in ones."""
 
 
 def _named(ladder: str, students: tuple[str, ...]) -> NamedPair:
@@ -49,16 +67,34 @@ def _named(ladder: str, students: tuple[str, ...]) -> NamedPair:
     return NamedPair(name=f"{teacher}:{ladder}", teacher=teacher, students=students, ladder=ladder)
 
 
-PAIRS: Registry[NamedPair] = Registry(
-    "pair", {p.name: p for p in (_named(ladder.name, ladder.models) for ladder in BUILTIN)}, "kdbench.pairs", NamedPair
-)
+def cifar_model(paper_name: str) -> str:
+    """The name here of a network of the CIFAR-100 tables: ``ShuffleV1`` -> ``cifar_shufflev1``.
+
+    It is never guessed from a ``--pair``, because timm's own ``resnet50`` and ``vgg13`` are other networks.
+
+    Raises:
+        BadInput: the tables have no such network.
+    """
+    if paper_name not in CIFAR_NETS:
+        raise unknown("network of the CIFAR-100 tables", paper_name, CIFAR_NETS, "one of " + ", ".join(CIFAR_NETS))
+    return f"cifar_{paper_name.lower()}"
+
+
+def _from_table(text: str) -> NamedPair:
+    teacher, student = (cifar_model(name) for name in text.split(":"))
+    return NamedPair(name=f"{teacher}:{student}", teacher=teacher, students=(student,))
+
+
+_BUILTIN_PAIRS = (*(_named(ladder.name, ladder.models) for ladder in BUILTIN), *map(_from_table, _CIFAR_PAIRS.split()))
+
+PAIRS: Registry[NamedPair] = Registry("pair", {p.name: p for p in _BUILTIN_PAIRS}, "kdbench.pairs", NamedPair)
 
 
 def parse_pair(text: str, known_models: Callable[[], Collection[str]]) -> Pair:
     """``TEACHER:STUDENTS`` as a ``Pair``; students are ladder names and timm names, comma-separated.
 
     The order given is kept and repeated students are dropped. The name of a registered pair also works.
-    ``known_models`` (timm's names) is called only for a name that is in no ladder and not in ``TEACHERS``.
+    ``known_models`` (timm's names) is called only for a name that the catalog does not have.
     A pretrained tag (``resnet50.a1_in1k``) is allowed on a teacher.
 
     Raises:
@@ -97,7 +133,8 @@ def _by_name(text: str) -> Pair:
 
 
 def _catalog_models() -> set[str]:
-    return {*TEACHERS, *chain.from_iterable(ladder.models for ladder in LADDERS.entries.values())}
+    groups = (ladder.models for ladder in LADDERS.entries.values())
+    return {*TEACHERS, *map(cifar_model, CIFAR_NETS), *chain.from_iterable(groups)}
 
 
 def _check(kind: str, name: str, known_models: Callable[[], Collection[str]], extra: Collection[str]) -> None:

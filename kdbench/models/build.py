@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from kdbench.errors import BadInput, unknown
-from kdbench.models.stem import apply_small_stem, halve_first_stride
+from kdbench.models.stem import apply_small_stem, halve_first_stride, native_only
 
 MIN_TOKENS = 16
 """Attention sees at least this many tokens, see ``build``."""
@@ -30,7 +30,7 @@ class Fit(NamedTuple):
 
 @lru_cache(maxsize=1)
 def known_models() -> Collection[str]:
-    """Names of every architecture of the installed timm; imports timm on first use."""
+    """Names of every architecture of the installed timm and of those that kdbench registers with it."""
     import timm
 
     return tuple(timm.list_models())
@@ -54,6 +54,7 @@ def build(
 
     Stem ``small`` halves the first stride once more (see ``apply_small_stem`` for convolutions): it is half
     the patch for the first group (at 32 pixels patches of 4, 64 tokens), one more halving for the second.
+    Networks made for small images (``cifar_*``, ``hinton_mlp_*``) are the same network with either stem.
 
     Raises:
         BadInput: an unknown name or stem, or a network that cannot work at this input size.
@@ -119,6 +120,8 @@ def patch_for(native: int, input_size: int, stem: str) -> int:
 
 def _sized(probe: nn.Module, input_size: int, stem: str, own: int) -> Fit:
     """The fit of a network whose attention is made for one input size, by default ``own``."""
+    if native_only(probe):
+        return Fit({"img_size": input_size}, 0, False)
     patch = getattr(getattr(probe, "patch_embed", None), "patch_size", None)
     if isinstance(patch, tuple) and len(set(patch)) == 1:
         side = patch_for(patch[0], input_size, stem)

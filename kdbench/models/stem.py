@@ -12,6 +12,11 @@ _STEM_POOLS = ("maxpool", "stem", "stem_pool", "features.pool0")
 """Where timm keeps a stem's max-pool: its own name, or the name of the module it is in."""
 
 
+def native_only(model: nn.Module) -> bool:
+    """Whether ``model`` declares, by an attribute of this name, that it was made for small images."""
+    return bool(getattr(model, "native_only", False))
+
+
 def apply_small_stem(model: nn.Module) -> nn.Module:
     """Change ``model`` (and return it) so that it keeps more of a small image; weights keep their shapes.
 
@@ -25,9 +30,13 @@ def apply_small_stem(model: nn.Module) -> nn.Module:
     (the others; 4 times). Networks with square patches or a fixed attention size have the same halving made
     by ``build`` instead, because there it changes weights.
 
+    A network that says ``native_only`` was made for small images and is returned as it is.
+
     Raises:
         BadInput: no convolution with a stride.
     """
+    if native_only(model):
+        return model
     halve_first_stride(model)
     for name, module in model.named_modules():
         if isinstance(module, nn.MaxPool2d) and name.startswith(_STEM_POOLS):
