@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kdbench.stats._replicates import tidy
+
 
 def _costs(cost: ArrayLike) -> NDArray[np.float64]:
     array = np.asarray(cost, dtype=np.float64)
@@ -78,21 +80,15 @@ def p_on_front(cost: ArrayLike, scores: ArrayLike, *, resamples: int = 10_000, s
     if points and seeds and (runs == seeds).all():
         # counts of each seed per replicate; their product with the scores is the sum over draws
         counts = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples)
-        means = _tidy(counts @ table.T / seeds)
+        means = tidy(counts @ table.T / seeds)
     else:
         for index, n in enumerate(runs):
             if n:
                 own = table[index][~np.isnan(table[index])]
-                means[:, index] = _tidy(own[rng.integers(0, n, size=(resamples, n))].mean(axis=1))
+                means[:, index] = tidy(own[rng.integers(0, n, size=(resamples, n))].mean(axis=1))
     chance: NDArray[np.float64] = pareto_front(costs, means).mean(axis=0)
     chance[(runs < 2) | np.isnan(costs)] = np.nan
     return chance
-
-
-def _tidy(means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Round away the last digits, so that equal scores added in another order still tie."""
-    rounded: NDArray[np.float64] = np.round(means, 12)
-    return rounded
 
 
 def hypervolume(cost: ArrayLike, score: ArrayLike, *, reference: tuple[float, float]) -> float:

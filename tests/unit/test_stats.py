@@ -32,12 +32,14 @@ def dominated(point: tuple[int, int], others: list[tuple[int, int]]) -> bool:
     return any(c <= point[0] and s >= point[1] and (c, s) != point for c, s in others)
 
 
+@settings(deadline=None)
 @given(grid_points)
 def test_front_is_what_nothing_dominates(found: list[tuple[int, int]]) -> None:
     cost, score = [c for c, _ in found], [s for _, s in found]
     assert pareto_front(cost, score).tolist() == [not dominated(point, found) for point in found]
 
 
+@settings(deadline=None)
 @given(grid_points, st.integers(0, 9))
 def test_unknown_points_change_nothing(found: list[tuple[int, int]], at: int) -> None:
     cost, score = np.array(found, dtype=float).reshape(-1, 2).T
@@ -55,12 +57,14 @@ def test_many_fronts_at_once_equal_one_by_one() -> None:
     np.testing.assert_array_equal(pareto_front(cost, scores), [pareto_front(cost, row) for row in scores])
 
 
+@settings(deadline=None)
 @given(grid_points)
 def test_hypervolume_counts_unit_cells(found: list[tuple[int, int]]) -> None:
     area = sum(any(c <= x and s >= y + 1 for c, s in found) for x, y in itertools.product(range(5), range(1, 6)))
     assert hypervolume([c for c, _ in found], [s for _, s in found], reference=(5, 1)) == area
 
 
+@settings(deadline=None)
 @given(samples, st.sampled_from([0.8, 0.95, 0.99]))
 def test_t_interval_is_scipys(values: list[float], level: float) -> None:
     found = t_interval(values, level)
@@ -85,6 +89,7 @@ def test_bootstrap_agrees_with_scipy() -> None:
     assert bootstrap_interval(values, seed=5) == bootstrap_interval(values, seed=5)
 
 
+@settings(deadline=None)
 @given(samples, st.randoms(use_true_random=False))
 def test_paired_t_is_scipys(left: list[float], random: object) -> None:
     right = [random.uniform(-1, 1) for _ in left]  # type: ignore[attr-defined]
@@ -99,7 +104,7 @@ def test_paired_t_is_scipys(left: list[float], random: object) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(samples)
+@given(st.lists(st.integers(-40, 40).map(lambda k: k / 40), min_size=2, max_size=8))  # what ties, ties beyond doubt
 def test_sign_flip_is_scipys(values: list[float]) -> None:
     wanted = oracle.permutation_test(
         (values,), lambda x, axis: np.sum(x, axis=axis), permutation_type="samples", vectorized=True, n_resamples=np.inf
@@ -124,6 +129,7 @@ def test_pairs_with_a_gap_are_left_out() -> None:
     assert math.isnan(paired_difference([0.9], [0.8]).p)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
 def test_holm_is_closed_bonferroni(p: list[float]) -> None:
     """Holm equals the closed test: hypothesis i falls when every group holding it falls by Bonferroni."""
