@@ -26,6 +26,10 @@ def atomic(path: Path, write: Callable[[Path], Any]) -> None:
         os.umask(mask)
         aside.chmod(0o666 & ~mask)
         os.replace(aside, path)
+    except OSError as error:
+        if error.filename is None:  # a full disk does not say whose write it refused
+            error.filename = str(path)
+        raise
     finally:
         aside.unlink(missing_ok=True)
 

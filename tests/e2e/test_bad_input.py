@@ -273,7 +273,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip(f"a small file system cannot be mounted here: {made.stderr.decode().strip()}")
     (disk / "ballast").write_bytes(bytes(1000 * 1024))
     yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 @pytest.mark.parametrize("option", ["--out", "--cache"])
