@@ -19,7 +19,7 @@ from kdbench.engine.metrics import collect_logits
 from kdbench.engine.run import describe_hardware
 from kdbench.errors import BadInput, MachineFault
 from kdbench.models import build, count_macs, count_params, load_weights, weights_digest
-from kdbench.schema import EpochLog, Sweep, TrialConfig
+from kdbench.schema import EpochLog, Recipe, Sweep, TrialConfig
 from kdbench.sweep.plan import teacher_config
 from kdbench.teacher import BankedTeacher, LiveTeacher, TeacherCard, TeacherSignal, gate, load_card, save_card
 from kdbench.teacher.signal import LazyTeacher
@@ -54,11 +54,11 @@ class Context:
         """The students' view of the data."""
         return self._load(self.sweep.recipe)
 
-    def _load(self, recipe: object) -> TaskData:
+    def _load(self, recipe: Recipe) -> TaskData:
         spec, digest = resolve_dataset(self.sweep.data_path or self.sweep.data.name)
         if digest != self.sweep.data.digest:
             raise BadInput(f"the data of '{self.sweep.data.name}' changed since this sweep began; use another --name")
-        return load(spec, self.sweep.data, recipe, self.device)  # type: ignore[arg-type]
+        return load(spec, self.sweep.data, recipe, self.device)
 
     @property
     def teacher_folder(self) -> Path:

@@ -12,6 +12,7 @@ from kdbench.models import build, count_params
 from kdbench.schema import Recipe, Sweep
 from kdbench.sweep.context import Context, pick_device
 from kdbench.sweep.events import Plan, PlanRow, View
+from kdbench.sweep.machine import THREADS_VARIABLE
 from kdbench.sweep.measure import measured_precisions, roles, shape_of, threads_set_to, worker_count
 from kdbench.sweep.plan import lanes, slots, with_precision
 from kdbench.sweep.store import read_spec, rows_of
@@ -127,6 +128,6 @@ def _notes(context: Context, cached: bool) -> tuple[str, ...]:
             f"teacher bank: at most {passes(context)} passes of the teacher over {len(data.train):,} samples serve "
             f"every trial; {full:,.0f} MiB on disk ({data.train.n_views} views a sample)"
         )
-    if os.environ.get("KDBENCH_THREADS"):
-        notes.append(f"threads limited to {os.environ['KDBENCH_THREADS']} by KDBENCH_THREADS")
+    if os.environ.get(THREADS_VARIABLE):
+        notes.append(f"threads limited to {os.environ[THREADS_VARIABLE]} by {THREADS_VARIABLE}")
     return tuple(notes)
