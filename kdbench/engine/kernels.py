@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,9 @@ MATMUL_PIXELS = 16
 
 FULL_PIXELS = 4
 """Up to so many pixels in and out a dense convolution is one matrix product for each output pixel."""
+
+MIX_PAIRS = 16
+"""Up to so many (output, input) pairs of pixels a depthwise convolution is a weighted sum of pixels a channel."""
 
 
 def live_taps(size: int, kernel: int, stride: int, padding: int) -> tuple[int, int]:
@@ -53,12 +56,30 @@ class Plan(NamedTuple):
 
     form: str
     """``reference``; ``trim``: a convolution with the live taps only; ``scale``: depthwise with one live tap, a
-    factor a channel; ``matmul``: 1 x 1; ``full``: one matrix product for each output pixel."""
+    factor a channel; ``mix``: depthwise, each output pixel a weighted sum of all input pixels; ``matmul``: 1 x 1;
+    ``full``: one matrix product for each output pixel."""
     rows: slice = slice(None)
     cols: slice = slice(None)
     padding: tuple[int, int] = (0, 0)
     out: tuple[int, int] = (0, 0)
     outputs: tuple[tuple[Side, Side], ...] = ()
+    taps: tuple[tuple[int, ...], ...] = ()
+
+
+def tap_table(rows: tuple[int, int, int, int], cols: tuple[int, int, int, int]) -> tuple[tuple[int, ...], ...]:
+    """For each output pixel and each input pixel (row by row), the tap that joins them, or one past the last tap.
+
+    Both arguments are (size, kernel, stride, padding).
+    """
+    (height, k, _, _), (width, m, _, _) = rows, cols
+    table = []
+    for v, h in product(positions(*rows), positions(*cols)):
+        joined = [k * m] * (height * width)
+        for dy, dx in product(range(v.pixels.stop - v.pixels.start), range(h.pixels.stop - h.pixels.start)):
+            pixel = (v.pixels.start + dy) * width + h.pixels.start + dx
+            joined[pixel] = (v.taps.start + dy) * m + h.taps.start + dx
+        table.append(tuple(joined))
+    return tuple(table)
 
 
 @lru_cache(maxsize=4096)
@@ -81,6 +102,8 @@ def plan_for(
     if window == kernel or min(rest) < 0 or trimmed != out:
         return Plan("reference")
     form = "scale" if depthwise and size == (1, 1) and window == (1, 1) else "trim"
+    if form == "trim" and depthwise and size[0] * size[1] * out[0] * out[1] <= MIX_PAIRS:
+        return Plan("mix", out=(out[0], out[1]), taps=tap_table(*sides))
     return Plan(form, slice(top, bottom + 1), slice(left, right + 1), rest)
 
 
@@ -102,6 +125,8 @@ class FastConv2d(nn.Conv2d):
             out = _full(input, weight, bias, plan)
         elif plan.form == "scale":
             out = _scale(input, weight[:, :, plan.rows, plan.cols].reshape(1, -1, 1, 1), bias)
+        elif plan.form == "mix":
+            out = _mix(input, weight, bias, plan)
         elif plan.form == "trim":
             live = weight[:, :, plan.rows, plan.cols]
             out = F.conv2d(input, live, bias, self.stride, plan.padding, 1, self.groups)
@@ -135,16 +160,50 @@ def _full(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
     return torch.stack(rows, 1).view(-1, *plan.out, weight.shape[0]).permute(0, 3, 1, 2)
 
 
+def _as_autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The casts that autocast gives a convolution; it knows nothing of the products used in its place."""
+    if not torch.is_autocast_enabled(x.device.type):
+        return x, weight, bias
+    dtype = torch.get_autocast_dtype(x.device.type)
+    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
 def _scale(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A depthwise convolution with one live tap: one factor a channel. Autocast knows convolutions, not products."""
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight = x.to(dtype), weight.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
+    """A depthwise convolution with one live tap: one factor a channel."""
+    x, weight, bias = _as_autocast(x, weight, bias)
     out: Tensor = x * weight
+    return out if bias is None else out + bias.view(1, -1, 1, 1)
+
+
+class _Mix(torch.autograd.Function):
+    """Weighted sums of a few pixels, channel by channel: (B, I, C) and (O, I, C) -> (B, O, C).
+
+    By hand, because the derivative that autograd would make of the sums keeps and adds whole products.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, pixels: Tensor, factors: Tensor) -> Tensor:
+        ctx.save_for_backward(pixels, factors)
+        return torch.stack([(pixels * f).sum(1) for f in factors], 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        (grad,), (pixels, factors) = grads, ctx.saved_tensors
+        to_pixels = torch.stack([(grad * f).sum(1) for f in factors.unbind(1)], 1)
+        to_factors = torch.stack([(g.unsqueeze(1) * pixels).sum(0) for g in grad.unbind(1)])
+        return to_pixels, to_factors
+
+
+def _mix(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
+    """A depthwise convolution on a map so small that every output pixel may read every input pixel."""
+    x, weight, bias = _as_autocast(x, weight, bias)
+    channels = weight.shape[0]
+    # one row of zeros past the last tap, for pixels that do not meet
+    taps = F.pad(weight.reshape(channels, -1).t(), (0, 0, 0, 1))
+    out: Tensor = _Mix.apply(x.permute(0, 2, 3, 1).flatten(1, 2), taps[torch.tensor(plan.taps, device=x.device)])
     if bias is not None:
-        out = out + bias.view(1, -1, 1, 1)
-    return out
+        out = out + bias
+    return out.view(-1, *plan.out, channels).permute(0, 3, 1, 2)
 
 
 def _eligible(module: nn.Module) -> bool:

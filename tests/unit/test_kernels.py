@@ -84,8 +84,9 @@ def test_every_shape_gives_the_same_output_and_gradients(
         ("full", 2, 1, 2, 0, False),
         ("reference", 4, 3, 1, 1, False),
         ("scale", 1, 5, 1, 2, True),
-        ("trim", 2, 5, 1, 2, True),
-        ("trim", 2, 5, 2, 2, True),
+        ("trim", 3, 7, 1, 3, True),
+        ("mix", 2, 5, 1, 2, True),
+        ("mix", 2, 5, 2, 2, True),
         ("reference", 2, 3, 1, 1, True),
     ],
 )
