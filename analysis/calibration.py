@@ -10,16 +10,16 @@ from common import by_seed, confirmed, distilled, legend, look, name, panels, ru
 from matplotlib.figure import Figure
 
 from kdbench.errors import BadInput
-from kdbench.report._style import INK
+from kdbench.report.drawing import INK
 from kdbench.stats import holm, paired_difference
 
-MEASURES = {"ece": ("Expected calibration error (%)", 100.0), "nll": ("Negative log-likelihood (nats)", 1.0)}
+MEASURES = {"ece": ("Expected calibration error", "%", 100.0), "nll": ("Negative log-likelihood", "nats", 1.0)}
 
 
 def draw(sweeps: list[pd.DataFrame]) -> tuple[Figure, str]:
     figure, axes_of = panels(2, 4.4, 4.9)
     lines, kinds = list[str](), dict[str, int]()
-    for axes, (measure, (label, unit)) in zip(axes_of, MEASURES.items(), strict=True):
+    for axes, (measure, (label, unit, scale)) in zip(axes_of, MEASURES.items(), strict=True):
         seen: list[float] = []
         for trials in sweeps:
             rows = confirmed(trials).dropna(subset=[measure])
@@ -29,10 +29,8 @@ def draw(sweeps: list[pd.DataFrame]) -> tuple[Figure, str]:
                 if soft.empty:
                     continue
                 common = soft.notna() & hard.notna()
-                x, y = unit * hard.where(common).mean(axis=1), unit * soft.where(common).mean(axis=1)
-                found = [
-                    paired_difference(a, b) for a, b in zip(unit * soft.to_numpy(), unit * hard.to_numpy(), strict=True)
-                ]
+                x, y = scale * hard.where(common).mean(axis=1), scale * soft.where(common).mean(axis=1)
+                found = [paired_difference(a, b) for a, b in zip(soft.to_numpy(), hard.to_numpy(), strict=True)]
                 corrected = holm([one.p for one in found])
                 lower = sum(one.mean < 0 for one in found)
                 who = f"{name(trials)}, {method}"
@@ -46,7 +44,8 @@ def draw(sweeps: list[pd.DataFrame]) -> tuple[Figure, str]:
         room = 0.08 * (max(seen) - min(seen)) or 0.1 * abs(max(seen)) or 0.1
         ends = [min(seen) - room, max(seen) + room]
         axes.plot(ends, ends, color=INK, linestyle=(0, (5, 3)), linewidth=1, zorder=1)
-        axes.set(title=label, xlabel="hard labels", ylabel="distilled", xlim=ends, ylim=ends, box_aspect=1)
+        axes.set(title=label, xlabel=f"hard labels ({unit})", ylabel=f"distilled ({unit})")
+        axes.set(xlim=ends, ylim=ends, box_aspect=1)
     legend(figure, axes_of)
     return figure, "\n".join(lines)
 

@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 
 from kdbench.errors import BadInput
 from kdbench.report import pareto_table
-from kdbench.report._style import INK
+from kdbench.report.drawing import INK
 
 
 def draw(sweeps: list[pd.DataFrame]) -> tuple[Figure, str]:

@@ -14,8 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from kdbench.errors import BadInput, KdbenchError
 from kdbench.report import TRIAL_COLUMNS, pareto_table
-from kdbench.report._cells import tick
-from kdbench.report._style import METHOD_COLOURS, METHOD_MARKERS, new_figure, style
+from kdbench.report.drawing import METHOD_COLOURS, METHOD_MARKERS, new_figure, style, tick
 
 KEY = ["student", "method", "temperature", "alpha"]
 TEXT = dict.fromkeys(["sweep", "trial_id", "phase", "status", "dataset", "teacher", "student", "method"], "string")

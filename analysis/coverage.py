@@ -13,7 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from kdbench.stats import Interval, SizeSaved, holm, hypervolume_interval, paired_difference, size_saved, t_interval
+from kdbench.stats import (
+    Interval,
+    SizeSaved,
+    holm,
+    hypervolume_gain,
+    hypervolume_interval,
+    paired_difference,
+    size_saved,
+    t_interval,
+)
 
 SIZES, HARD = 2.0 ** np.arange(5), 0.88 + 0.012 * np.arange(5)
 GAIN, SD = 0.006, 0.002  # a true gain of 0.6 points at every size; 0.2 points of noise between seeds
@@ -45,10 +54,10 @@ def simulate(n: int, kind: str, sweeps: int, seed: int = 0) -> dict[str, tuple[i
 
 
 def simulate_fronts(n: int, kind: str, fronts: int, seed: int = 0) -> dict[str, tuple[int, int]]:
-    """The same for the two intervals that belong to whole fronts."""
+    """The same for the intervals that belong to whole fronts."""
     rng = np.random.default_rng([seed, n, len(kind), 1])
     saved, truth = 0, 1 - 2 ** (-GAIN / 0.012)
-    area, area_truth = 0, float(np.sum(HARD + GAIN - 0.8))
+    between, area, area_truth = 0, 0, float(np.sum(HARD + GAIN - 0.8))
     for index in range(fronts):
         luck = noise(kind, rng, (1, n))
         soft, hard = (level[:, None] + luck + noise(kind, rng, (5, n)) for level in (HARD + GAIN, HARD))
@@ -58,9 +67,12 @@ def simulate_fronts(n: int, kind: str, fronts: int, seed: int = 0) -> dict[str, 
         area += holds(
             hypervolume_interval(np.arange(1, 6), soft, reference=corner, resamples=400, seed=index), area_truth
         )
+        both = hypervolume_gain(np.arange(1, 6), soft, hard, reference=corner, resamples=400, seed=index)
+        between += holds(both, len(SIZES) * GAIN)
     return {
         "interval of the size saved covers": (saved, fronts),
         "interval of the hypervolume covers": (area, fronts),
+        "interval of the area between two fronts covers": (between, fronts),
     }
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from kdbench.errors import BadInput
 from kdbench.report import pareto_table
-from kdbench.report._style import GREY, INK
+from kdbench.report.drawing import GREY, INK
 
 
 def draw(sweeps: list[pd.DataFrame]) -> tuple[Figure, str]:
@@ -31,11 +31,12 @@ def draw(sweeps: list[pd.DataFrame]) -> tuple[Figure, str]:
             who = name(trials).removeprefix(f"{dataset}, ")
             plain = pareto_table(trials[trials["method"] == "hard"])
             dot = {"markersize": 7, "capsize": 3, "elinewidth": 1.5, "linewidth": 1.2, "zorder": 3}
-            bars(axes, plain, "hard labels", color=GREY, fmt="s--", markerfacecolor="white", **dot)
-            for method, rows in table[table["method"] != "hard"].groupby("method", sort=False):
+            bars(axes, plain, "hard labels", 0, color=GREY, fmt="s--", markerfacecolor="white", **dot)
+            methods = table[table["method"] != "hard"].groupby("method", sort=False)
+            for slot, (method, rows) in enumerate(methods, start=1):
                 kind = f"{method} from {who}"
                 colour, mark = look(kind, kinds)
-                bars(axes, rows, kind, color=colour, fmt=f"{mark}-", **dot)
+                bars(axes, rows, kind, slot, color=colour, fmt=f"{mark}-", **dot)
             teacher = 100 * table["teacher_acc"].iloc[0]
             if teacher == teacher:
                 axes.axhline(teacher, color=INK, linestyle=(0, (5, 3)), linewidth=1.2, label=f"teacher {who}")
@@ -48,9 +49,10 @@ def draw(sweeps: list[pd.DataFrame]) -> tuple[Figure, str]:
     return figure, "\n".join(lines)
 
 
-def bars(axes: object, rows: pd.DataFrame, label: str, **look: object) -> None:
+def bars(axes: object, rows: pd.DataFrame, label: str, slot: int, **look: object) -> None:
+    """Points with their intervals; those of one size stand side by side, in the order of ``slot``."""
     x, mean, lo, hi = rows[["params", "test_acc", "test_acc_lo", "test_acc_hi"]].to_numpy(float, na_value=np.nan).T
-    axes.errorbar(x, 100 * mean, 100 * np.nan_to_num([mean - lo, hi - mean]), label=label, **look)
+    axes.errorbar(1.035**slot * x, 100 * mean, 100 * np.nan_to_num([mean - lo, hi - mean]), label=label, **look)
 
 
 if __name__ == "__main__":

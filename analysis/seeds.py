@@ -9,14 +9,14 @@ import math
 
 import numpy as np
 import pandas as pd
-from common import by_seed, confirmed, distilled, panels, run
+from common import by_seed, confirmed, distilled, log_axis, panels, run
 from matplotlib.figure import Figure
 
 from kdbench.errors import BadInput
-from kdbench.report._style import INK, METHOD_COLOURS
+from kdbench.report.drawing import INK, METHOD_COLOURS
 from kdbench.stats import paired_t_power, seeds_needed
 
-GAINS, MOST = (0.1, 0.3, 0.5, 1.0), 30
+GAINS, LEAST = (0.1, 0.3, 0.5, 1.0), 30
 
 
 def draw(sweeps: list[pd.DataFrame]) -> tuple[Figure, str]:
@@ -34,16 +34,17 @@ def draw(sweeps: list[pd.DataFrame]) -> tuple[Figure, str]:
     sd = math.sqrt(squares / free)
     lines = [f"Spread of the paired difference: {sd:.2f} points ({free} degrees of freedom)."]
     figure, (axes,) = panels(1, 6.4, 4.4)
-    seeds = np.arange(2, MOST + 1)
+    most = max(LEAST, 2 * seeds_needed(GAINS[1], sd))
+    seeds = np.unique(np.geomspace(2, most, 60).round().astype(int))
     for gain, colour in zip(GAINS, METHOD_COLOURS, strict=False):
-        axes.plot(
-            seeds, [100 * paired_t_power(gain, sd, int(n)) for n in seeds], color=colour, label=f"{gain:g} points"
-        )
+        power = [100 * paired_t_power(gain, sd, int(n)) for n in seeds]
+        axes.plot(seeds, power, color=colour, label=f"{gain:g} point{'s' * (gain != 1)}")
         alone, among = seeds_needed(gain, sd), seeds_needed(gain, sd, comparisons=sizes)
-        lines.append(f"A gain of {gain:g} points shows with 80% power from {alone} seeds on; "
+        lines.append(f"A gain of {gain:g} point{'s' * (gain != 1)} shows with 80% power from {alone} seeds on; "
                      f"alone among {sizes} sizes, after Holm: {among}.")  # fmt: skip
     axes.axhline(80, color=INK, linestyle=(0, (5, 3)), linewidth=1)
-    axes.set(title=f"Spread {sd:.2f} points, one comparison at 5%", xlabel="Seeds", ylabel="Power (%)", ylim=(0, 103))
+    axes.set(title=f"Spread {sd:.2f} points, one comparison at 5%", ylabel="Power (%)", ylim=(0, 103), xscale="log")
+    log_axis(axes, "Seeds", lambda value: f"{value:g}")
     axes.legend(title="true gain", loc="best", framealpha=0.9)
     return figure, "\n".join(lines)
 

@@ -2,6 +2,7 @@
 
 Distilled sizes are joined by straight lines of log parameters over accuracy; bars are 95% intervals over seeds.
 An arrow to the right: the smallest distilled size is already as good. "not reached": no distilled size is as good.
+A bar that leaves the panel ends below -100%, or in "never reached".
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ from common import by_seed, confirmed, distilled, look, name, panels, run
 from matplotlib.figure import Figure
 
 from kdbench.errors import BadInput
-from kdbench.report._cells import millions, short_names
-from kdbench.report._style import GREY
+from kdbench.report.drawing import GREY, millions, short_names
 from kdbench.stats import hypervolume_interval, size_saved
 
 
@@ -38,7 +38,7 @@ def draw(sweeps: list[pd.DataFrame]) -> tuple[Figure, str]:
             if one.reached == "never":
                 axes.text(0, row, "not reached", ha="center", va="center", color=GREY, fontsize=10)
             else:
-                saved, lo, hi = (min(max(100 * x, -100), 100) for x in (one.saved, one.lo, one.hi))
+                saved, lo, hi = (min(max(100 * x, -400), 100) for x in (one.saved, one.lo, one.hi))
                 bar = (
                     None
                     if math.isnan(one.lo)
@@ -53,9 +53,10 @@ def draw(sweeps: list[pd.DataFrame]) -> tuple[Figure, str]:
         for label, table in (("hard", hard), (method, soft)):
             area = hypervolume_interval([math.log10(p) for p, _ in table.index], table, reference=corner)
             lines.append(f"  hypervolume, {label}: {area.mean:.4f} [{area.lo:.4f}, {area.hi:.4f}]")
-        left = min(-20, *(100 * max(one.lo, -1) - 8 for one in found if one.lo == one.lo), -20)
+        left = min([-20, *(100 * max(one.lo, -1) - 8 for one in found if one.lo == one.lo)])
         axes.axvline(0, color=GREY, linewidth=1, zorder=1)
-        axes.set(title=f"{name(trials)}, {method}", xlabel="Parameters saved (%)", xlim=(left, 108))
+        axes.set(title=f"{name(trials)}, {method}", xlabel="Parameters saved (%), ► at least")
+        axes.set_xlim(max(left, -103), 108)
         axes.set_yticks(range(len(names)), list(short_names(names).values()))
         axes.set_ylim(-0.6, len(names) - 0.4)
     return figure, "\n".join(lines)

@@ -13,7 +13,7 @@ from common import by_seed, confirmed, distilled, look, name, panels, run
 from matplotlib.figure import Figure
 
 from kdbench.errors import BadInput
-from kdbench.report._style import INK
+from kdbench.report.drawing import INK
 from kdbench.stats import friedman_p, mean_ranks, paired_difference
 
 

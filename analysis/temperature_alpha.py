@@ -44,7 +44,7 @@ def draw(sweeps: list[pd.DataFrame]) -> tuple[Figure, str]:
         axes.grid(visible=False)
         for (y, x), value in np.ndenumerate(means):
             if not np.isnan(value):
-                ink = "white" if sum(colours.to_rgba(value)[:3]) < 1.6 else "#222222"
+                ink = "white" if np.dot(colours.to_rgba(value)[:3], (0.3, 0.59, 0.11)) < 0.52 else "#222222"
                 axes.text(
                     x,
                     y,

@@ -1,6 +1,6 @@
 """Best temperature against the student's size: do small students like another temperature than large ones?
 
-Small dots: every complete search trial, the darker the nearer to that student's best. Large marks: the winner, joined
+Small dots: every complete search trial, palest at 3.5 points below that student's best. Large marks: the winner, joined
 by a line. Spearman's rank correlation of the winners is printed; with a handful of sizes it is a hint at most.
 """
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from kdbench.errors import BadInput
-from kdbench.report._style import INK
+from kdbench.report.drawing import INK
 
 
 def draw(sweeps: list[pd.DataFrame]) -> tuple[Figure, str]:
@@ -32,7 +32,7 @@ def draw(sweeps: list[pd.DataFrame]) -> tuple[Figure, str]:
             (colour, mark), shift = look(who, kinds), 1 + 0.05 * (index - (len(own) - 1) / 2)
             behind = 100 * (rows["val_acc"] - rows.groupby("student")["val_acc"].transform("max")).to_numpy(float)
             size, heat = rows["params"].to_numpy(float) * shift, rows["temperature"].to_numpy(float)
-            axes.scatter(size, heat, s=26, color=colour, alpha=np.clip(1 + behind, 0.15, 1), linewidths=0, zorder=2)
+            axes.scatter(size, heat, s=34, color=colour, alpha=np.clip(1 + behind / 5, 0.3, 1), linewidths=0, zorder=2)
             best = rows.loc[rows.groupby("student")["val_acc"].idxmax()].sort_values("params")
             size, heat = best["params"].to_numpy(float) * shift, best["temperature"].to_numpy(float)
             axes.plot(size, heat, f"{mark}-", color=colour, markersize=10, mec=INK, label=who)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Literal
 
@@ -13,6 +14,14 @@ Phase = Literal["teacher", "baseline", "search", "confirm"]
 PHASES: tuple[Phase, ...] = ("teacher", "baseline", "search", "confirm")
 Status = Literal["complete", "pruned", "failed"]
 Hyper = dict[str, float]
+
+
+def _is(default: object) -> Callable[[object], bool]:
+    """Leaves a field out of dumps at its default: a field added later must not change the ids of earlier runs."""
+    return lambda value: value == default
+
+
+_unset = _is(None)
 
 
 class Frozen(BaseModel):
@@ -88,6 +97,14 @@ class DataConfig(Frozen):
     """Use only this many training samples (stratified), for rehearsals."""
     digest: str | None = None
     """Digest of a user's own data (file names and sizes), so that other bytes are another run."""
+    train_classes: tuple[int, ...] | None = Field(default=None, exclude_if=_unset)
+    """The transfer set: only training samples of these classes are trained on. Labels, the number of classes and
+    the validation and test splits stay whole (Hinton et al. 2015, section 3)."""
+    channels: Literal[3] | None = Field(default=None, exclude_if=_unset)
+    """Grey images as this many equal channels, for networks made for colour."""
+    validate_on: Literal["train", "test"] = Field(default="train", exclude_if=_is("train"))
+    """``test``: nothing is held out, and every epoch is measured on the test split, as many published protocols do.
+    Only for repeating such a protocol at settings fixed beforehand: a choice made by it would be one made on test."""
 
 
 class Recipe(Frozen):
@@ -131,6 +148,11 @@ class Recipe(Frozen):
     """``auto`` is measured once per model and machine and replaced before a run is identified."""
     views: Literal["crop", "resized-crop"] = "crop"
     """Augmentation: pad-crop (+ flip), or RandomResizedCrop (+ flip) for large images."""
+    max_norm: float | None = Field(default=None, gt=0, exclude_if=_unset)
+    """Largest L2 norm of the weights that enter one hidden unit, enforced after every step (Hinton et al. 2012,
+    arXiv:1207.0580); only for networks that say which weights (``max_norm_weights``)."""
+    model_options: dict[str, float] = Field(default_factory=dict, exclude_if=_is({}))
+    """Further arguments of the network's constructor, such as ``drop_rate``."""
 
 
 class TrialConfig(Frozen):
@@ -205,6 +227,8 @@ class TrialResult(Frozen):
     """Mean negative log-likelihood (nats) on test in confirm, else on validation."""
     ece: float | None = None
     """Expected calibration error, 15 equal-width bins (Guo et al. 2017), same split as ``nll``."""
+    reliability: tuple[tuple[int, float, int], ...] | None = Field(default=None, exclude_if=_unset)
+    """(samples, sum of confidences, correct) in each of the bins of ``ece``; only in the confirm phase."""
     agreement: float | None = None
     """Share of samples predicted as the teacher does, same split as ``nll``."""
     params: int = 0

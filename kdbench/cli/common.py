@@ -90,12 +90,13 @@ def _eta(seconds: float | None) -> str:
 
 def show_report(folder: Path, *, as_json: bool) -> None:
     """Write the report of the sweep in ``folder``; print its table and where the page is, or one line of JSON."""
-    from kdbench.report import write_report
+    from kdbench.report import History, write_report
     from kdbench.sweep.manifest import read_manifest
-    from kdbench.sweep.store import load_trials
+    from kdbench.sweep.store import load_runs, load_trials
 
-    manifest = read_manifest(folder)
-    report = write_report(folder, load_trials(folder), manifest, manifest.get("latency_ms"))
+    manifest, runs = read_manifest(folder), load_runs(folder, epochs=True)
+    histories = {run.config.id: History([log.val_acc for log in run.epochs], run.result.reliability) for run in runs}
+    report = write_report(folder, load_trials(folder, runs), manifest, manifest.get("latency_ms"), histories)
     if as_json:
         line = {"event": "report", "folder": str(folder), **report.as_json()}
         sys.stdout.write(json.dumps(line, default=str, ensure_ascii=False) + "\n")

@@ -13,9 +13,11 @@ def register(app: typer.Typer) -> None:
 
 
 def report(sweep: SweepArgument, out: OutOption = RESULTS, as_json: JsonFlag = False) -> None:
-    """Write a sweep's tables, figures and HTML page again from its runs, and print the table.
+    """Write a sweep's (or a record's) tables, figures and HTML page again from its runs, and print the table.
 
     Examples:
         kdbench report digits-resnet50-mobilenetv3-kd
+
+        kdbench report results/records/fashion-mnist
     """
     show_report(find_sweep(sweep, out), as_json=as_json)

@@ -22,17 +22,26 @@ class Scores(NamedTuple):
     agreement: float | None
 
 
+def reliability(logits: Tensor, labels: Tensor, bins: int = 15) -> tuple[tuple[int, float, int], ...]:
+    """(samples, sum of their confidences, how many are right) in equal-width bins of the top probability.
+
+    Guo et al. 2017, section 2. ``logits`` (N, classes), ``labels`` int64 (N,); bin b holds ((b-1)/bins, b/bins].
+    """
+    confidence, predicted = F.softmax(logits.double(), dim=1).max(dim=1)
+    which = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    right = predicted == labels
+    table = torch.zeros(3, bins, dtype=torch.float64, device=logits.device)
+    for row, values in zip(table, (torch.ones_like(confidence), confidence, right.double()), strict=True):
+        row.index_add_(0, which, values)
+    return tuple((int(n), total, int(good)) for n, total, good in table.T.tolist())
+
+
 def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
     """Σ_b (n_b/n) · |accuracy_b − confidence_b| over equal-width bins of the top probability.
 
     Guo et al. 2017, equation 3. ``logits`` (N, classes), ``labels`` int64 (N,).
     """
-    confidence, predicted = F.softmax(logits.double(), dim=1).max(dim=1)
-    correct = (predicted == labels).double()
-    which = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    gap = torch.zeros(bins, dtype=torch.float64, device=logits.device)
-    gap.index_add_(0, which, correct - confidence)
-    return float(gap.abs().sum() / len(labels))
+    return sum(abs(good - total) for _, total, good in reliability(logits, labels, bins)) / len(labels)
 
 
 def score(logits: Tensor, labels: Tensor, teacher: Tensor | None = None) -> Scores:

@@ -2,9 +2,11 @@
 
 - ``pareto_table``, ``verdicts``: a trials frame to the Pareto frame and one line a row.
 - ``write_tables``: both frames as parquet, CSV, Markdown and LaTeX.
-- ``pareto_figure``, ``temperature_alpha_figure``: matplotlib figures, saved by ``write_report``.
+- ``pareto_figure``, ``temperature_alpha_figure``: matplotlib figures of a trials frame.
 - ``render_table``: the Pareto table on a terminal.
-- ``write_report``: all of it into a sweep's folder, whatever phases are there.
+- ``write_report``: all of it into a sweep's folder, whatever phases are there; with the runs' ``History`` their
+  learning curves and calibration as well. Figures are PNG, SVG and PDF.
+- ``drawing`` (a module): the style and the names, for scripts that draw figures of their own.
 
 Names load what they need on first use, so that importing this package costs nothing.
 """
@@ -17,13 +19,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kdbench.report._figure_pareto import pareto_figure
     from kdbench.report._figure_search import temperature_alpha_figure
-    from kdbench.report._frames import PARETO_COLUMNS, TRIAL_COLUMNS
+    from kdbench.report._frames import PARETO_COLUMNS, TRIAL_COLUMNS, History
     from kdbench.report._pareto import pareto_table, verdicts
     from kdbench.report._render import render_table
     from kdbench.report._tables import write_tables
     from kdbench.report._write import ReportFiles, write_report
 
 _HOMES = {
+    "History": "_frames",
     "PARETO_COLUMNS": "_frames",
     "TRIAL_COLUMNS": "_frames",
     "ReportFiles": "_write",
@@ -37,6 +40,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "History",
     "PARETO_COLUMNS",
     "TRIAL_COLUMNS",
     "ReportFiles",

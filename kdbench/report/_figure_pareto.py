@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from kdbench.report._cells import shared_prefix, short_names, tick
@@ -42,7 +44,7 @@ def draw(points: Points) -> Figure:
         figure = new_figure(_WIDTH, _HEIGHT)
         axes = figure.add_subplot()
         shown = [point for point in points.all if not math.isnan(point.params)]
-        axes.set_title(_title(points), loc="left")
+        axes.set_title(title_of(points), loc="left")
         axes.set_ylabel("Test accuracy (%)")
         axes.set_xlabel("Parameters")
         if not shown:
@@ -61,14 +63,14 @@ def draw(points: Points) -> Figure:
         figure.legend(
             handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False, columnspacing=1.4
         )
-        names = _names(points.students)
-        _key(figure, points.students, names)
+        names = names_of(points.students)
+        number_key(figure, points.students, names)
         figure.draw_without_rendering()
-        _name_points(axes, shown, places, names)
+        name_points(axes, shown, places, names)
         return figure
 
 
-def _title(points: Points) -> str:
+def title_of(points: Points) -> str:
     """``resnet50 → mobilenetv3, fashion-mnist, 3 seeds``: the words that all labels share are here."""
     students = list(points.students)
     prefix = shared_prefix(students)
@@ -162,10 +164,10 @@ def _draw_points(axes: Axes, shown: list[Point], places: list[tuple[float, float
         )
 
 
-def _names(students: tuple[str, ...]) -> dict[str, str]:
+def names_of(students: tuple[str, ...]) -> dict[str, str]:
     """What stands beside each student's points: its name without shared words, or a number when names are long.
 
-    Numbers are explained by ``_key``.
+    Numbers are explained by ``number_key``.
     """
     short = short_names(students)
     if max(map(len, short.values()), default=0) * len(short) <= _NAMES_FIT:
@@ -173,7 +175,7 @@ def _names(students: tuple[str, ...]) -> dict[str, str]:
     return {student: str(number) for number, student in enumerate(students, start=1)}
 
 
-def _key(figure: Figure, students: tuple[str, ...], names: dict[str, str]) -> None:
+def number_key(figure: Figure, students: tuple[str, ...], names: dict[str, str]) -> None:
     """Which number is which student, to the right of the axes, when ``names`` are numbers."""
     if not students or not names[students[0]].isdigit():
         return
@@ -186,16 +188,35 @@ def _key(figure: Figure, students: tuple[str, ...], names: dict[str, str]) -> No
     )
 
 
-def _name_points(axes: Axes, shown: list[Point], places: list[tuple[float, float]], names: dict[str, str]) -> None:
-    """One name a student, beside its group of points and clear of every point, bar and the teacher's line."""
+def name_points(
+    axes: Axes,
+    shown: Sequence[Point],
+    places: Sequence[tuple[float, float]],
+    names: Mapping[str, str],
+    *,
+    bars: bool = True,
+    lines: Sequence[tuple[float, float, float]] = (),
+) -> None:
+    """One name a student, beside its group of points and clear of every point, bar and the teacher's line.
+
+    Args:
+        axes: scaled already, with a logarithmic x axis.
+        shown: the points that carry names.
+        places: their (x, y) in data coordinates.
+        names: what to write, by student.
+        bars: whether the points have their intervals drawn.
+        lines: (x, y, x of the other end) of level lines to keep clear of as well.
+    """
     to_pixels, frame = axes.transData.transform, axes.get_window_extent()
     obstacles: list[Box] = []
     groups: dict[str, list[tuple[float, float]]] = {}
     for point, (x, y) in zip(shown, places, strict=True):
-        lo, hi = ((100 * edge if not math.isnan(edge) else y) for edge in point.interval[1:])
+        edges = point.interval[1:] if bars else (math.nan, math.nan)
+        lo, hi = ((100 * edge if not math.isnan(edge) else y) for edge in edges)
         (left, bottom), (right, top) = to_pixels((x, lo)) - 8, to_pixels((x, hi)) + 8
         obstacles.append(Box(left, bottom, right, top))
         groups.setdefault(point.student, []).append((x, hi))
+    obstacles += [Box(*(to_pixels((x, y)) - 8), *(to_pixels((end, y)) + 8)) for x, y, end in lines]
     for line in axes.get_lines():
         if str(line.get_label()).startswith("teacher"):
             height = to_pixels((1.0, float(np.asarray(line.get_ydata())[0])))[1]
@@ -220,6 +241,7 @@ def _name_points(axes: Axes, shown: list[Point], places: list[tuple[float, float
             va="center",
             fontsize=_NAME_SIZE,
             color=INK,
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],  # grid lines may pass behind
             arrowprops=lead if far else None,
         )
 

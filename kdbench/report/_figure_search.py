@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,13 +13,16 @@ from matplotlib.colors import Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.tri import Triangulation
 
 from kdbench.report._cells import short_names
 from kdbench.report._frames import HARD, conform_trials, the_only
+from kdbench.report._grid import COLUMNS, remark, wrap
 from kdbench.report._pareto import points as percent
 from kdbench.report._style import GREY, INK, new_figure, style
 
-_COLUMNS = 3
+_FEWEST = 6
+"""Trials in a panel that contours need."""
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
@@ -55,6 +57,8 @@ def temperature_alpha_figure(trials: pd.DataFrame) -> Figure:
     the hard-label accuracy; the line at alpha = 0 is where the loss is hard labels alone. A ring marks
     the best trial. Pruned trials are small crosses without colour, because their accuracy is that of an
     earlier epoch. All of it is one seed a trial: differences of a few tenths are within the noise.
+
+    With six trials or more, pale contours join them; they are interpolation, not smoothing.
 
     A method without one of the two axes gets accuracy on the other axis instead of colour.
 
@@ -104,9 +108,9 @@ def _panels(frame: pd.DataFrame) -> list[Panel]:
 
 def _slots(panels: list[Panel]) -> list[tuple[int, int]]:
     """(line, column) of each panel: left to right, at most three a line, each method on a new line."""
-    slots, line, column = list[tuple[int, int]](), -1, _COLUMNS
+    slots, line, column = list[tuple[int, int]](), -1, COLUMNS
     for index, panel in enumerate(panels):
-        if column == _COLUMNS or (index and panels[index - 1].method != panel.method):
+        if column == COLUMNS or (index and panels[index - 1].method != panel.method):
             line, column = line + 1, 0
         slots.append((line, column))
         column += 1
@@ -137,14 +141,15 @@ def _norm(panels: list[Panel], relative: bool) -> Normalize:
 def _draw(axes: Axes, panel: Panel, label: str, norm: Normalize, relative: bool) -> None:
     best = "" if panel.complete.empty else f"best {percent(float(panel.complete['val_acc'].max()))}%"
     hard = "" if math.isnan(panel.baseline) else f"hard {percent(panel.baseline)}%"
-    axes.set_title(f"{_wrap(label)}\n", fontsize=11, loc="left", fontweight="bold")
-    axes.text(0, 1.03, ",  ".join(filter(None, [hard, best])), transform=axes.transAxes, fontsize=10, color=GREY)
+    axes.set_title(f"{wrap(label)}\n", fontsize=11, loc="left", fontweight="bold")
+    remark(axes, ",  ".join(filter(None, [hard, best])))
     done, pruned = panel.complete, panel.trials[panel.trials["status"] == "pruned"]
     x_name = "alpha" if panel.kind == "alpha" else "temperature"
     x, y = _coordinates(panel, done, x_name)
     if panel.kind == "plane":
         axes.axhline(0, color=INK, linestyle=(0, (5, 3)), linewidth=1.0, zorder=1)
         colours: dict[str, Any] = {"c": _values(panel, relative), "cmap": _map(relative), "norm": norm}
+        _contours(axes, x, y, _values(panel, relative), {"cmap": _map(relative), "norm": norm})
         axes.scatter(x, y, s=64, edgecolors=INK, linewidths=0.6, zorder=3, **colours)
         axes.set_ylim(-0.08, 1.08)
         axes.set_yticks([0, 0.5, 1])
@@ -161,14 +166,23 @@ def _draw(axes: Axes, panel: Panel, label: str, norm: Normalize, relative: bool)
         axes.scatter(x[top], y[top], s=190, facecolors="none", edgecolors=INK, linewidths=1.6, zorder=4)
 
 
-def _wrap(label: str, width: int = 20) -> str:
-    """``label`` in lines of at most ``width`` letters, broken after an underscore where there is one."""
-    lines = [""]
-    for word in re.findall(r"[^_ ]+[_ ]?|[_ ]", label):
-        if lines[-1] and len(lines[-1] + word) > width:
-            lines.append("")
-        lines[-1] += word
-    return "\n".join(line.rstrip() for line in lines)
+def _contours(axes: Axes, x: Any, y: Any, values: Any, look: dict[str, Any]) -> None:
+    """Pale bands between the trials, by straight lines from trial to trial: only where trials stand around.
+
+    Nothing below ``_FEWEST`` different trials, or where all lie on a line.
+    """
+    places = pd.DataFrame({"x": np.log(x), "y": y, "value": values}).groupby(["x", "y"], as_index=False).mean()
+    flat = places[["x", "y"]].to_numpy(dtype=float)
+    if len(places) < _FEWEST or np.linalg.matrix_rank(flat - flat.mean(axis=0), tol=1e-6) < 2:
+        return
+    norm = look["norm"]
+    # What lies beyond the colours takes the last one.
+    heights = np.clip(places["value"], norm.vmin, norm.vmax)
+    levels = MaxNLocator(nbins=10, steps=[1, 2, 2.5, 5, 10]).tick_values(norm.vmin, norm.vmax)
+    mesh = Triangulation(flat[:, 0], flat[:, 1])
+    place = Triangulation(np.exp(flat[:, 0]), flat[:, 1], mesh.triangles)  # neighbours on the logarithmic axis
+    axes.tricontourf(place, heights, levels=levels, alpha=0.55, zorder=0.5, **look)
+    axes.tricontour(place, heights, levels=levels, colors="white", linewidths=0.8, linestyles="solid", zorder=0.6)
 
 
 def _coordinates(panel: Panel, rows: pd.DataFrame, x_name: str) -> tuple[Any, Any]:
@@ -224,7 +238,7 @@ def _colour_bar(figure: Figure, axes: list[Axes], norm: Normalize, relative: boo
     bar.set_label(label)
     bar.ax.yaxis.set_major_locator(MaxNLocator(nbins=6))
     if relative:
-        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.1f}" if abs(value) > 1e-9 else "0"))
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}" if abs(value) > 1e-9 else "0"))
 
 
 def _legend(figure: Figure, panels: list[Panel]) -> None:

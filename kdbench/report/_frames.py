@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import pandas as pd
 
 from kdbench.errors import BadInput
@@ -26,6 +29,15 @@ PARETO_COLUMNS: tuple[str, ...] = (
 
 HARD = "hard"
 """The method that every other one is paired with."""
+
+
+class History(NamedTuple):
+    """What the trials table leaves out of a run."""
+
+    val_acc: Sequence[float]
+    """Validation accuracy (fraction) after each epoch."""
+    reliability: Sequence[tuple[int, float, int]] | None = None
+    """(samples, sum of confidences, correct) a bin of confidence on the test split, where kept."""
 
 
 def conform_trials(trials: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -18,6 +18,7 @@ from kdbench.report._pareto import points as percent
 from kdbench.report._points import Point, Points
 from kdbench.report._rerun import rerun_command
 from kdbench.report._tables import LEGEND
+from kdbench.report._worth import SAVED_HEADS, SAVED_LEGEND, Worth
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,67 @@ class Line:
     order: dict[str, float | None]
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A figure below the table."""
+
+    name: str
+    """Of its file."""
+    heading: str
+    alt: str
+    caption: str
+    source: str = ""
+    """Data URI."""
+
+
+PICTURES = (
+    Picture(
+        "gain",
+        "Gain by size",
+        "Gain over hard labels with its interval and verdict, one line a size; the table above holds the numbers.",
+        "Points are percentage points of test accuracy, paired by seed; bars are 95% t intervals. Verdicts are "
+        "corrected for the number of rows (Holm), so a bar that just misses zero may still be \u201cno difference "
+        "seen\u201d.",
+    ),
+    Picture(
+        "temperature_alpha",
+        "What temperature and alpha did",
+        "Validation accuracy of every search trial over temperature and alpha, one panel a student.",
+        "Search trials, chosen on the validation split, one seed each: differences of a few tenths of a point are "
+        "within the noise. Pale bands, with six trials or more, are straight lines from trial to trial.",
+    ),
+    Picture(
+        "curves",
+        "How they learnt",
+        "Validation accuracy after each epoch, winner and hard labels, one panel a student.",
+        "Confirm runs on the validation split: mean over seeds, and a band from the lowest seed to the highest.",
+    ),
+    Picture(
+        "reliability",
+        "Calibration",
+        "Share of right answers over confidence, winner and hard labels, one panel a student.",
+        "Test split, all confirm seeds together, 15 bins of confidence; bins with fewer than 10 samples are left out. "
+        "Below the dashed diagonal a network is too sure of itself. ECE: mean over seeds.",
+    ),
+    Picture(
+        "cost",
+        "What it costs",
+        "Test accuracy over wall-clock time of one run, its share of the teacher, and the search.",
+        "Wall-clock time. The teacher\u2019s training is shared evenly among the sizes it taught; the line to the "
+        "right adds every search trial of that size. cost.csv holds the numbers.",
+    ),
+)
+
+
 def page(
-    frame: pd.DataFrame, points: Points, pareto: pd.DataFrame, manifest: Mapping[str, Any], search_picture: str
+    frame: pd.DataFrame,
+    points: Points,
+    pareto: pd.DataFrame,
+    manifest: Mapping[str, Any],
+    value: Worth,
+    pictures: Mapping[str, str],
 ) -> str:
-    """The whole page. ``search_picture`` is the temperature and alpha figure as SVG text.
+    """The whole page. ``pictures`` are figures as SVG text, by name; those of ``PICTURES`` are shown.
 
     Every value is escaped; a content security policy forbids the page to fetch anything.
     """
@@ -64,7 +122,9 @@ def page(
         Line(row, anchors[row.student, row.method], _order(record))
         for row, record in zip(rows, pareto.to_dict("records"), strict=True)
     ]
-    encoded = base64.b64encode(search_picture.encode()).decode()
+    searched = (frame["phase"] == "search").any()
+    shown = [one for one in PICTURES if one.name in pictures and (searched or one.name != "temperature_alpha")]
+    hardware = sorted(frame["hardware"][frame["seconds"] > 0].dropna().unique())
     return environment.get_template("report.html.j2").render(
         title=_title(points),
         points=points,
@@ -76,10 +136,18 @@ def page(
         latency=any(row.latency for row in rows),
         cards=[_card(point, anchors, points, frame, rows, manifest) for point in points.all],
         anchors=anchors,
-        search_picture=f"data:image/svg+xml;base64,{encoded}" if (frame["phase"] == "search").any() else "",
+        pictures=[replace(one, source=_data_uri(pictures[one.name])) for one in shown],
+        hardware=hardware,
+        value=value,
+        saved_heads=SAVED_HEADS,
+        saved_legend=SAVED_LEGEND,
         legend=LEGEND,
         manifest=json.dumps(manifest, indent=2, sort_keys=True, default=str, ensure_ascii=False) if manifest else "",
     )
+
+
+def _data_uri(svg: str) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
 def _title(points: Points) -> str:

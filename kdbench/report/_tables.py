@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +12,7 @@ from kdbench.fsio import atomic, atomic_text
 from kdbench.report._cells import Row, rows_of
 from kdbench.report._frames import PARETO_COLUMNS, conform_trials
 from kdbench.report._points import gather
+from kdbench.report._worth import SAVED_HEADS, SAVED_LEGEND, Worth, worth
 
 LEGEND = (
     "Test accuracy in percent at the last epoch, mean ± half of the 95% t interval over seeds. Gain: percentage points "
@@ -34,16 +35,24 @@ def write_tables(trials: pd.DataFrame, pareto: pd.DataFrame, out: Path) -> dict[
         OSError: when ``out`` cannot be written.
     """
     frame = conform_trials(trials)
+    points = gather(frame)
     texts = {
         "trials.csv": _csv(frame),
         "pareto.csv": _csv(pareto[list(PARETO_COLUMNS)]),
-        "pareto.md": markdown(pareto, gather(frame).notes),
+        "pareto.md": markdown(pareto, points.notes, worth(points)),
         "pareto.tex": latex(pareto),
     }
     atomic(out / "trials.parquet", lambda aside: frame.to_parquet(aside, engine="pyarrow", index=False))
     for name, text in texts.items():
         atomic_text(out / name, text)
     return {name: out / name for name in ("trials.parquet", *texts)}
+
+
+def write_extras(tables: Mapping[str, pd.DataFrame], out: Path) -> dict[str, Path]:
+    """Write further ``tables``, by file name, into ``out`` as CSV; returns their paths."""
+    for name, table in tables.items():
+        atomic_text(out / name, _csv(table))
+    return {name: out / name for name in tables}
 
 
 def _csv(frame: pd.DataFrame) -> str:
@@ -60,8 +69,8 @@ def _columns(rows: list[Row]) -> list[tuple[str, str]]:
     return [(head, field) for head, field in every if field not in optional or any(getattr(r, field) for r in rows)]
 
 
-def markdown(pareto: pd.DataFrame, notes: Sequence[str] = ()) -> str:
-    """``pareto`` as a GitHub-flavoured Markdown table, with a legend, the verdicts and ``notes`` below."""
+def markdown(pareto: pd.DataFrame, notes: Sequence[str] = (), value: Worth | None = None) -> str:
+    """``pareto`` as a GitHub-flavoured Markdown table, with a legend, the verdicts, ``notes`` and size saved."""
     rows = rows_of(pareto)
     remarks = [f"- {_escape_markdown(note)}" for note in notes]
     if not rows:
@@ -75,7 +84,18 @@ def markdown(pareto: pd.DataFrame, notes: Sequence[str] = ()) -> str:
         hard = _star(row.baseline, row.baseline_on_front)
         lines.append(_line([*cells, distilled, hard, f"{row.gain} {row.bounds}".strip(), row.verdict.short]))
     caveats = [f"- {_escape_markdown(row.student)} ({row.method}): {row.verdict.text}" for row in rows]
-    return "\n".join([*lines, "", LEGEND, "", *caveats, *remarks]) + "\n"
+    return "\n".join([*lines, "", LEGEND, "", *caveats, *remarks, *_saved(value)]) + "\n"
+
+
+def _saved(value: Worth | None) -> list[str]:
+    """Size saved at equal accuracy, and the area between the fronts."""
+    if value is None or not value.matches:
+        return []
+    lines = ["", "Size saved at equal accuracy", "", _line(SAVED_HEADS), _line(["---", "---"] + ["---:"] * 5)]
+    for one in value.matches:
+        names = [_escape_markdown(name) for name in (one.student, one.method)]
+        lines.append(_line([*names, *one.cells]))
+    return [*lines, "", SAVED_LEGEND, "", *(f"- {_escape_markdown(text)}" for text in value.sentences)]
 
 
 def _spread(row: Row) -> str:

@@ -8,19 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from kdbench.fsio import atomic_text
 from kdbench.report import _figure_pareto
+from kdbench.report._cost import cost_table
+from kdbench.report._figure_cost import cost_figure
+from kdbench.report._figure_gain import gain_figure
+from kdbench.report._figure_runs import curves_figure, reliability_figure
 from kdbench.report._figure_search import temperature_alpha_figure
-from kdbench.report._frames import conform_trials
+from kdbench.report._frames import History, conform_trials
 from kdbench.report._html import page
 from kdbench.report._pareto import table_of, verdicts
-from kdbench.report._points import gather
+from kdbench.report._points import Points, gather
 from kdbench.report._render import render_table
 from kdbench.report._style import save
-from kdbench.report._tables import write_tables
+from kdbench.report._tables import write_extras, write_tables
+from kdbench.report._worth import Worth, worth
 
 
 @dataclass(frozen=True)
@@ -28,21 +34,26 @@ class ReportFiles:
     """What ``write_report`` wrote, and what it says. Prints as the table a person reads (rich)."""
 
     paths: dict[str, Path]
-    """By file name: trials.parquet, trials.csv, pareto.csv, pareto.md, pareto.tex, pareto.png, pareto.svg,
-    temperature_alpha.png, temperature_alpha.svg, report.html."""
+    """By file name: trials.parquet, trials.csv, pareto.csv, pareto.md, pareto.tex, size_saved.csv, cost.csv,
+    report.html, and each figure as .png, .svg and .pdf: pareto, temperature_alpha, and where there is something to
+    draw, gain, curves, cost and reliability."""
     pareto: pd.DataFrame
     """The Pareto frame."""
     verdicts: list[str]
     """One line a row of ``pareto``."""
+    worth: Worth
+    """Size saved at equal accuracy, and the area between the fronts."""
     notes: tuple[str, ...]
     """What is missing or was left out, one sentence each; empty for a whole sweep without failures."""
 
     def __rich__(self) -> RenderableType:
-        """The table, then the notes."""
-        return Group(render_table(self.pareto, self.verdicts), *(Text(note, style="yellow") for note in self.notes))
+        """The table, what the front is worth, then the notes."""
+        told = [Text(sentence) for sentence in self.worth.sentences]
+        notes = [Text(note, style="yellow") for note in self.notes]
+        return Group(render_table(self.pareto, self.verdicts), *told, *notes)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON data: files, rows with their verdicts (unknown numbers are null), notes."""
+        """Plain JSON data: files, rows with their verdicts (unknown numbers are null), the front, notes."""
         rows = [
             {name: None if value is pd.NA or value != value else value for name, value in row.items()}
             for row in self.pareto.astype(object).to_dict("records")
@@ -50,6 +61,7 @@ class ReportFiles:
         return {
             "files": {name: str(path) for name, path in self.paths.items()},
             "rows": [{**row, "verdict": verdict} for row, verdict in zip(rows, self.verdicts, strict=True)],
+            "front": self.worth.sentences,
             "notes": list(self.notes),
         }
 
@@ -59,6 +71,7 @@ def write_report(
     trials: pd.DataFrame,
     manifest: Mapping[str, Any] | None = None,
     latency: Mapping[str, float] | None = None,
+    histories: Mapping[str, History] | None = None,
 ) -> ReportFiles:
     """Write tables, figures and report.html into ``out`` from a trials frame, whole or partial.
 
@@ -72,6 +85,8 @@ def write_report(
         manifest: JSON data on where the numbers come from; of its keys ``command`` (the command line
             that made the sweep, a string) serves to say how to rerun a point.
         latency: milliseconds of one batch-1 forward, by student.
+        histories: epochs and calibration of the confirm runs, by trial id; without them the figures
+            ``curves`` and ``reliability`` are not drawn.
 
     Raises:
         BadInput: when ``trials`` is no trials frame, or of several data sets or teachers.
@@ -80,12 +95,29 @@ def write_report(
     frame = conform_trials(trials)
     points = gather(frame)
     pareto = table_of(points, latency)
-    lines = verdicts(pareto)
+    lines, value, costs = verdicts(pareto), worth(points), cost_table(frame, points)
     paths = write_tables(frame, pareto, out)
-    paths |= save(_figure_pareto.draw(points), out, "pareto")
-    paths |= save(temperature_alpha_figure(frame), out, "temperature_alpha")
-    search_picture = paths["temperature_alpha.svg"].read_text(encoding="utf-8")
-    html = page(frame, points, pareto, manifest or {}, search_picture)
+    paths |= write_extras({"size_saved.csv": value.table(), "cost.csv": costs}, out)
+    for name, figure in _figures(frame, points, pareto, costs, histories or {}).items():
+        paths |= save(figure, out, name)
+    pictures = {name[:-4]: path.read_text(encoding="utf-8") for name, path in paths.items() if name.endswith(".svg")}
+    html = page(frame, points, pareto, manifest or {}, value, pictures)
     atomic_text(out / "report.html", html)
     paths["report.html"] = out / "report.html"
-    return ReportFiles(paths, pareto, lines, points.notes)
+    return ReportFiles(paths, pareto, lines, value, points.notes)
+
+
+def _figures(
+    frame: pd.DataFrame, points: Points, pareto: pd.DataFrame, costs: pd.DataFrame, histories: Mapping[str, History]
+) -> dict[str, Figure]:
+    """Every figure that has something to show, and the first two in any case."""
+    title = _figure_pareto.title_of(points)
+    found = {
+        "pareto": _figure_pareto.draw(points),
+        "temperature_alpha": temperature_alpha_figure(frame),
+        "gain": gain_figure(pareto, title),
+        "curves": curves_figure(points, histories),
+        "cost": cost_figure(costs, points, title),
+        "reliability": reliability_figure(points, histories),
+    }
+    return {name: figure for name, figure in found.items() if figure is not None}

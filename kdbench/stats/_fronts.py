@@ -123,6 +123,42 @@ def hypervolume_interval(
     return Interval(area, *central(_areas(costs[known], drawn, reference), confidence))
 
 
+def hypervolume_gain(
+    cost: ArrayLike,
+    distilled: ArrayLike,
+    baseline: ArrayLike,
+    *,
+    reference: tuple[float, float],
+    confidence: float = 0.95,
+    resamples: int = _RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """``hypervolume`` of ``distilled`` minus that of ``baseline``: the area between two fronts over the same costs.
+
+    Divided by the width, reference cost minus smallest cost, it is by how much the one front lies higher on average.
+    Bounds as in ``hypervolume_interval``; where all runs are there, a seed's luck moves both fronts together.
+
+    Args:
+        cost: shape (points,), of both.
+        distilled: shape (points, seeds), NaN where a run is missing.
+        baseline: shape (points, seeds), the same seeds in the same columns.
+        reference: (cost, score) of the worst corner.
+        confidence: of the bounds.
+        resamples: replicates.
+        seed: of the replicates.
+    """
+    check_confidence(confidence)
+    costs = np.asarray(cost, dtype=np.float64)
+    table = np.concatenate([score_table(distilled, costs.size, "distilled"),
+                            score_table(baseline, costs.size, "baseline")])  # fmt: skip
+    drawn = np.concatenate([means_over_seeds(table)[None], student_replicates(table, resamples, seed)])
+    upper, lower = (_areas(costs, half, reference) for half in (drawn[:, : costs.size], drawn[:, costs.size :]))
+    gains = upper - lower
+    if (np.sum(~np.isnan(table), axis=1) < 2).any() or not np.ptp(drawn[1:], axis=0).any():
+        return Interval(float(gains[0]), math.nan, math.nan)
+    return Interval(float(gains[0]), *central(gains[1:], confidence))
+
+
 def _areas(
     costs: NDArray[np.float64], scores: NDArray[np.float64], reference: tuple[float, float]
 ) -> NDArray[np.float64]:

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from kdbench.errors import BadInput
 from kdbench.fsio import atomic_text
-from kdbench.sweep.store import read_status
+from kdbench.sweep.store import RUNS_FILE, read_status
 
-KEPT = (
-    "manifest.json", "sweep.json", "trials.csv", "trials.parquet", "pareto.csv", "pareto.md", "pareto.tex",
-    "pareto.png", "pareto.svg", "temperature_alpha.png", "temperature_alpha.svg", "report.html",
-)  # fmt: skip
+KEPT = ("manifest.json", "sweep.json")
+KINDS = (".csv", ".parquet", ".md", ".tex", ".png", ".svg", ".pdf", ".html")
+"""Endings of what a report consists of."""
 
 
 def make_record(sweep_dir: Path, records: Path) -> Path:
@@ -24,21 +23,23 @@ def make_record(sweep_dir: Path, records: Path) -> Path:
     Raises:
         BadInput: a sweep that is not finished, or has no report yet.
     """
+    if (sweep_dir / RUNS_FILE).exists():
+        raise BadInput(f"'{sweep_dir}' is a record already; `kdbench report {sweep_dir}` draws its figures again")
     if not read_status(sweep_dir)["finished"]:
         raise BadInput(f"'{sweep_dir.name}' is not finished: run its command again, then record it")
     if not (sweep_dir / "pareto.csv").exists():
         raise BadInput(f"'{sweep_dir.name}' has no tables yet: `kdbench report {sweep_dir.name}` writes them")
     target = records / sweep_dir.name
     target.mkdir(parents=True, exist_ok=True)
-    for name in KEPT:
-        if (sweep_dir / name).exists():
-            shutil.copyfile(sweep_dir / name, target / name)
+    for path in sorted(sweep_dir.iterdir()):
+        if path.is_file() and (path.name in KEPT or path.suffix in KINDS):
+            shutil.copyfile(path, target / path.name)
     folders = sorted(path.parent for path in sweep_dir.glob("trials/*/result.json"))
-    atomic_text(target / "runs.jsonl", "".join(_line(folder) + "\n" for folder in folders))
+    atomic_text(target / RUNS_FILE, "".join(run_line(folder) + "\n" for folder in folders))
     return target
 
 
-def _line(folder: Path) -> str:
+def run_line(folder: Path) -> str:
     """One run: its config, its epochs, its result."""
     config, result = (
         json.loads((folder / f"{part}.json").read_text(encoding="utf-8")) for part in ("config", "result")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from pydantic import ValidationError
@@ -21,6 +21,8 @@ COLUMNS = [
 ]  # fmt: skip
 TEXT = ("sweep", "trial_id", "phase", "status", "dataset", "teacher", "student", "method", "hardware", "wandb_run")
 WHOLE = ("seed", "params", "macs", "epochs")
+RUNS_FILE = "runs.jsonl"
+"""A record's runs: config, epochs and result of one in each line."""
 
 
 def trial_folder(sweep_dir: Path, trial_id: str) -> Path:
@@ -100,15 +102,47 @@ def row_of(sweep_name: str, config: TrialConfig, result: TrialResult) -> dict[st
     }
 
 
-def rows_of(sweep_dir: Path) -> list[dict[str, Any]]:
-    """Rows of all finished runs in the sweep's folder, in the order of phases, students, methods and seeds."""
-    sweep, _ = read_spec(sweep_dir)
-    rows = []
+class Run(NamedTuple):
+    """A finished run."""
+
+    config: TrialConfig
+    result: TrialResult
+    epochs: list[EpochLog]
+    """Empty where they were not asked for."""
+
+
+def load_runs(sweep_dir: Path, *, epochs: bool = False) -> list[Run]:
+    """All finished runs in a sweep's folder, from ``trials/``, or from a record's ``runs.jsonl``.
+
+    Raises:
+        MachineFault: when a record's lines cannot be read.
+    """
+    record = sweep_dir / RUNS_FILE
+    if record.is_file() and not (sweep_dir / "trials").is_dir():
+        try:
+            return [_recorded(line, epochs) for line in record.read_text(encoding="utf-8").splitlines()]
+        except (ValueError, KeyError, TypeError) as error:
+            raise MachineFault(f"{record} cannot be read: {str(error).splitlines()[0]}") from error
+    runs = []
     for path in sorted(sweep_dir.glob("trials/*/result.json")):
         result = read_result(path.parent)
         if result is not None:
             config = TrialConfig.model_validate_json((path.parent / "config.json").read_text(encoding="utf-8"))
-            rows.append(row_of(sweep.name, config, result))
+            runs.append(Run(config, result, read_metrics(path.parent) if epochs else []))
+    return runs
+
+
+def _recorded(line: str, epochs: bool) -> Run:
+    held = json.loads(line)
+    logs = [EpochLog.model_validate(log) for log in held["epochs"]] if epochs else []
+    return Run(TrialConfig.model_validate(held["config"]), TrialResult.model_validate(held["result"]), logs)
+
+
+def rows_of(sweep_dir: Path, runs: list[Run] | None = None) -> list[dict[str, Any]]:
+    """Rows of all finished runs (``load_runs``), in the order of phases, students, methods and seeds."""
+    sweep, _ = read_spec(sweep_dir)
+    found = load_runs(sweep_dir) if runs is None else runs
+    rows = [row_of(sweep.name, run.config, run.result) for run in found]
     order = {name: k for k, name in enumerate((sweep.pair.teacher, *sweep.pair.students))}
 
     def rank(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -117,9 +151,9 @@ def rows_of(sweep_dir: Path) -> list[dict[str, Any]]:
     return sorted(rows, key=rank)
 
 
-def load_trials(sweep_dir: Path) -> pd.DataFrame:
-    """The trials table (design: one row a trial), typed, possibly empty."""
-    rows = rows_of(sweep_dir)
+def load_trials(sweep_dir: Path, runs: list[Run] | None = None) -> pd.DataFrame:
+    """The trials table (design: one row a trial), typed, possibly empty; of ``runs`` where they are read already."""
+    rows = rows_of(sweep_dir, runs)
     extra = sorted({key for row in rows for key in row} - set(COLUMNS))
     frame = pd.DataFrame(rows, columns=[*COLUMNS, *extra])
     kinds = {c: ("string" if c in TEXT else "Int64" if c in WHOLE else "float64") for c in frame.columns}

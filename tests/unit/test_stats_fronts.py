@@ -13,6 +13,7 @@ from scipy import stats as oracle
 from kdbench.stats import (
     friedman_p,
     hypervolume,
+    hypervolume_gain,
     hypervolume_interval,
     mean_ranks,
     paired_t_power,
@@ -164,3 +165,28 @@ def test_ranks_and_friedman_are_scipys(blocks: list[list[int]]) -> None:
 def test_nonsense_is_refused(call: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("n", [3, 10])
+def test_hypervolume_gain_of_two_parallel_fronts_is_the_shift(n: int) -> None:
+    """All sizes gain alike, with one seed's luck moving both fronts: width times the t interval of the gain."""
+    rng = np.random.default_rng(n)
+    luck, own = rng.normal(0, 0.01, (1, n)), rng.normal(0.02, 0.002, (1, n))
+    hard, cost = line()[:, :1] + luck, np.log2(SIZES)
+    found = hypervolume_gain(cost, hard + own, hard, reference=(cost[-1] + 1, 0.0), resamples=40_000)
+    wanted = t_interval(own[0])
+    assert found.mean == pytest.approx(4 * wanted.mean)
+    assert found[1:] == pytest.approx((4 * wanted.lo, 4 * wanted.hi), abs=0.02 * (wanted.hi - wanted.lo) * 4)
+    assert math.isnan(hypervolume_gain(cost, hard[:, :1], hard[:, :1] - 0.1, reference=(9, 0)).lo)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=12))
+def test_front_and_hypervolume_are_moocores(found: list[tuple[int, int]]) -> None:
+    moocore = pytest.importorskip("moocore", reason="moocore is not installed")
+    cost, score = np.array(found, dtype=float).T
+    objectives = np.column_stack([cost, -score])  # moocore minimises both
+    wanted = moocore.is_nondominated(objectives, keep_weakly=True)
+    assert pareto_front(cost, score).tolist() == wanted.tolist()
+    area = moocore.hypervolume(objectives, ref=[10.5, -1.5])
+    assert hypervolume(cost, score, reference=(10.5, 1.5)) == pytest.approx(area)

@@ -1,0 +1,183 @@
+"""What a front is worth, what it costs, and the figures of the runs behind it, on sweeps whose answer is known."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.collections import PolyCollection
+from report_frames import LADDER, sweep_frame
+
+from kdbench.report import History, temperature_alpha_figure, write_report
+from kdbench.report._cost import cost_table
+from kdbench.report._figure_cost import cost_figure
+from kdbench.report._figure_gain import gain_figure
+from kdbench.report._figure_runs import FEWEST, curves_figure, reliability_figure
+from kdbench.report._frames import conform_trials
+from kdbench.report._pareto import table_of
+from kdbench.report._points import gather
+from kdbench.report._tables import markdown
+from kdbench.report._worth import worth
+
+SIZES = {f"net_{k}": (1_000_000 * 2**k, 0.80 + 0.02 * k) for k in range(4)}
+SLOPE = 0.02  # accuracy gained by a doubling
+
+
+def flat(gain: float, noise: float = 0.0, **more: object) -> pd.DataFrame:
+    """Accuracy grows by two points a doubling; distilling adds ``gain`` at every size."""
+    return sweep_frame(SIZES, [gain] * len(SIZES), noise=noise, trials=3, **more)  # type: ignore[arg-type]
+
+
+def histories(frame: pd.DataFrame, epochs: int = 10) -> dict[str, History]:
+    """Curves that rise to the run's accuracy; every run is sure of 90% and right in 80% of 100 samples."""
+    confirm = frame[frame["phase"] == "confirm"]
+    bins = tuple((100, 90.0, 80) if k == 13 else (FEWEST - 1, 1.0, 1) if k == 2 else (0, 0.0, 0) for k in range(15))
+    return {
+        row["trial_id"]: History([row["val_acc"] * (k + 1) / epochs for k in range(epochs)], bins)
+        for row in confirm.to_dict("records")
+    }
+
+
+def test_size_saved_is_the_closed_form_in_words_and_numbers() -> None:
+    """A gain of half a doubling's worth saves 1 - 2^(-1/2) of the parameters, and lifts the front by as much."""
+    value = worth(gather(flat(SLOPE / 2)))
+    inside = value.table().set_index("student").loc[["net_1", "net_2", "net_3"]]
+    assert inside["saved"].tolist() == pytest.approx([1 - 2**-0.5] * 3, abs=1e-6)
+    assert inside["needed"].tolist() == pytest.approx([size * 2**-0.5 for size in (2e6, 4e6, 8e6)])
+    assert set(inside["reached"]) == {"within"}
+    (front,) = value.fronts
+    assert front.higher.mean == pytest.approx(SLOPE / 2)
+    assert front.distilled.mean - front.hard.mean == pytest.approx(SLOPE / 2 * math.log10(16))
+    size, area = value.sentences
+    assert size.startswith("To match the best hard-label student (net_3, 86.0%, 8.00 M), kd needs 5.66 M parameters: ")
+    assert "29% fewer" in size and "by +1.0 points" in area
+
+
+@pytest.mark.parametrize(
+    ("gain", "words"),
+    [
+        (0.07, "needs at most 1.00 M parameters: at least 88% fewer"),
+        (-0.01, "No student distilled by kd is as accurate as the best hard-label student"),
+        (0.0, "needs 8.00 M parameters: as many"),
+    ],
+)
+def test_what_cannot_be_known_is_said(gain: float, words: str) -> None:
+    value = worth(gather(flat(gain)))
+    assert words in value.sentences[0]
+    assert "(no interval)" in value.sentences[0] or gain < 0
+
+
+def test_uncertain_savings_are_called_so() -> None:
+    value = worth(gather(flat(0.002, noise=0.02)))
+    assert "nothing is certain" in value.sentences[0] or "not determined" in value.sentences[0]
+    assert "may be chance" in value.sentences[1]
+    sure = worth(gather(flat(0.01, noise=0.0004, seeds=5)))
+    assert sure.sentences[0].endswith("%).") and "chance" not in sure.sentences[1]
+    assert all(match.bounds for match in sure.matches)
+
+
+def test_markdown_tells_the_size_saved_and_partial_sweeps_tell_nothing() -> None:
+    points = gather(flat(0.01))
+    text = markdown(table_of(points), (), worth(points))
+    assert "| net_3 | kd | 86.0 | 8.00 M | 5.66 M | 29% |  |" in text
+    frame = flat(0.01)
+    assert worth(gather(frame[(frame["phase"] != "confirm") | (frame["method"] == "hard")])).sentences == []
+
+
+def test_costs_add_up() -> None:
+    frame = conform_trials(flat(0.01))
+    frame["seconds"] = 100.0
+    frame.loc[frame["phase"] == "teacher", "seconds"] = 800.0
+    table = cost_table(frame, gather(frame))
+    hard, soft = (table[(table["method"] == method)].iloc[0] for method in ("hard", "kd"))
+    assert hard["total_hours"] * 3600 == pytest.approx(100)
+    assert (soft["teacher_hours"] * 3600, soft["search_hours"] * 3600) == pytest.approx((800 / 4, 3 * 100))
+    assert soft["total_hours"] * 3600 == pytest.approx(100 + 200 + 300)
+    assert soft["hours_per_point"] * 3600 == pytest.approx(500)  # for one point
+    assert math.isnan(hard["hours_per_point"])
+    figure = cost_figure(table, gather(frame))
+    assert figure is not None and "(minutes)" in figure.axes[0].get_xlabel()
+
+
+def test_gain_figure_shows_each_gain_where_it_is() -> None:
+    pareto = table_of(gather(sweep_frame()))
+    figure = gain_figure(pareto)
+    assert figure is not None
+    (drawn,) = figure.axes[0].containers
+    assert drawn[0].get_xdata() == pytest.approx(100 * pareto["gain"].to_numpy())
+    words = [text.get_text() for text in figure.axes[0].texts]
+    assert len(words) == len(LADDER) and set(words) <= {"helps", "hurts", "no difference seen"}
+    assert gain_figure(pareto.iloc[:0]) is None
+
+
+def test_curves_are_means_with_a_band_from_seed_to_seed() -> None:
+    frame = flat(0.01, noise=0.01)
+    figure = curves_figure(gather(frame), histories(frame))
+    assert figure is not None
+    axes = figure.axes[0]
+    hard = frame[(frame["phase"] == "confirm") & (frame["method"] == "hard") & (frame["student"] == "net_0")]
+    line = next(line for line in axes.get_lines() if line.get_label() == "hard labels")
+    assert line.get_ydata()[-1] == pytest.approx(100 * hard["val_acc"].mean())
+    band = next(one for one in axes.collections if isinstance(one, PolyCollection)).get_paths()[0].vertices
+    last = band[band[:, 0] == 10, 1]
+    assert (last.min(), last.max()) == pytest.approx((100 * hard["val_acc"].min(), 100 * hard["val_acc"].max()))
+    assert curves_figure(gather(frame), {}) is None
+
+
+def test_reliability_pools_seeds_and_leaves_thin_bins_out() -> None:
+    frame = flat(0.01)
+    figure = reliability_figure(gather(frame), histories(frame))
+    assert figure is not None
+    lines = [line for line in figure.axes[0].get_lines() if not str(line.get_label()).startswith("_")]
+    assert [line.get_label() for line in lines] == ["hard labels", "distilled (kd)"]
+    for line in lines:  # three seeds of nine samples are enough together, of one they would not be
+        assert line.get_xydata().ravel() == pytest.approx([100 / (FEWEST - 1)] * 2 + [90, 80])
+    assert "ECE %: hard 9.2, kd 9.2" in [text.get_text() for text in figure.axes[0].texts]
+    bare = {name: History(one.val_acc) for name, one in histories(frame).items()}
+    assert reliability_figure(gather(frame), bare) is None
+
+
+@pytest.mark.parametrize(("trials", "banded"), [(5, False), (9, True)])
+def test_contours_join_enough_trials(trials: int, banded: bool) -> None:
+    frame = sweep_frame(trials=trials)
+    frame["status"] = "complete"
+    axes = temperature_alpha_figure(frame).axes[0]
+    filled = [one for one in axes.collections if type(one).__name__ == "TriContourSet"]
+    assert bool(filled) == banded
+    dots = max(axes.collections, key=lambda one: len(one.get_offsets()) * (one.get_array() is not None))
+    assert all(one.get_zorder() < dots.get_zorder() for one in filled)
+
+
+@pytest.mark.parametrize("change", [{"temperature": 4.0}, {"alpha": 0.5}])
+def test_trials_on_a_line_have_no_contours(change: dict[str, float]) -> None:
+    frame = sweep_frame(trials=9).assign(status="complete", **change)
+    figure = temperature_alpha_figure(frame)
+    figure.draw_without_rendering()
+    assert not [one for axes in figure.axes for one in axes.collections if type(one).__name__ == "TriContourSet"]
+
+
+def test_report_has_every_figure_in_three_forms_when_it_can(tmp_path: Path) -> None:
+    frame = sweep_frame({"a$b$c": (1000, 0.5), **dict(list(LADDER.items())[:1])}, [0.01, 0.01], trials=3)
+    files = write_report(tmp_path, frame, None, None, histories(frame))
+    figures = {"pareto", "temperature_alpha", "gain", "curves", "cost", "reliability"}
+    assert {f"{name}.{kind}" for name in figures for kind in ("png", "svg", "pdf")} < set(files.paths)
+    assert {"size_saved.csv", "cost.csv"} < set(files.paths)
+    page = files.paths["report.html"].read_text(encoding="utf-8")
+    assert page.count('<img alt="') == 5
+    assert files.as_json()["front"] == files.worth.sentences
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "size_saved.csv")["params"], sorted([1000, 582_722]))
+
+
+def test_bounds_stay_where_accuracies_can_be() -> None:
+    """Two seeds far apart would reach beyond 0 and 100%."""
+    frame = flat(0.01, seeds=2)
+    confirm = frame["phase"] == "confirm"
+    frame.loc[confirm & (frame["seed"] == 1001), "test_acc"] -= 0.5
+    frame.loc[confirm & (frame["method"] == "kd") & (frame["seed"] == 1002), "test_acc"] -= 0.4
+    (front,) = worth(gather(frame)).fronts
+    width = math.log10(16)
+    assert (front.hard.lo, front.hard.hi) == pytest.approx((0.0, width))
+    assert -1 <= front.higher.lo < front.higher.mean < front.higher.hi <= 1
