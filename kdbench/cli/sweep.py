@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -90,6 +91,10 @@ def sweep(
         str | None, _where("Processes that train: a number, or auto, one a core. [dim](auto)[/dim]", "N|auto")
     ] = None,
     device: DeviceOption = None,
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="PyTorch's own path: no kernels of ours, no compiler.", rich_help_panel=WHERE),
+    ] = False,
     wandb: WandbOption = None,
     wandb_project: ProjectOption = None,
     wandb_entity: EntityOption = None,
@@ -112,8 +117,11 @@ def sweep(
     """
     given = {key.rstrip("_").replace("_", "-"): value for key, value in ctx.params.items()}
     flags = {key: value for key, value in given.items() if key not in ("config", "set", "dry-run", "quiet", "as-json")}
+    flags["exact"] = exact or None
     options = merge(config, set_ or [], flags)
     run = run_options(options)
+    if run.exact:
+        os.environ["KDBENCH_EXACT"] = "1"  # workers inherit it
     spec = build_sweep(options)
     weights = options.get("teacher-weights")
     view = make_view(quiet=quiet, as_json=as_json)

@@ -1,14 +1,18 @@
-"""One training run: train, evaluate, checkpoint, and the measurements that choose a precision."""
+"""One training run: train, evaluate, checkpoint, and the measurements that choose how."""
 
 from kdbench.engine.metrics import Scores, expected_calibration_error, score
 from kdbench.engine.run import Hooks, RunOutcome, run_training
-from kdbench.engine.tune import choose_precision, seconds_per_step
+from kdbench.engine.step import Step
+from kdbench.engine.tune import Shape, choose_precision, choose_step, seconds_per_step
 
 __all__ = [
     "Hooks",
     "RunOutcome",
     "Scores",
+    "Shape",
+    "Step",
     "choose_precision",
+    "choose_step",
     "expected_calibration_error",
     "run_training",
     "score",

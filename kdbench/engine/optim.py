@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
+from kdbench.errors import BadInput
 from kdbench.schema import Recipe
 
 FLOOR = 1e-3
@@ -42,3 +45,28 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_ep
     # timm applies a milestone at update m - 1; epoch m's last update still has the rate of epoch m
     milestones = [m * steps_per_epoch + 1 for m in sorted(recipe.milestones)] if recipe.schedule == "step" else []
     return MultiStepLRScheduler(optimizer, decay_t=milestones, decay_rate=recipe.gamma, warmup_prefix=False, **shared)
+
+
+def max_norm_constraint(model: nn.Module, limit: float | None) -> Callable[[], None]:
+    """What to call after a step: shrinks the incoming weights of units whose L2 norm exceeds ``limit``.
+
+    The network names the weights, (units, inputs) each, by its method ``max_norm_weights`` (Hinton et al. 2012,
+    arXiv:1207.0580). Without a limit nothing happens.
+
+    Raises:
+        BadInput: a network that does not say which weights are meant.
+    """
+    if limit is None:
+        return lambda: None
+    named = getattr(model, "max_norm_weights", None)
+    if not callable(named):
+        raise BadInput(f"recipe.max-norm={limit:g}: {type(model).__name__} does not say which weights it is about")
+    weights: tuple[torch.Tensor, ...] = named()
+
+    @torch.no_grad()
+    def constrain() -> None:
+        for weight in weights:
+            norms = torch.linalg.vector_norm(weight, dim=1, keepdim=True)
+            weight.mul_(limit / norms.clamp_min(limit))
+
+    return constrain

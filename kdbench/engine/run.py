@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +16,10 @@ from kdbench.catalog.methods import METHODS
 from kdbench.data import TaskData
 from kdbench.engine import checkpoint
 from kdbench.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_metrics
-from kdbench.engine.kernels import optimise
-from kdbench.engine.metrics import collect_logits, score
-from kdbench.engine.optim import make_optimizer, make_schedule
+from kdbench.engine.hardware import describe_hardware
+from kdbench.engine.metrics import collect_logits, reliability, score
+from kdbench.engine.optim import make_optimizer, make_schedule, max_norm_constraint
+from kdbench.engine.step import Step, begun_with, note_step, prepare
 from kdbench.errors import TrialFailed
 from kdbench.identity import identify
 from kdbench.methods import LossFunction, loss_function
@@ -47,22 +47,17 @@ class RunOutcome(NamedTuple):
     model: nn.Module
 
 
-def describe_hardware(device: torch.device) -> str:
-    """One line: device, model, threads."""
-    if device.type == "cuda":
-        return f"cuda:{torch.cuda.get_device_name(device)}"
-    return f"{device.type}:{platform.machine()}:{torch.get_num_threads()} threads"
-
-
 def steps_per_epoch(samples: int, batch_size: int) -> int:
     """Full batches in a split; a split shorter than one batch is one step."""
     return max(samples // batch_size, 1)
 
 
-class _Trainer:
+class Trainer:
     """The state of one run: network, optimiser, schedule, and where it stands."""
 
-    def __init__(self, config: TrialConfig, data: TaskData, teacher: TeacherSignal | None, device: torch.device):
+    def __init__(
+        self, config: TrialConfig, data: TaskData, teacher: TeacherSignal | None, device: torch.device, step: Step
+    ) -> None:
         self.config, self.data, self.teacher, self.device = config, data, teacher, device
         recipe = config.recipe
         self.loss: LossFunction = loss_function(config.method)
@@ -77,29 +72,38 @@ class _Trainer:
             input_size=data.input_size,
             stem=recipe.stem,
             seed=config.seed,
+            options=recipe.model_options,
         )
         self.params = count_params(network)
         self.macs = count_macs(network, data.channels, data.input_size)
-        self.model = optimise(network.to(device, memory_format=torch.channels_last), device)  # type: ignore[call-overload]
+        self.model, self.forward = prepare(network, step, device)
         self.optimizer = make_optimizer(self.model, recipe)
-        self.steps = steps_per_epoch(len(data.train), recipe.batch_size)
-        self.schedule = make_schedule(self.optimizer, recipe, self.steps)
+        self.constrain = max_norm_constraint(self.model, recipe.max_norm)
+        self.updates = steps_per_epoch(len(data.train), recipe.batch_size)
+        self.schedule = make_schedule(self.optimizer, recipe, self.updates)
+        self._rows: list[Tensor] = []
+        self._names: list[str] = []
 
     def train_epoch(self, epoch: int, on_fill: Callable[[int, int], None] | None) -> dict[str, float]:
         """One pass; returns means of ``loss``, ``acc`` and the loss's parts."""
+        for _ in self.steps(epoch, on_fill):
+            pass
+        return self._means(torch.stack(self._rows).double().cpu(), ["loss", "acc", *self._names], epoch)
+
+    def steps(self, epoch: int, on_fill: Callable[[int, int], None] | None = None) -> Iterator[int]:
+        """Train one epoch, a step at a time; yields the number of images in each."""
         config, recipe, seed = self.config, self.config.recipe, self.config.seed
         if self.teacher is not None and self.needs_teacher:
             self.teacher.prepare_epoch(self.data.train, seed, epoch, on_fill)
         # dropout and stochastic depth draw from here, so an epoch is the same after an interruption
         torch.manual_seed(int(identify([seed, epoch, "noise"]), 16) % 2**63)
         self.model.train()
-        rows: list[Tensor] = []
-        names: list[str] = []
+        self._rows, self._names = [], []
         batches = self.data.train.batches(batch_size=recipe.batch_size, order_seed=seed, augment_seed=seed, epoch=epoch)
         for step, batch in enumerate(batches):
-            self.schedule.step_update((epoch - 1) * self.steps + step)
+            self.schedule.step_update((epoch - 1) * self.updates + step)
             with self._autocast(recipe):
-                logits = self.model(batch.x)
+                logits = self.forward(batch.x)
             logits = logits.float()
             guide = self.teacher.logits(batch) if self.teacher is not None and self.needs_teacher else None
             loss = self.loss(logits, guide, batch.y, config.hyper, label_smoothing=recipe.label_smoothing, epoch=epoch)
@@ -108,11 +112,12 @@ class _Trainer:
             if recipe.clip_grad is not None:
                 nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_grad)
             self.optimizer.step()
-            names = list(loss.parts)
+            self.constrain()
+            self._names = list(loss.parts)
             # kept on the device until the epoch ends: reading a value now would stall a GPU every step
             accuracy = (logits.detach().argmax(1) == batch.y).float().mean()
-            rows.append(torch.stack([loss.total.detach(), accuracy, *(p.detach() for p in loss.parts.values())]))
-        return self._means(torch.stack(rows).double().cpu(), ["loss", "acc", *names], epoch)
+            self._rows.append(torch.stack([loss.total.detach(), accuracy, *(p.detach() for p in loss.parts.values())]))
+            yield len(batch.y)
 
     def _means(self, table: Tensor, names: list[str], epoch: int) -> dict[str, float]:
         bad = (~torch.isfinite(table)).any(dim=1).nonzero()
@@ -156,9 +161,11 @@ def run_training(
     workdir: Path,
     device: torch.device,
     hooks: Hooks | None = None,
+    step: Step | None = None,
 ) -> RunOutcome:
     """Train ``config`` to its end, from ``workdir``'s checkpoint where there is one.
 
+    ``step`` says how it is computed (no result beyond rounding depends on it); a resumed run keeps its own.
     A checkpoint is written after an epoch when the last one is ``checkpoint.INTERVAL`` seconds old.
     The test split is opened only when ``config.phase`` is ``confirm``, once, after the last epoch. The same
     config gives the same numbers however often it was interrupted (bit for bit on a CPU with the same
@@ -168,8 +175,10 @@ def run_training(
         TrialFailed: on a non-finite loss, naming epoch, step and values.
     """
     hooks = hooks or Hooks()
-    trainer = _Trainer(config, data, teacher, device)
     saved = load_checkpoint(workdir, device)
+    step = (begun_with(workdir) if saved else None) or step or Step()
+    note_step(workdir, step, device)
+    trainer = Trainer(config, data, teacher, device, step)
     logs: list[EpochLog] = []
     attempts, pruned = 1, False
     if saved is not None:
@@ -192,7 +201,7 @@ def run_training(
     return RunOutcome(_result(trainer, logs, attempts, pruned and not finished), logs, trainer.model.eval())
 
 
-def _result(trainer: _Trainer, logs: list[EpochLog], attempts: int, pruned: bool) -> TrialResult:
+def _result(trainer: Trainer, logs: list[EpochLog], attempts: int, pruned: bool) -> TrialResult:
     """Final measures: on test in the confirm phase, on validation otherwise."""
     confirm = trainer.config.phase == "confirm"
     split = trainer.data.test() if confirm else trainer.data.val
@@ -208,6 +217,7 @@ def _result(trainer: _Trainer, logs: list[EpochLog], attempts: int, pruned: bool
         test_top5=final.top5 if confirm else None,
         nll=final.nll,
         ece=final.ece,
+        reliability=reliability(logits, labels) if confirm else None,
         agreement=final.agreement,
         params=trainer.params,
         macs=trainer.macs,

@@ -1,52 +1,71 @@
-"""Short measurements that a plan rests on: which precision is faster here, and how long a step takes."""
+"""Short measurements, remembered: which precision and which form of a step is faster here, how long a step takes."""
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
-from kdbench.engine.kernels import optimise
+from kdbench.engine.step import REFERENCE, Step, prepare, usual_step
 from kdbench.fsio import atomic_text
+from kdbench.host import processor
 from kdbench.models import build
 
 WORTH_IT = 1.15
 """bf16 is chosen only where it is at least this much faster: it costs accuracy in the last digits."""
+LONG = 120.0
+"""Seconds of planned training below which no form of the step is worth a measurement: the usual one is taken."""
+COMPILE_COST = 90.0
+"""Seconds that compiling one network's step may take, several times over, before it pays."""
+COMPILE_GAIN = 1.05
+"""Least speed-up for which a step is compiled."""
+
+
+class Shape(NamedTuple):
+    """One network as it is trained: all that its speed depends on beside the machine."""
+
+    name: str
+    classes: int
+    channels: int
+    input_size: int
+    stem: str
+    batch_size: int
+    device: torch.device
+
+    @property
+    def key(self) -> str:
+        """Names the measurement in the cache, machine and threads included."""
+        machine = processor() if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)
+        shape = f"{self.classes}x{self.channels}x{self.input_size}-{self.stem}-b{self.batch_size}"
+        return f"{self.name}|{shape}|{self.device.type}|{machine}|{torch.get_num_threads()}|torch {torch.__version__}"
 
 
 def seconds_per_step(
-    name: str,
-    *,
-    classes: int,
-    channels: int,
-    input_size: int,
-    stem: str,
-    batch_size: int,
-    device: torch.device,
-    precision: str = "fp32",
-    train: bool = True,
-    repeats: int = 3,
+    shape: Shape, *, precision: str = "fp32", step: Step | None = None, train: bool = True, repeats: int = 3
 ) -> float:
     """Median seconds of one step (training, or forward only) of a network on random data, after a warm-up."""
-    model = build(name, classes=classes, channels=channels, input_size=input_size, stem=stem, seed=0)
-    model = model.to(device, memory_format=torch.channels_last).train(train)  # type: ignore[call-overload]
-    model = optimise(model, device)
+    name, device = shape.name, shape.device
+    model = build(
+        name, classes=shape.classes, channels=shape.channels, input_size=shape.input_size, stem=shape.stem, seed=0
+    )
+    model, forward = prepare(model.train(train), step or Step(), device)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-    x = torch.randn(batch_size, channels, input_size, input_size, device=device)
+    x = torch.randn(shape.batch_size, shape.channels, shape.input_size, shape.input_size, device=device)
     x = x.contiguous(memory_format=torch.channels_last)
-    y = torch.randint(classes, (batch_size,), device=device)
+    y = torch.randint(shape.classes, (shape.batch_size,), device=device)
 
-    def step() -> None:
+    def once() -> None:
         with (
             torch.set_grad_enabled(train),
             torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"),
         ):
-            logits = model(x)
+            logits = forward(x)
         if train:
             optimizer.zero_grad(set_to_none=True)
             F.cross_entropy(logits.float(), y).backward()
@@ -57,48 +76,89 @@ def seconds_per_step(
     times = []
     for index in range(repeats + 1):
         start = time.perf_counter()
-        step()
+        once()
         if index:
             times.append(time.perf_counter() - start)
     return statistics.median(times)
 
 
-def _remembered(path: Path) -> dict[str, Literal["fp32", "bf16"]]:
-    """Earlier answers; a damaged file is an empty one, since measuring again costs seconds."""
-    try:
-        held: dict[str, Literal["fp32", "bf16"]] = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return held
+class Notes:
+    """``<cache>/tune.json``: what was measured for each shape; a damaged file is an empty one."""
+
+    def __init__(self, cache: Path, *, remember: bool = True) -> None:
+        self._path, self._remember = cache / "tune.json", remember
+
+    def read(self, key: str) -> dict[str, Any]:
+        """What is known of ``key``."""
+        found = self._all().get(key)
+        return found if isinstance(found, dict) else {}
+
+    def add(self, key: str, **facts: Any) -> None:
+        """Note more of ``key``."""
+        if self._remember:
+            held = self._all()
+            held[key] = {**self.read(key), **facts}
+            atomic_text(self._path, json.dumps(held, indent=1, sort_keys=True) + "\n")
+
+    def _all(self) -> dict[str, Any]:
+        try:
+            held = json.loads(self._path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return held if isinstance(held, dict) else {}
 
 
-def choose_precision(
-    name: str,
-    *,
-    cache: Path,
-    remember: bool = True,
-    classes: int,
-    channels: int,
-    input_size: int,
-    stem: str,
-    batch_size: int,
-    device: torch.device,
-) -> Literal["fp32", "bf16"]:
-    """The faster precision for training ``name`` here, remembered in ``<cache>/tune.json`` (unless told not to).
+def choose_precision(shape: Shape, *, cache: Path, remember: bool = True) -> Literal["fp32", "bf16"]:
+    """The faster precision for training a network here, measured once.
 
     The answer goes into the run's config, so that a rerun elsewhere is the same run.
     """
-    shape = f"{classes}x{channels}x{input_size}-{stem}-b{batch_size}"
-    key = f"{name}|{shape}|{device.type}|{torch.get_num_threads()}"
-    path = cache / "tune.json"
-    known = _remembered(path)
-    if key not in known:
-        common = {"classes": classes, "channels": channels, "input_size": input_size, "stem": stem}
-        times = {
-            p: seconds_per_step(name, batch_size=batch_size, device=device, precision=p, **common)  # type: ignore[arg-type]
-            for p in ("fp32", "bf16")
-        }
-        known[key] = "bf16" if times["fp32"] / times["bf16"] >= WORTH_IT else "fp32"
-        if remember:
-            atomic_text(path, json.dumps(known, indent=1, sort_keys=True) + "\n")
-    return known[key]
+    notes = Notes(cache, remember=remember)
+    times = notes.read(shape.key).get("seconds")
+    if not times:
+        times = {p: seconds_per_step(shape, precision=p) for p in ("fp32", "bf16")}
+        notes.add(shape.key, seconds=times)
+    return "bf16" if times["fp32"] / times["bf16"] >= WORTH_IT else "fp32"
+
+
+def choose_step(shape: Shape, *, precision: str, steps: int, cache: Path, remember: bool = True) -> Step:
+    """The fastest form of ``steps`` training steps of a network here, the cost of finding it included.
+
+    Short plans take the usual form unmeasured; longer ones check that the kernels pay, and the longest try
+    ``torch.compile``. Measured once for each shape and machine.
+    """
+    usual = usual_step(shape.device)
+    if usual == REFERENCE:
+        return usual
+    notes, kind = Notes(cache, remember=remember), f"{shape.key}|{precision}"
+    known = notes.read(kind)
+    if "usual" not in known:
+        seconds = notes.read(shape.key).get("seconds", {}).get(precision)
+        known["usual"] = seconds or seconds_per_step(shape, precision=precision)
+        notes.add(kind, usual=known["usual"])
+    planned = steps * known["usual"]
+    if planned < LONG:
+        return usual
+    if "plain" not in known:
+        known["plain"] = seconds_per_step(shape, precision=precision, step=Step(kernels=False))
+        notes.add(kind, plain=known["plain"])
+    if known["plain"] * WORTH_IT < known["usual"]:
+        usual = usual.model_copy(update={"kernels": False})
+    if planned * (1 - 1 / COMPILE_GAIN) < COMPILE_COST:
+        return usual
+    compiled = usual.model_copy(update={"compiled": True})
+    if "compiled" not in known:
+        known["compiled"] = _compiled_seconds(shape, precision, compiled, cache)
+        notes.add(kind, compiled=known["compiled"])
+    eager = min(known["plain"], known["usual"])
+    worth = known["compiled"] is not None and known["compiled"] * COMPILE_GAIN <= eager
+    return compiled if worth else usual
+
+
+def _compiled_seconds(shape: Shape, precision: str, step: Step, cache: Path) -> float | None:
+    """None where this network or this machine (no compiler) cannot compile."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "inductor"))
+    try:
+        return seconds_per_step(shape, precision=precision, step=step)
+    except (RuntimeError, OSError):
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -12,16 +13,18 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from kdbench.data import ResidentSplit, TaskData, load, resolve_dataset
-from kdbench.engine import Hooks, RunOutcome, run_training, score
+from kdbench.engine import Hooks, RunOutcome, Shape, Step, choose_step, run_training, score
 from kdbench.engine.checkpoint import drop_checkpoint
+from kdbench.engine.hardware import describe_hardware
 from kdbench.engine.kernels import optimise
 from kdbench.engine.metrics import collect_logits
-from kdbench.engine.run import describe_hardware
+from kdbench.engine.run import steps_per_epoch
+from kdbench.engine.step import exact_asked, usual_step
 from kdbench.errors import BadInput, MachineFault
 from kdbench.models import build, count_macs, count_params, load_weights, weights_digest
 from kdbench.schema import EpochLog, Recipe, Sweep, TrialConfig
-from kdbench.sweep.plan import teacher_config
-from kdbench.teacher import BankedTeacher, LiveTeacher, TeacherCard, TeacherSignal, gate, load_card, save_card
+from kdbench.sweep.plan import lanes, slots, teacher_config
+from kdbench.teacher import BankedTeacher, TeacherCard, TeacherSignal, gate, load_card, make_signal, save_card
 from kdbench.teacher.signal import LazyTeacher
 
 
@@ -67,11 +70,16 @@ class Context:
 
     @cached_property
     def teacher(self) -> TeacherSignal:
-        """Banked where the augmentation has finitely many views, else live."""
+        """Banked by view or by epoch, or live: see ``make_signal``."""
         network = LazyTeacher(self.teacher_network, self.device)
-        if self.data.train.n_views is None or not isinstance(self.data.train, ResidentSplit):
-            return LiveTeacher(network)
-        return BankedTeacher(self.teacher_folder / "bank", self.teacher_config.id, self.data.classes, network)
+        folder, known_as = self.teacher_folder / "bank", self.teacher_config.id
+        return make_signal(folder, known_as, self.data.classes, network, self.data.train, self.passes)
+
+    @property
+    def passes(self) -> int:
+        """Epochs of distinct views that the sweep's runs see: the teacher's passes over the data are at most these."""
+        planned = self.sweep.recipe.epochs * (1 + self.sweep.budget.seeds)
+        return planned if self.data.train.n_views is None else min(planned, self.data.train.n_views)
 
     def teacher_network(self) -> nn.Module:
         """The prepared teacher's network with its weights."""
@@ -83,7 +91,7 @@ class Context:
                 f"the teacher's weights in {self.teacher_folder} cannot be read ({str(error).splitlines()[0]}); "
                 "delete that folder to prepare it again"
             ) from error
-        return optimise(model, self.device)
+        return model if exact_asked() else optimise(model, self.device)
 
     def _empty_teacher(self) -> nn.Module:
         return build(
@@ -134,8 +142,9 @@ class Context:
         config = self.teacher_config
         data = self._load(config.recipe)
         outcome: RunOutcome = run_training(
-            config, data=data, teacher=None, workdir=self.teacher_folder, device=self.device, hooks=hooks
-        )
+            config, data=data, teacher=None, workdir=self.teacher_folder, device=self.device, hooks=hooks,
+            step=usual_step(self.device),
+        )  # fmt: skip
         save_weights(outcome.model, self.teacher_folder / "model.safetensors")
         r = outcome.result
         card = TeacherCard(
@@ -200,8 +209,18 @@ class Context:
     def run(self, config: TrialConfig, workdir: Path, hooks: Hooks) -> RunOutcome:
         """Train one student."""
         return run_training(
-            config, data=self.data, teacher=self.teacher, workdir=workdir, device=self.device, hooks=hooks
-        )
+            config, data=self.data, teacher=self.teacher, workdir=workdir, device=self.device, hooks=hooks,
+            step=self.step(config.model, config.recipe),
+        )  # fmt: skip
+
+    def step(self, model: str, recipe: Recipe) -> Step:
+        """How a student's steps are computed here: measured where the sweep trains it long enough to pay for that."""
+        data = self.data
+        runs = sum(slots(self.sweep, lane) for lane in lanes(self.sweep) if lane.model == model)
+        sharing = max(1, (os.cpu_count() or 1) // torch.get_num_threads()) if self.device.type == "cpu" else 1
+        steps = runs * recipe.epochs * steps_per_epoch(len(data.train), recipe.batch_size) // sharing
+        shape = Shape(model, data.classes, data.channels, data.input_size, recipe.stem, recipe.batch_size, self.device)
+        return choose_step(shape, precision=recipe.precision, steps=steps, cache=self.cache)
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

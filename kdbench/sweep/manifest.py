@@ -15,7 +15,8 @@ from typing import Any
 import kdbench
 from kdbench.errors import MachineFault
 from kdbench.fsio import atomic_text
-from kdbench.schema import Sweep
+from kdbench.host import processor
+from kdbench.schema import Frozen
 
 PACKAGES = ("torch", "timm", "optuna", "wandb", "numpy", "scipy", "pandas")
 
@@ -43,15 +44,6 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _processor() -> str:
-    """The processor's name where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-
-
 def read_manifest(sweep_dir: Path) -> dict[str, Any]:
     """The manifest, or an empty mapping where there is none yet.
 
@@ -68,7 +60,7 @@ def read_manifest(sweep_dir: Path) -> dict[str, Any]:
     return held if isinstance(held, dict) else {}
 
 
-def begin(sweep_dir: Path, sweep: Sweep, *, command: str, device: str, threads: int, workers: int) -> None:
+def begin(sweep_dir: Path, spec: Frozen, *, command: str, device: str, threads: int, workers: int) -> None:
     """Note a start: every start of a sweep is kept with what it ran on, the first one's facts on top as well."""
     held = read_manifest(sweep_dir)
     start = {
@@ -77,7 +69,7 @@ def begin(sweep_dir: Path, sweep: Sweep, *, command: str, device: str, threads: 
         "git": _git_revision(),
         "versions": _versions(),
         "hardware": {
-            "processor": _processor(),
+            "processor": processor(),
             "cores": os.cpu_count(),
             "device": device,
             "threads": threads,
@@ -86,12 +78,12 @@ def begin(sweep_dir: Path, sweep: Sweep, *, command: str, device: str, threads: 
         },
     }
     first = {key: held.get(key, value) for key, value in start.items()}
-    update(sweep_dir, {"spec": sweep.model_dump(mode="json"), **first, "starts": [*held.get("starts", []), start]})
+    update(sweep_dir, {"spec": spec.model_dump(mode="json"), **first, "starts": [*held.get("starts", []), start]})
 
 
-def without_password(command: str) -> str:
-    """A command line whose storage URL shows no password."""
-    return re.sub(r"(://[^:/@\s]+):[^@\s]+@", r"\1:***@", command)
+def without_password(text: str, mark: str = ":***") -> str:
+    """A command line or URL with ``mark`` where a storage URL says ``:PASSWORD``."""
+    return re.sub(r"(://[^:/@\s]+):[^@\s]+@", rf"\1{mark}@", text)
 
 
 def update(sweep_dir: Path, changes: dict[str, Any]) -> None:

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import torch
 
-from kdbench.engine import choose_precision
+from kdbench.engine import Shape, choose_precision
 from kdbench.schema import Recipe, Sweep
 from kdbench.sweep.context import Context
 from kdbench.sweep.machine import cores, threads_each
+from kdbench.sweep.plan import with_precision
 
 
 def worker_count(asked: int | Literal["auto"], device: torch.device) -> int:
@@ -33,15 +34,16 @@ def measured_precisions(
     for model, recipe, threads in roles(context.sweep, processes):
         if recipe.precision == "auto":
             with threads_set_to(threads):
-                measured[model] = choose_precision(
-                    model,
-                    cache=context.cache,
-                    remember=remember,
-                    batch_size=recipe.batch_size,
-                    device=context.device,
-                    **shape_of(context, recipe),
-                )
+                shape = Shape(model, **shape_of(context, recipe), batch_size=recipe.batch_size, device=context.device)
+                measured[model] = choose_precision(shape, cache=context.cache, remember=remember)
     return measured
+
+
+def measure_steps(context: Context, processes: int) -> None:
+    """Choose each student's step now, with nothing else running, for the workers to find in the cache."""
+    for model, recipe, threads in roles(context.sweep, processes)[1:]:
+        with threads_set_to(threads):
+            context.step(model, with_precision(context.sweep, model, recipe))
 
 
 def roles(sweep: Sweep, processes: int) -> list[tuple[str, Recipe, int]]:

@@ -42,7 +42,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "temperature": ("space.temperature",),
     "alpha": ("space.alpha",),
 }
-RUN_FLAGS = ("out", "cache", "storage", "workers", "device", "wandb", "wandb-project", "wandb-entity")
+RUN_FLAGS = ("out", "cache", "storage", "workers", "device", "wandb", "wandb-project", "wandb-entity", "exact")
 
 _RECIPE = tuple(name.replace("_", "-") for name in Recipe.model_fields)
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -82,6 +82,8 @@ class RunOptions:
     """auto, cpu, cuda, cuda:0, ..."""
     wandb: WandbOptions = WandbOptions()
     """Tracking."""
+    exact: bool = False
+    """Train by PyTorch's own path alone: no kernels of ours, nothing compiled."""
 
 
 def default_cache() -> Path:
@@ -115,6 +117,8 @@ def run_options(options: Mapping[str, Any]) -> RunOptions:
         raise BadInput(
             f"storage '{storage}' is no database URL: write sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"
         )
+    if not isinstance(given.get("exact", False), bool):
+        raise BadInput(f"exact must be true or false, not {given['exact']}")
     tracking = WandbOptions(
         mode=mode, project=str(given.pop("wandb_project", "kdbench")), entity=given.pop("wandb_entity", None)
     )

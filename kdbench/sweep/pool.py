@@ -7,9 +7,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Protocol
 
 from kdbench.errors import MachineFault
-from kdbench.schema import TrialConfig
+from kdbench.schema import Phase, TrialConfig
 from kdbench.sweep.events import View, epoch_event, trial_event
 from kdbench.sweep.execute import PARENT_VARIABLE
 from kdbench.sweep.machine import THREADS_VARIABLE, threads_each
@@ -46,7 +47,7 @@ def run_pool(
             time.sleep(LOOK)
         watch.look()
     finally:
-        _stop(processes)
+        stop(processes)
     failed = [k for k, process in enumerate(processes) if process.returncode != 0]
     if len(failed) == count:
         log = sweep_dir / f"worker-{failed[-1]}.log"
@@ -73,7 +74,7 @@ def _spawn(
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **share})
 
 
-def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
+def stop(processes: list[subprocess.Popen[bytes]]) -> None:
     """Ask what still runs to end, wait, and kill what does not."""
     for process in processes:
         if process.poll() is None:
@@ -86,10 +87,17 @@ def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
             process.wait()
 
 
+class Announcer(Protocol):
+    """Tells the view that a phase begins."""
+
+    def announce(self, phase: Phase) -> None:
+        """Called with every run's phase as it starts."""
+
+
 class Watch:
     """Turns what workers write into events for the view."""
 
-    def __init__(self, worker: Worker, sweep_dir: Path, view: View) -> None:
+    def __init__(self, worker: Announcer, sweep_dir: Path, view: View) -> None:
         self._worker, self._dir, self._view = worker, sweep_dir, view
         self._epochs: dict[str, int] = {}
         self._ended = {path.parent.name for path in sweep_dir.glob("trials/*/result.json")}

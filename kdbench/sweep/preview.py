@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from kdbench.engine import seconds_per_step
-from kdbench.engine.run import describe_hardware, steps_per_epoch
+from kdbench.engine import Shape, seconds_per_step
+from kdbench.engine.hardware import describe_hardware
+from kdbench.engine.run import steps_per_epoch
 from kdbench.models import build, count_params
 from kdbench.schema import Recipe, Sweep
 from kdbench.sweep.context import Context, pick_device
@@ -16,7 +17,7 @@ from kdbench.sweep.machine import THREADS_VARIABLE
 from kdbench.sweep.measure import measured_precisions, roles, shape_of, threads_set_to, worker_count
 from kdbench.sweep.plan import lanes, slots, with_precision
 from kdbench.sweep.store import read_spec, rows_of
-from kdbench.teacher import load_card
+from kdbench.teacher import BankedTeacher, RecordedTeacher, load_card, recorded_bytes
 
 FORWARD_SHARE = 1 / 3
 """Cost of evaluating a sample against training on it: one forward pass of a forward and two backward ones."""
@@ -77,8 +78,8 @@ def _seconds(context: Context, processes: int, view: View) -> dict[str, float]:
 
 def _seconds_per_epoch(context: Context, model: str, recipe: Recipe) -> float:
     """Training steps and one validation pass."""
-    shape = {**shape_of(context, recipe), "batch_size": recipe.batch_size, "device": context.device}
-    step = seconds_per_step(model, precision=recipe.precision, **shape)
+    shape = Shape(model, **shape_of(context, recipe), batch_size=recipe.batch_size, device=context.device)
+    step = seconds_per_step(shape, precision=recipe.precision)
     steps = steps_per_epoch(len(context.data.train), recipe.batch_size)
     return step * (steps + len(context.data.val) / recipe.batch_size * FORWARD_SHARE)
 
@@ -94,7 +95,7 @@ def _rows(
         have = min(runs, done.get((lane.phase, lane.model, lane.method), 0))
         left = (runs - have) * recipe.epochs * seconds[lane.model]
         if teacher:
-            left = (0.0 if cached else left) + passes(context) * seconds[lane.model] * FORWARD_SHARE
+            left = (0.0 if cached else left) + context.passes * seconds[lane.model] * FORWARD_SHARE
         rows.append(
             PlanRow(
                 phase=lane.phase,
@@ -110,24 +111,23 @@ def _rows(
     return tuple(rows)
 
 
-def passes(context: Context) -> int:
-    """The teacher's passes over the training split that fill the bank: at most one a view."""
-    views = context.data.train.n_views
-    planned = context.sweep.recipe.epochs * (1 + context.sweep.budget.seeds)
-    return min(planned, views) if views is not None else planned
-
-
 def _notes(context: Context, cached: bool) -> tuple[str, ...]:
-    data = context.data
     notes = [f"the teacher is in the cache: {context.teacher_folder}"] if cached else []
-    if data.train.n_views is None:
-        notes.append("the augmentation is continuous: the teacher runs live in every step")
-    else:
-        full = len(data.train) * data.train.n_views * (2 * data.classes + 4) / 2**20
-        notes.append(
-            f"teacher bank: at most {passes(context)} passes of the teacher over {len(data.train):,} samples serve "
-            f"every trial; {full:,.0f} MiB on disk ({data.train.n_views} views a sample)"
-        )
+    notes.append(_teacher_note(context))
     if os.environ.get(THREADS_VARIABLE):
         notes.append(f"threads limited to {os.environ[THREADS_VARIABLE]} by {THREADS_VARIABLE}")
     return tuple(notes)
+
+
+def _teacher_note(context: Context) -> str:
+    """Where trials will get the teacher's logits, how many passes and how much disk that takes."""
+    train, teacher = context.data.train, context.teacher
+    passes = f"at most {context.passes} passes of the teacher over {len(train):,} samples"
+    if isinstance(teacher, BankedTeacher):
+        size = teacher.key(train, plain=False).bytes / 2**20
+        return f"teacher bank: {passes} serve every trial; {size:,.0f} MiB on disk ({train.n_views} views a sample)"
+    size = recorded_bytes(train, context.data.classes, context.passes) / 2**20
+    why = "the augmentation is continuous" if train.n_views is None else "the images are too large for memory"
+    if isinstance(teacher, RecordedTeacher):
+        return f"{why}: {passes}, recorded by (seed, epoch, sample), serve trials of the same seed; {size:,.0f} MiB"
+    return f"{why} and recorded logits would take {size:,.0f} MiB: the teacher runs live in every step"

@@ -27,6 +27,7 @@ from kdbench.errors import BadInput, MachineFault
 from kdbench.identity import identify
 from kdbench.schema import Dimension, Hyper, Sweep
 from kdbench.sweep.history import adaptive_sampler
+from kdbench.sweep.manifest import without_password
 from kdbench.sweep.owner import GRACE, HEARTBEAT, is_dead, me
 from kdbench.sweep.plan import ADAPTIVE, Lane, drawn_point, slots, space_of, startup
 
@@ -56,11 +57,11 @@ def open_storage(url: str) -> RDBStorage:
             )
     except (ArgumentError, ImportError) as error:
         first = str(error).splitlines()[0]
-        raise BadInput(f"--storage '{_masked(url)}' cannot be used: {first} (see README, storages)") from error
+        raise BadInput(f"--storage '{without_password(url)}' cannot be used: {first} (see README, storages)") from error
     except (OperationalError, SQLAlchemyError, RuntimeError) as error:
         why = str(error).splitlines()[0]
         why = "no space left on the disk" if "disk is full" in why else why
-        raise MachineFault(f"cannot open the storage {_masked(url)}: {why}") from error
+        raise MachineFault(f"cannot open the storage {without_password(url)}: {why}") from error
 
 
 def exclusively(url: str) -> AbstractContextManager[Any]:
@@ -73,14 +74,6 @@ def exclusively(url: str) -> AbstractContextManager[Any]:
     if not made.drivername.startswith("sqlite") or not made.database or not Path(made.database).parent.is_dir():
         return nullcontext()
     return FileLock(f"{made.database}.lock")
-
-
-def _masked(url: str) -> str:
-    """The URL without its password."""
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return url
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from filelock import FileLock, Timeout
 
-from kdbench.engine.run import describe_hardware
+from kdbench.engine.hardware import describe_hardware
 from kdbench.errors import BadInput, MachineFault
 from kdbench.models import build, latency_ms
 from kdbench.schema import Sweep
@@ -18,7 +18,7 @@ from kdbench.sweep import manifest
 from kdbench.sweep.context import Context, pick_device
 from kdbench.sweep.events import View
 from kdbench.sweep.machine import limit_threads
-from kdbench.sweep.measure import measured_precisions, shape_of, worker_count
+from kdbench.sweep.measure import measure_steps, measured_precisions, shape_of, worker_count
 from kdbench.sweep.options import WandbOptions
 from kdbench.sweep.plan import lanes
 from kdbench.sweep.pool import run_pool
@@ -70,7 +70,7 @@ def run_sweep(
         queue = Queue(open_storage(url), sweep)
         queue.check_spec(next(iter(lanes(sweep))))
         check_results(queue, sweep_dir)
-        write_spec(sweep_dir, sweep, _without_password(storage))
+        write_spec(sweep_dir, sweep, storage and manifest.without_password(storage, mark=""))
         manifest.begin(
             sweep_dir,
             sweep,
@@ -84,6 +84,7 @@ def run_sweep(
             worker = Worker(queue, context, sweep_dir, tracker, view)
             _prepare(worker, context, view)
             if processes > 1 and not worker.all_done():
+                measure_steps(context, processes)
                 run_pool(worker, processes, sweep_dir, storage=url, cache=cache, device=device, wandb=wandb, view=view)
             worker.loop()
         manifest.finish(sweep_dir, _latencies(sweep, context, sweep_dir))
@@ -168,15 +169,6 @@ def _check_weights(context: Context) -> None:
     """Given weights are tried before anything is written, unless the teacher is prepared already."""
     if context.sweep.teacher_weights and load_card(context.teacher_folder) is None:
         context.given_teacher()
-
-
-def _without_password(url: str | None) -> str | None:
-    """A storage URL as it may be written to a file."""
-    if url is None:
-        return None
-    from sqlalchemy.engine import make_url
-
-    return make_url(url).set(password=None).render_as_string()
 
 
 def _latencies(sweep: Sweep, context: Context, sweep_dir: Path) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from kdbench.teacher.bank import BankKey, LogitBank
 from kdbench.teacher.card import TeacherCard, gate, load_card, save_card
+from kdbench.teacher.recorded import RecordedTeacher, make_signal, recorded_bytes
 from kdbench.teacher.signal import BankedTeacher, LiveTeacher, TeacherSignal
 
 __all__ = [
@@ -9,9 +10,12 @@ __all__ = [
     "BankedTeacher",
     "LiveTeacher",
     "LogitBank",
+    "RecordedTeacher",
     "TeacherCard",
     "TeacherSignal",
     "gate",
     "load_card",
+    "make_signal",
+    "recorded_bytes",
     "save_card",
 ]

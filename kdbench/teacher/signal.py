@@ -94,7 +94,8 @@ class BankedTeacher:
             classes=self._classes,
         )
 
-    def _bank(self, split: Split, *, plain: bool) -> LogitBank:
+    def bank(self, split: Split, *, plain: bool = False) -> LogitBank:
+        """The open bank of a split."""
         key = self.key(split, plain=plain)
         if key.id not in self._banks:
             self._banks[key.id] = LogitBank(self._root, key)
@@ -110,7 +111,7 @@ class BankedTeacher:
             x = split.render(torch.from_numpy(some).to(device), torch.from_numpy(their).to(device))
             return np.asarray(self._network(x).cpu().numpy(), dtype=np.float32)
 
-        return self._bank(split, plain=False).ensure(rows, views, compute, progress)
+        return self.bank(split, plain=False).ensure(rows, views, compute, progress)
 
     def prepare_epoch(self, split: Split, augment_seed: int, epoch: int, progress: Progress | None = None) -> None:
         """Fill and load one epoch's logits, (N, classes) float16 on the device: one entry a sample."""
@@ -122,7 +123,7 @@ class BankedTeacher:
         self.fill(split, augment_seed, epoch, progress)
         rows = np.arange(len(split), dtype=np.int64)
         views = split.view_ids(augment_seed, epoch).cpu().numpy()
-        read = self._bank(split, plain=False).read(rows, views)
+        read = self.bank(split, plain=False).read(rows, views)
         self._epoch = torch.from_numpy(read).to(split.labels.device)
         self._prepared = wanted
 
@@ -135,7 +136,7 @@ class BankedTeacher:
         """From a bank with one view a sample."""
         if split.digest in self._plain:
             return self._plain[split.digest]
-        bank = self._bank(split, plain=True)
+        bank = self.bank(split, plain=True)
         rows = np.arange(len(split), dtype=np.int64)
         views = np.zeros_like(rows)
         if not bank.filled(rows, views).all():

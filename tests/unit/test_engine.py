@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from kdbench.engine.optim import FLOOR, make_optimizer, make_schedule
 from kdbench.errors import TrialFailed
 from kdbench.models import build
 from kdbench.schema import DataConfig, Recipe, TrialConfig
-from kdbench.teacher import BankedTeacher, LiveTeacher
+from kdbench.teacher import BankedTeacher, LiveTeacher, RecordedTeacher, TeacherSignal, make_signal, recorded_bytes
 from kdbench.teacher.signal import LazyTeacher
 
 CPU = torch.device("cpu")
@@ -100,6 +101,32 @@ def test_the_bank_gives_the_training_that_the_live_teacher_gives(tmp_path):
     assert same(b, train(config, tmp_path / "c", banked(tmp_path, network))) and network.images == before
 
 
+def test_views_without_numbers_cost_one_teacher_pass_an_epoch_however_many_trials(tmp_path):
+    config = config_of(RECIPE.model_copy(update={"epochs": 2, "views": "resized-crop", "pad": 0}))
+    network = Watched()
+    train_split = data_of(0, None, None, "resized-crop").train
+    assert train_split.n_views is None
+
+    def recorded() -> TeacherSignal:
+        return make_signal(tmp_path, "teacher", 10, LazyTeacher(lambda: network, CPU), train_split, passes=2)
+
+    first = train(config, tmp_path / "a", recorded())
+    before = network.images
+    assert same(first, train(config, tmp_path / "b", recorded())) and network.images == before
+    assert same(first, train(config, tmp_path / "c", live()))
+    other = config.model_copy(update={"seed": 4})
+    assert not same(first, train(other, tmp_path / "d", recorded())) and network.images > before
+
+
+def test_a_disk_without_room_for_a_record_means_a_live_teacher(tmp_path, monkeypatch):
+    split = data_of(0, None, None, "resized-crop").train
+    enough = 2 * recorded_bytes(split, 10, passes=3)
+    for free, kind in ((enough, RecordedTeacher), (enough - 1, LiveTeacher)):
+        monkeypatch.setattr("shutil.disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        made = make_signal(tmp_path / "not" / "yet", "t", 10, LazyTeacher(Watched, CPU), split, passes=3)
+        assert type(made) is kind
+
+
 @pytest.mark.parametrize(("model", "optimizer"), [("test_resnet", "sgd"), ("test_vit", "adamw")])
 def test_interrupted_after_every_epoch_equals_uninterrupted_bit_for_bit(tmp_path, model, optimizer):
     recipe = RECIPE.model_copy(update={"epochs": 3, "optimizer": optimizer, "lr": 0.01, "warmup_epochs": 1.0})
@@ -136,8 +163,10 @@ CHANGES: dict[str, tuple[dict[str, object], object]] = {  # field: (what it need
     "nesterov": ({}, False), "weight_decay": ({}, 0.05), "schedule": ({}, "constant"), "milestones": (STEP, ()),
     "gamma": (STEP, 0.5), "warmup_epochs": ({}, 0.7), "label_smoothing": ({}, 0.1), "clip_grad": ({}, 0.5),
     "pad": ({}, 2), "flip": ({}, True), "input_size": ({}, 40), "stem": ({}, "small"), "precision": ({}, "bf16"),
-    "views": ({}, "resized-crop"),
+    "views": ({}, "resized-crop"), "max_norm": ({}, 0.3), "model_options": ({}, {"drop_rate": 0.4}),
 }  # fmt: skip
+SAYS = {"max_norm": "hinton_mlp_30"}
+"""Fields that only some networks have a use for."""
 
 
 @lru_cache
@@ -160,8 +189,9 @@ def differ(a: TrialConfig, b: TrialConfig, root: str) -> bool:
 @pytest.mark.parametrize("field", list(Recipe.model_fields))
 def test_every_field_of_a_recipe_changes_the_run(shared, field):
     beside, value = CHANGES[field]
-    base = RECIPE.model_copy(update=beside)
-    assert differ(config_of(base), config_of(base.model_copy(update={field: value})), shared)
+    base, model = RECIPE.model_copy(update=beside), SAYS.get(field, "test_resnet")
+    changed = base.model_copy(update={field: value})
+    assert differ(config_of(base, model=model), config_of(changed, model=model), shared)
 
 
 @pytest.mark.parametrize("change", [

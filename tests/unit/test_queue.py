@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-import shutil
-import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from optuna.trial import TrialState
+from postgres import database
 from sweeps import SEARCH, claim_and_die, drain, spec
 
 import kdbench.sweep.queue as queues
 from kdbench.errors import BadInput
 from kdbench.sweep import owner
+from kdbench.sweep.manifest import without_password
 from kdbench.sweep.owner import Heartbeat
 from kdbench.sweep.plan import drawn_point
 from kdbench.sweep.queue import Claim, Queue, open_storage
@@ -28,43 +24,12 @@ from kdbench.sweep.queue import Claim, Queue, open_storage
 SPAWN = multiprocessing.get_context("spawn")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """A PostgreSQL server of our own on a Unix socket; its URL without a database."""
-    missing = [name for name in ("initdb", "pg_ctl", "postgres") if shutil.which(name) is None]
-    if missing or find_spec("psycopg") is None:
-        pytest.skip(f"PostgreSQL is not here (missing: {', '.join(missing) or 'psycopg'})")
-    root = Path(tempfile.mkdtemp(prefix="kdbench-pg-"))
-    as_user: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
-    if os.getuid() == 0:  # the server refuses to run as root
-        shutil.chown(root, "nobody")
-        as_user |= {"user": "nobody", "extra_groups": []}
-    made = ["initdb", "-D", root / "data", "-U", "kdbench", "-A", "trust", "--no-sync"]
-    begun = ["pg_ctl", "-D", root / "data", "-w", "-o", f"-k {root} -c listen_addresses='' -c fsync=off", "start"]
-    try:
-        try:
-            subprocess.run(made, check=True, **as_user)
-            subprocess.run(begun, check=True, **as_user)
-        except (subprocess.CalledProcessError, PermissionError) as error:
-            pytest.skip(f"PostgreSQL does not start here: {error}")
-        yield f"postgresql+psycopg://kdbench@/postgres?host={root}"
-    finally:
-        subprocess.run(["pg_ctl", "-D", root / "data", "-m", "immediate", "stop"], check=False, **as_user)
-        shutil.rmtree(root, ignore_errors=True)
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty storage of either kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'optuna.db'}"
-    base = str(request.getfixturevalue("server"))
-    import psycopg
-
-    name = "t" + "".join(c for c in tmp_path.name if c.isalnum()).lower()
-    with psycopg.connect(base.replace("+psycopg", ""), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-    return base.replace("/postgres?", f"/{name}?")
+    return database(str(request.getfixturevalue("server")), tmp_path.name)
 
 
 @pytest.fixture
@@ -263,3 +228,12 @@ def test_a_study_of_another_spec_is_refused(lite: str) -> None:
     open_queue(lite).check_spec(SEARCH)
     with pytest.raises(BadInput, match="made from another spec"):
         open_queue(lite, trials=9).check_spec(SEARCH)
+
+
+@pytest.mark.parametrize("url", ["postgresql+psycopg://me:s3cret@host:5432/db?x=1", "mysql://a:b%40c@h/d"])
+def test_a_password_is_shown_nowhere(url: str) -> None:
+    secret = url.split(":")[2].split("@")[0]
+    shown = without_password(f"kdbench sweep --storage {url} --name x")
+    assert secret not in shown and ":***@" in shown
+    assert without_password(url, mark="") == url.replace(f":{secret}", "")
+    assert without_password("sqlite:////tmp/a:b@c.db") == "sqlite:////tmp/a:b@c.db"

@@ -1,0 +1,84 @@
+"""Logits kept by (seed, epoch, sample): for views that have no number, and for splits too large for memory."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdbench.data import Batch, ResidentSplit, Split
+from kdbench.teacher.bank import BankKey, LogitBank, Progress
+from kdbench.teacher.signal import BankedTeacher, LazyTeacher, LiveTeacher, TeacherSignal
+
+SHARE_OF_DISK = 0.5
+"""The largest part of the free disk that recorded logits may take; beyond it the teacher runs live."""
+
+
+class RecordedTeacher:
+    """The first trial that meets an epoch's views runs the teacher on them; later trials of that seed read.
+
+    A view is a pure function of (augmentation seed, epoch, sample), and all search trials share one seed, so a
+    search needs one teacher pass an epoch however many trials it has. Rounding to 16 bits comes before the first
+    use, so the trial that computes and those that read train on the same bits.
+    """
+
+    def __init__(self, root: Path, teacher_id: str, classes: int, network: LazyTeacher) -> None:
+        self._root, self._teacher_id, self._classes, self._network = root, teacher_id, classes, network
+        self._plain = BankedTeacher(root, teacher_id, classes, network)
+        self._bank: LogitBank | None = None
+
+    def key(self, split: Split, augment_seed: int, epoch: int) -> BankKey:
+        """The bank of one epoch's views."""
+        return BankKey(
+            teacher_id=self._teacher_id,
+            split_digest=split.digest,
+            augment=f"{split.augment.key}-seed{augment_seed}-epoch{epoch}",
+            samples=len(split),
+            views=1,
+            classes=self._classes,
+        )
+
+    def prepare_epoch(self, split: Split, augment_seed: int, epoch: int, progress: Progress | None = None) -> None:
+        """Open the epoch's bank; it is filled as the batches come."""
+        key = self.key(split, augment_seed, epoch)
+        if self._bank is None or self._bank.key != key:
+            self._bank = LogitBank(self._root, key)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Read where every sample of the batch is known, computed and written otherwise."""
+        assert self._bank is not None, "prepare_epoch comes first"
+        rows = batch.rows.cpu().numpy()
+        views = np.zeros_like(rows)
+        if self._bank.filled(rows, views).all():
+            return torch.from_numpy(self._bank.read(rows, views)).to(batch.x.device).float()
+        out = self._network(batch.x)
+        self._bank.write(rows, views, out.cpu().numpy())
+        return out
+
+    def plain(self, split: Split) -> Tensor:
+        """From a bank with one view a sample."""
+        return self._plain.plain(split)
+
+
+def recorded_bytes(split: Split, classes: int, passes: int) -> int:
+    """Disk that ``passes`` recorded epochs take."""
+    return passes * len(split) * (2 * classes + 4)
+
+
+def make_signal(
+    root: Path, teacher_id: str, classes: int, network: LazyTeacher, split: Split, passes: int
+) -> TeacherSignal:
+    """The cheapest teacher that the augmentation and the disk allow, for ``passes`` epochs over ``split``.
+
+    A bank by view where views are finitely many and in memory; else a record by (seed, epoch, sample) where the
+    disk has room for it; else the live network.
+    """
+    if split.n_views is not None and isinstance(split, ResidentSplit):
+        return BankedTeacher(root, teacher_id, classes, network)
+    place = next(folder for folder in (root, *root.parents) if folder.exists())
+    if recorded_bytes(split, classes, passes) <= SHARE_OF_DISK * shutil.disk_usage(place).free:
+        return RecordedTeacher(root, teacher_id, classes, network)
+    return LiveTeacher(network)

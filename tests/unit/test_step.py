@@ -1,0 +1,92 @@
+"""The forms of a training step: equal to rounding, chosen once, kept by a resumed run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from kdbench.data import load, resolve_dataset
+from kdbench.engine import Hooks, RunOutcome, Shape, Step, choose_step, run_training, tune
+from kdbench.engine.step import EXACT_VARIABLE, MANIFEST, REFERENCE, begun_with
+from kdbench.schema import DataConfig, Recipe, TrialConfig
+
+CPU = torch.device("cpu")
+DATA = DataConfig(name="digits", limit=200)
+RECIPE = Recipe(epochs=2, batch_size=64, lr=0.02, pad=1, warmup_epochs=0, precision="fp32")
+CONFIG = TrialConfig(data=DATA, model="test_efficientnet", method="hard", recipe=RECIPE, seed=3, phase="search")
+SHAPE = Shape("test_resnet", 10, 1, 16, "native", 32, CPU)
+
+
+def trained(folder: Path, step: Step | None, hooks: Hooks | None = None) -> RunOutcome:
+    torch.set_num_threads(1)
+    data = load(resolve_dataset("digits")[0], DATA, RECIPE, CPU)
+    folder.mkdir(exist_ok=True)
+    return run_training(CONFIG, data=data, teacher=None, workdir=folder, device=CPU, hooks=hooks, step=step)
+
+
+@pytest.mark.parametrize(
+    "step", [Step(), Step(kernels=False), Step(compiled=True)], ids=["kernels", "channels-last", "compiled"]
+)
+def test_every_form_trains_along_the_reference_s_curve(tmp_path: Path, step: Step) -> None:
+    """Six steps: rounding differs from the first on and has little time to grow; a wrong gradient shows at once."""
+    want, got = trained(tmp_path / "a", REFERENCE), trained(tmp_path / "b", step)
+    for one, other in zip(want.logs, got.logs, strict=True):
+        assert other.train_loss == pytest.approx(one.train_loss, rel=2e-4)
+        assert other.val_loss == pytest.approx(one.val_loss, rel=2e-3)
+    assert json.loads((tmp_path / "b" / MANIFEST).read_text())["step"] == step.model_dump()
+
+
+def test_a_resumed_run_keeps_the_step_that_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdbench.engine.checkpoint.INTERVAL", 0)
+
+    class Killed(Exception):
+        pass
+
+    def die(log: object, replayed: bool) -> bool:
+        raise Killed
+
+    with pytest.raises(Killed):
+        trained(tmp_path, REFERENCE, Hooks(on_epoch=die))
+    trained(tmp_path, Step(kernels=False))
+    assert begun_with(tmp_path) == REFERENCE
+    (tmp_path / MANIFEST).write_text("{")
+    assert begun_with(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "steps", "chosen"),
+    [
+        ({"usual": 1.0, "plain": 0.1, "compiled": 0.1}, 100, Step()),  # too short to measure anything
+        ({"usual": 1.0, "plain": 2.0, "compiled": 0.5}, 1000, Step()),  # too short to compile
+        ({"usual": 1.0, "plain": 0.5, "compiled": 0.4}, 1000, Step(kernels=False)),
+        ({"usual": 1.0, "plain": 2.0, "compiled": 0.8}, 9000, Step(compiled=True)),
+        ({"usual": 1.0, "plain": 2.0, "compiled": 0.99}, 9000, Step()),
+        ({"usual": 1.0, "plain": 2.0, "compiled": None}, 9000, Step()),  # no compiler here
+    ],
+)
+def test_the_fastest_form_is_taken_where_finding_it_pays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float | None], steps: int, chosen: Step
+) -> None:
+    def measured(shape: Shape, *, precision: str = "fp32", step: Step | None = None) -> float:
+        kind = "usual" if step is None else "compiled" if step.compiled else "plain"
+        if (found := seconds[kind]) is None:
+            raise RuntimeError("no compiler")
+        return found
+
+    monkeypatch.setattr(tune, "seconds_per_step", measured)
+    assert choose_step(SHAPE, precision="fp32", steps=steps, cache=tmp_path) == chosen
+    monkeypatch.setattr(tune, "seconds_per_step", None)  # measured once: never asked again
+    assert choose_step(SHAPE, precision="fp32", steps=steps, cache=tmp_path) == chosen
+    monkeypatch.setenv(EXACT_VARIABLE, "1")
+    assert choose_step(SHAPE, precision="fp32", steps=steps, cache=tmp_path) == REFERENCE
+
+
+def test_a_real_measurement_is_noted_for_this_machine(tmp_path: Path) -> None:
+    (tmp_path / "tune.json").write_text("damaged")
+    assert tune.choose_precision(SHAPE, cache=tmp_path) in ("fp32", "bf16")
+    (noted,) = json.loads((tmp_path / "tune.json").read_text()).values()
+    assert set(noted["seconds"]) == {"fp32", "bf16"}
+    assert all(0 < value < 60 for value in noted["seconds"].values())
