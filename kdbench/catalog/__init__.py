@@ -1,4 +1,4 @@
-"""Names to specs, data only: ladders and pairs, recipes and budgets, methods, papers, data sets.
+"""Names to specs, data only: ladders and pairs, recipes and budgets, methods, data sets.
 
 Nothing here imports torch or timm, so listing the catalog and reading a command line stay fast. Each module
 holds one registry or table; third parties add ladders, pairs, methods and data sets through entry points of
@@ -11,7 +11,6 @@ from kdbench.catalog.datasets import DATASETS
 from kdbench.catalog.ladders import LADDERS
 from kdbench.catalog.methods import METHODS
 from kdbench.catalog.pairs import PAIRS, TEACHERS, parse_pair
-from kdbench.catalog.papers import PAPERS
 from kdbench.catalog.recipes import BUDGETS, recipe_for
 
-__all__ = ["BUDGETS", "DATASETS", "LADDERS", "METHODS", "PAIRS", "PAPERS", "TEACHERS", "parse_pair", "recipe_for"]
+__all__ = ["BUDGETS", "DATASETS", "LADDERS", "METHODS", "PAIRS", "TEACHERS", "parse_pair", "recipe_for"]

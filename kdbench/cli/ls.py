@@ -170,12 +170,17 @@ def _recipes() -> Listing:
 
 
 def _papers() -> Listing:
-    from kdbench.catalog.papers import PAPERS
+    from kdbench.papers.load import load_paper, paper_files
 
-    papers = list(PAPERS.entries.values())
-    entries = [paper.model_dump(mode="json") for paper in papers]
-    rows = [(paper.name, paper.title, paper.dataset, ", ".join(paper.methods), paper.citation) for paper in papers]
-    return Listing(("paper", "title", "data set", "methods", "published"), rows, entries)
+    papers = [load_paper(name) for name in paper_files()]
+    shown = ("name", "title", "citation", "note", "source", "dataset", "methods", "seeds")
+    entries = [{**paper.model_dump(mode="json", include=set(shown)), "rows": len(paper.cells)} for paper in papers]
+    rows = [
+        (paper.name, paper.title, paper.dataset, ", ".join(paper.methods), len(paper.cells), paper.citation)
+        for paper in papers
+    ]
+    columns = ("paper", "title", "data set", "methods", "numbers", "published")
+    return Listing(columns, rows, entries, "kdbench reproduce PAPER runs one; --dry-run says what it would take.")
 
 
 def _sweeps() -> Listing:

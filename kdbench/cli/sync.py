@@ -31,7 +31,8 @@ def sync(
     Examples:
         kdbench sync digits-resnet50-mobilenetv3-kd --wandb-entity my-team
     """
-    folder = find_sweep(sweep, out)
+    # a paper's table has no sweep.json, but runs that were recorded offline all the same
+    folder = out / sweep if (out / sweep / "wandb").is_dir() else find_sweep(sweep, out)
     from kdbench.track import sync as upload
 
     report = upload(folder, entity=entity, project=project)

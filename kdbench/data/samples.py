@@ -123,6 +123,8 @@ class Fit:
         """
         if isinstance(image, Image.Image):
             image = as_array(image, self.channels)
+        if image.shape[2] == 1 and self.channels == 3:
+            image = np.repeat(image, 3, axis=2)  # grey shown to a network made for colour
         height, width, channels = image.shape
         if channels != self.channels:
             raise BadInput(f"an image has {channels} channels where the data set has {self.channels}")

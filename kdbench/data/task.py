@@ -54,12 +54,13 @@ def load(spec: DatasetSpec, cfg: DataConfig, recipe: Recipe, device: torch.devic
         BadInput: damaged data, labels out of range, a limit below the number of classes.
         MachineFault: the data set is nowhere, or does not fit.
     """
+    spec = _in_colour(spec, cfg)
     size = recipe.input_size or spec.input_size
     fit = Fit(size, spec.shape[0], spec.fit)
     augment = augment_for(spec, recipe)
     _check_digest(spec, cfg)
     samples = _require(spec, "train")
-    own_val = read_part(spec, "val")
+    own_val = _require(spec, "test") if cfg.validate_on == "test" else read_part(spec, "val")
     if own_val is None:
         kept, held = stratified_cut(samples.labels, cfg.val_fraction, cfg.split_seed)
     else:
@@ -67,9 +68,30 @@ def load(spec: DatasetSpec, cfg: DataConfig, recipe: Recipe, device: torch.devic
         kept, held = np.arange(len(samples.labels)), np.arange(len(own_val.labels))
     if cfg.limit is not None:
         kept = kept[stratified_limit(samples.labels[kept], cfg.limit, cfg.split_seed)]
+    if cfg.train_classes is not None:
+        kept = _of_classes(spec, samples.labels, kept, cfg.train_classes)
     train = _split(spec, samples, kept, fit, augment, device)
     val = _split(spec, own_val or samples, held, fit, PLAIN, device)
     return TaskData(spec, spec.classes, spec.shape[0], size, train, val, device)
+
+
+def _in_colour(spec: DatasetSpec, cfg: DataConfig) -> DatasetSpec:
+    """``spec`` with its one channel repeated where ``cfg`` asks for that."""
+    if cfg.channels is None or spec.shape[0] == cfg.channels:
+        return spec
+    if spec.shape[0] != 1:
+        raise BadInput(f"'{spec.name}' has {spec.shape[0]} channels: only grey images can be shown as {cfg.channels}")
+    shape = (cfg.channels, *spec.shape[1:])
+    return spec.model_copy(update={"shape": shape, "mean": spec.mean * cfg.channels, "std": spec.std * cfg.channels})
+
+
+def _of_classes(spec: DatasetSpec, labels: Rows, kept: Rows, classes: tuple[int, ...]) -> Rows:
+    """Those of ``kept`` whose class is in the transfer set."""
+    strange = sorted(set(classes) - set(range(spec.classes)))
+    if strange or not classes:
+        what = f"class {strange[0]}" if strange else "no class at all"
+        raise BadInput(f"the transfer set asks for {what}, but '{spec.name}' has classes 0 to {spec.classes - 1}")
+    return kept[np.isin(labels[kept], classes)]
 
 
 def _check_digest(spec: DatasetSpec, cfg: DataConfig) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -37,9 +37,18 @@ def known_models() -> Collection[str]:
 
 
 def build(
-    name: str, *, classes: int, channels: int, input_size: int, stem: str = "native", seed: int | None = None
+    name: str,
+    *,
+    classes: int,
+    channels: int,
+    input_size: int,
+    stem: str = "native",
+    seed: int | None = None,
+    options: Mapping[str, float] | None = None,
 ) -> nn.Module:
     """A freshly initialised timm network: (B, channels, input_size, input_size) -> logits (B, classes).
+
+    ``options`` are further arguments of its constructor (``drop_rate``, ...).
 
     With a ``seed`` the weights depend on nothing else and the global random state is left as it was;
     without one the global state is used. The network is on the CPU and in train mode.
@@ -60,7 +69,7 @@ def build(
         BadInput: an unknown name or stem, or a network that cannot work at this input size.
     """
     with seeded(seed), explained(name, input_size, stem):
-        model = construct(name, fit_to(name, input_size, stem), classes, channels)
+        model = construct(name, fit_to(name, input_size, stem), classes, channels, **(options or {}))
         _try_out(model, name, classes, channels, input_size)
     return model
 

@@ -1,0 +1,157 @@
+"""A paper's protocol as trial configs: which runs the selected rows need, which are there, what the rest would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+
+from kdbench.errors import BadInput
+from kdbench.papers.schema import Cell, PaperFile, RunSpec
+from kdbench.schema import Recipe, TrialConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was asked for: rows and seeds, and for rehearsals fewer epochs or samples."""
+
+    rows: tuple[str, ...] = ()
+    """Globs over the cells' ids; none: all."""
+    seeds: int | None = None
+    """Runs of each kind instead of the paper's."""
+    epochs: int | None = None
+    """At most so many epochs; milestones move in proportion."""
+    limit: int | None = None
+    """At most so many training samples."""
+
+    @property
+    def suffix(self) -> str:
+        """A rehearsal has a folder of its own, so that its table never replaces the real one."""
+        return (f"-e{self.epochs}" if self.epochs else "") + (f"-n{self.limit}" if self.limit else "")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run of the table."""
+
+    run: RunSpec
+    config: TrialConfig
+    teacher: TrialConfig | None
+    keep_logits: bool
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A paper and a request: everything that follows from them is a pure function."""
+
+    paper: PaperFile
+    request: Request = field(default_factory=Request)
+
+    @property
+    def name(self) -> str:
+        """Folder under --out, and W&B group."""
+        return self.paper.name + self.request.suffix
+
+    @cached_property
+    def cells(self) -> tuple[Cell, ...]:
+        """The selected cells.
+
+        Raises:
+            BadInput: when a glob matches none.
+        """
+        ids = [cell.id for cell in self.paper.cells]
+        for glob in self.request.rows:
+            if not any(fnmatchcase(name, glob) for name in ids):
+                raise BadInput(f"--rows {glob} matches no row of {self.paper.name} (rows: {', '.join(ids)})")
+        wanted = self.request.rows or ("*",)
+        return tuple(cell for cell in self.paper.cells if any(fnmatchcase(cell.id, glob) for glob in wanted))
+
+    @cached_property
+    def runs(self) -> tuple[RunSpec, ...]:
+        """The runs behind the selected cells and their teachers, teachers first."""
+        needed: set[str] = set()
+        todo = [cell.run for cell in self.cells if cell.run is not None]
+        while todo:
+            name = todo.pop()
+            needed.add(name)
+            teacher = self.paper.run(name).teacher
+            if teacher is not None and teacher not in needed:
+                todo.append(teacher)
+        found = [run for run in self.paper.runs if run.name in needed]
+        teachers = {run.teacher for run in found}
+        return tuple(sorted(found, key=lambda run: run.name not in teachers))
+
+    def recipe(self, run: RunSpec) -> Recipe:
+        """The run's recipe, shortened for a rehearsal."""
+        recipe = self.paper.recipes[run.recipe]
+        epochs = min(recipe.epochs, self.request.epochs or recipe.epochs)
+        if epochs == recipe.epochs:
+            return recipe
+        marks = tuple(max(1, round(mark * epochs / recipe.epochs)) for mark in recipe.milestones)
+        return recipe.model_copy(update={"epochs": epochs, "milestones": marks})
+
+    def seed_count(self, run: RunSpec) -> int:
+        """How often a run is made. A teacher that all students share is made as often as its own cells ask for."""
+        count = self.request.seeds or self.paper.seeds
+        return min(count, run.seeds or count)
+
+    def config(self, run: RunSpec, k: int) -> TrialConfig:
+        """The k-th run (0-based) of a kind."""
+        teacher = self.teacher_config(run, k)
+        data = self.paper.data_config(run)
+        if self.request.limit is not None:
+            data = data.model_copy(update={"limit": self.request.limit})
+        return TrialConfig(
+            data=data,
+            model=run.model,
+            teacher=teacher.model if teacher else None,
+            teacher_id=teacher.id if teacher else None,
+            method=run.method,
+            hyper=run.hyper,
+            recipe=self.recipe(run),
+            seed=self.paper.first_seed + k,
+            phase=run.phase,
+        )
+
+    def teacher_config(self, run: RunSpec, k: int) -> TrialConfig | None:
+        """The run that teaches the k-th run of a kind."""
+        if run.teacher is None:
+            return None
+        return self.config(self.paper.run(run.teacher), k if self.paper.teachers == "each" else 0)
+
+    @cached_property
+    def teacher_ids(self) -> frozenset[str]:
+        """Runs that teach some run of the paper, selected or not: their weights are kept."""
+        configs = (self.teacher_config(run, k) for run in self.paper.runs for k in range(self.seed_count(run)))
+        return frozenset(config.id for config in configs if config is not None)
+
+    @cached_property
+    def jobs(self) -> tuple[Job, ...]:
+        """Every training run that the selected cells need, each once, teachers before their students."""
+        found: dict[str, Job] = {}
+        for run in self.runs:
+            logits = any(cell.run == run.name and (cell.of_classes or cell.bias) for cell in self.paper.cells)
+            for k in self._seeds(run):
+                job = Job(run, self.config(run, k), self.teacher_config(run, k), logits)
+                before = found.get(job.config.id)
+                if before is None or (logits and not before.keep_logits):
+                    found[job.config.id] = job
+        return tuple(found.values())
+
+    def _seeds(self, run: RunSpec) -> Iterator[int]:
+        """Seeds that a cell shows, or that a student needs."""
+        shown = any(cell.run == run.name for cell in self.cells)
+        count = self.seed_count(run) if shown else 0
+        for student in self.runs:
+            if student.teacher == run.name:
+                count = max(count, self.seed_count(student) if self.paper.teachers == "each" else 1)
+        yield from range(count)
+
+
+def missing(jobs: Sequence[Job], folder: Path) -> list[Job]:
+    """Jobs without a readable result."""
+    from kdbench.sweep.store import read_result, trial_folder  # brings pandas, which --help does not need
+
+    return [job for job in jobs if read_result(trial_folder(folder, job.config.id)) is None]
