@@ -11,8 +11,8 @@ from kdbench.fsio import atomic_text
 from kdbench.sweep.store import RUNS_FILE, read_status
 
 KEPT = ("manifest.json", "sweep.json")
-KINDS = (".csv", ".parquet", ".md", ".tex", ".png", ".svg", ".pdf", ".html")
-"""Endings of what a report consists of."""
+KINDS = (".csv", ".parquet", ".md", ".tex", ".png", ".svg", ".html")
+"""Endings of what is copied of a report; PDFs stay out, `kdbench report RECORD` draws them again."""
 
 
 def make_record(sweep_dir: Path, records: Path) -> Path:
