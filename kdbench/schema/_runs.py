@@ -1,0 +1,176 @@
+"""One training run: what it is, what it logs, what it comes to."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Literal
+
+from pydantic import Field
+
+from kdbench.identity import identify
+from kdbench.schema._base import Frozen, Hyper, Phase, Status, is_default, unset
+
+
+class DataConfig(Frozen):
+    """Which samples a run sees. Part of a run's identity; never a path."""
+
+    name: str
+    """Catalog name, ``hf:name``, or ``folder:<last part of the path>`` whose content is told by ``digest``."""
+    val_fraction: float = Field(0.1, gt=0, lt=1)
+    """Share of the training set held out, per class, for selection."""
+    split_seed: int = 0
+    """Seed of the stratified cut (recorded; the same for every run of a sweep)."""
+    limit: int | None = Field(None, ge=20)
+    """Use only this many training samples (stratified), for rehearsals."""
+    digest: str | None = None
+    """Digest of a user's own data (file names and sizes), so that other bytes are another run."""
+    train_classes: tuple[int, ...] | None = Field(default=None, exclude_if=unset)
+    """The transfer set: only training samples of these classes are trained on. Labels, the number of classes and
+    the validation and test splits stay whole (Hinton et al. 2015, section 3)."""
+    channels: Literal[3] | None = Field(default=None, exclude_if=unset)
+    """Grey images as this many equal channels, for networks made for colour."""
+    validate_on: Literal["train", "test"] = Field(default="train", exclude_if=is_default("train"))
+    """``test``: nothing is held out, and every epoch is measured on the test split, as many published protocols do.
+    Only for repeating such a protocol at settings fixed beforehand: a choice made by it would be one made on test."""
+
+
+class Recipe(Frozen):
+    """How a network is trained: everything but the loss and the seed."""
+
+    epochs: int = Field(15, ge=1)
+    """Passes over the training split."""
+    batch_size: int = Field(128, ge=1)
+    """Samples a step; a last partial batch is dropped when the split is longer than one batch."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with Nesterov momentum, or AdamW."""
+    lr: float = Field(0.1, gt=0)
+    """Peak learning rate."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """Momentum of SGD."""
+    nesterov: bool = True
+    """Nesterov's form of momentum."""
+    weight_decay: float = Field(5e-4, ge=0)
+    """L2 factor (SGD) or decoupled decay (AdamW); norms and biases are exempt under AdamW."""
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    """Learning rate after warm-up."""
+    milestones: tuple[int, ...] = ()
+    """Epochs after which ``step`` multiplies the rate by ``gamma``."""
+    gamma: float = Field(0.1, gt=0, le=1)
+    """Factor of ``step``."""
+    warmup_epochs: float = Field(1.0, ge=0)
+    """Linear warm-up, in epochs."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Smoothing of the hard-label term."""
+    clip_grad: float | None = Field(None, gt=0)
+    """Largest global gradient norm."""
+    pad: int = Field(4, ge=0)
+    """Pixels of zero border for the random crop (0: no crop)."""
+    flip: bool | None = None
+    """Random mirror image; None follows the data set."""
+    input_size: int | None = Field(None, ge=8)
+    """Side length (pixels) that the network sees; None follows the data set."""
+    stem: Literal["native", "small"] = "native"
+    """``small`` removes the stem's stride and max-pool, for small images."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """``auto`` is measured once per model and machine and replaced before a run is identified."""
+    views: Literal["crop", "resized-crop"] = "crop"
+    """Augmentation: pad-crop (+ flip), or RandomResizedCrop (+ flip) for large images."""
+    max_norm: float | None = Field(default=None, gt=0, exclude_if=unset)
+    """Largest L2 norm of the weights that enter one hidden unit, enforced after every step (Hinton et al. 2012,
+    arXiv:1207.0580); only for networks that say which weights (``max_norm_weights``)."""
+    model_options: dict[str, float] = Field(default_factory=dict, exclude_if=is_default({}))
+    """Further arguments of the network's constructor, such as ``drop_rate``."""
+
+
+class TrialConfig(Frozen):
+    """One training run, whole. Its ``id`` is the hash of this and nothing else."""
+
+    data: DataConfig
+    """The samples."""
+    model: str
+    """timm name of the network trained."""
+    teacher: str | None = None
+    """timm name of the teacher, None when a teacher itself is trained."""
+    teacher_id: str | None = None
+    """Id of the teacher's own run or weights."""
+    method: str = "hard"
+    """Catalog name of the loss."""
+    hyper: Hyper = Field(default_factory=dict)
+    """The method's hyper-parameters (temperature, alpha, ...)."""
+    recipe: Recipe
+    """Training recipe."""
+    seed: int
+    """Seed of initialisation, order and augmentation."""
+    phase: Phase
+    """Phase of the sweep; only ``confirm`` reads the test split (and ``teacher``, in confirm, its own)."""
+
+    @cached_property
+    def id(self) -> str:
+        """12 hexadecimal digits; equal ids are the same run."""
+        return identify(self)
+
+
+class EpochLog(Frozen):
+    """One line of metrics.jsonl: losses and divergences in nats, accuracies as fractions."""
+
+    epoch: int
+    """1-based epoch just finished."""
+    lr: float
+    """Learning rate of the epoch's last step."""
+    train_loss: float
+    """Mean training loss."""
+    train_acc: float
+    """Accuracy on the augmented training batches as they were trained on."""
+    val_loss: float
+    """Cross-entropy on the validation split."""
+    val_acc: float
+    """Accuracy on the validation split."""
+    val_kl: float | None = None
+    """KL(teacher ‖ student) at T = 1 on validation, averaged over samples."""
+    val_agreement: float | None = None
+    """Share of validation samples on which student and teacher predict the same class."""
+    seconds: float = 0.0
+    """Wall-clock seconds of this epoch, evaluation included."""
+    parts: dict[str, float] = Field(default_factory=dict)
+    """Mean of each part of the loss (``soft``, ``hard``, ...), unweighted."""
+
+
+class TrialResult(Frozen):
+    """What a run came to; written last, so that its presence means the run is whole."""
+
+    id: str
+    """The run's ``TrialConfig.id``."""
+    status: Status
+    """complete, pruned or failed."""
+    val_acc: float | None = None
+    """Validation accuracy after the last epoch."""
+    best_val_acc: float | None = None
+    """Highest validation accuracy of any epoch."""
+    test_acc: float | None = None
+    """Test accuracy after the last epoch; only in the confirm phase."""
+    test_top5: float | None = None
+    """Top-5 test accuracy, with more than 10 classes."""
+    nll: float | None = None
+    """Mean negative log-likelihood (nats) on test in confirm, else on validation."""
+    ece: float | None = None
+    """Expected calibration error, 15 equal-width bins (Guo et al. 2017), same split as ``nll``."""
+    reliability: tuple[tuple[int, float, int], ...] | None = Field(default=None, exclude_if=unset)
+    """(samples, sum of confidences, correct) in each of the bins of ``ece``; only in the confirm phase."""
+    agreement: float | None = None
+    """Share of samples predicted as the teacher does, same split as ``nll``."""
+    params: int = 0
+    """Trainable parameters, at this data set's classes and channels."""
+    macs: int = 0
+    """Multiply-accumulates of one forward pass of one image."""
+    epochs: int = 0
+    """Epochs finished."""
+    seconds: float = 0.0
+    """Wall-clock seconds over all attempts."""
+    attempts: int = 1
+    """Starts it took (2 after one interruption)."""
+    hardware: str = ""
+    """Device and threads, e.g. ``cpu:AMD EPYC:2 threads``."""
+    wandb_run: str | None = None
+    """Id of the last attempt's W&B run."""
+    error: str | None = None
+    """Why a failed run failed."""

@@ -1,0 +1,62 @@
+"""A whole sweep, resolved."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Literal
+
+from pydantic import Field
+
+from kdbench.identity import identify
+from kdbench.schema._base import Frozen, Hyper
+from kdbench.schema._catalog import Budget, Dimension, Pair
+from kdbench.schema._runs import DataConfig, Recipe
+
+
+class Sweep(Frozen):
+    """Everything a sweep is, resolved: what YAML and flags add up to. Its hash guards resumption."""
+
+    name: str
+    """Folder under the output directory, and W&B group."""
+    pair: Pair
+    """Teacher and students."""
+    data: DataConfig
+    """The samples."""
+    data_path: str | None = None
+    """``folder:/path`` of a user's own images on this machine; part of no identity (``data.digest`` is)."""
+    methods: tuple[str, ...] = ("kd",)
+    """Distillation losses compared."""
+    space: dict[str, Dimension]
+    """What is searched; names that a method lacks are ignored for it."""
+    fixed: Hyper = Field(default_factory=dict)
+    """Hyper-parameters held at one value."""
+    budget: Budget
+    """Trials, seeds."""
+    sampler: Literal["tpe", "random", "grid", "qmc", "gp"] = "tpe"
+    """Optuna sampler."""
+    pruner: Literal["median", "none"] = "median"
+    """Optuna pruner."""
+    recipe: Recipe
+    """Students' recipe, the same for baseline, search and confirm."""
+    precisions: dict[str, Literal["fp32", "bf16"]] = Field(default_factory=dict)
+    """Measured precision per model, where the recipe says ``auto``."""
+    teacher_recipe: Recipe
+    """The teacher's recipe."""
+    teacher_weights: str | None = None
+    """``pretrained:<timm tag>`` or ``file:<sha256 prefix>``; None trains it here."""
+    teacher_floor: float = 0.0
+    """Validation accuracy (fraction) that the teacher must reach."""
+    teacher_seed: int = 0
+    """Seed of the teacher's training."""
+    search_seed: int = 0
+    """Common seed of baseline and search runs."""
+
+    @cached_property
+    def id(self) -> str:
+        """Identity of the spec: everything but where the data lie and how good a teacher is good enough."""
+        return identify(self.model_dump(mode="json", exclude={"data_path", "teacher_floor"}))
+
+    @cached_property
+    def confirm_seeds(self) -> tuple[int, ...]:
+        """Fresh seeds, disjoint from ``search_seed``."""
+        return tuple(self.search_seed + 1001 + k for k in range(self.budget.seeds))
