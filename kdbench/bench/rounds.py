@@ -157,7 +157,7 @@ def run_rounds(setting: Setting, *, cores: int, progress: Callable[[str, int, in
     finally:
         for group, _ in groups:
             group.stop()
-    return Report(setting=setting, machine=_machine(cores), rates=rates, absent=absent)
+    return Report(setting=setting, machine=_machine(cores, setting.device), rates=rates, absent=absent)
 
 
 def _measure(
@@ -178,8 +178,13 @@ def _measure(
     return rates
 
 
-def _machine(cores: int) -> dict[str, Any]:
+def _machine(cores: int, device: str) -> dict[str, Any]:
     found: dict[str, Any] = {"processor": processor(), "cores": cores, "system": platform.system()}
+    if device != "cpu":
+        from kdbench.engine.hardware import describe_hardware
+        from kdbench.sweep.context import pick_device
+
+        found["device"] = describe_hardware(pick_device(device))
     for package in ("torch", "timm", "torchdistill"):
         try:
             found[package] = version(package)

@@ -14,7 +14,21 @@ from types import FrameType
 import typer
 from pydantic import ValidationError
 
-from kdbench.cli import bench, doctor, leaderboard, ls, record, report, reproduce, status, sweep, sync, version, worker
+from kdbench.cli import (
+    bench,
+    doctor,
+    explain,
+    leaderboard,
+    ls,
+    record,
+    report,
+    reproduce,
+    status,
+    sweep,
+    sync,
+    version,
+    worker,
+)
 from kdbench.errors import KdbenchError
 from kdbench.sweep.options import readable
 
@@ -43,7 +57,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (sweep, status, report, reproduce, record, leaderboard, bench, ls, doctor, worker, sync, version):
+for module in (
+    sweep,
+    status,
+    report,
+    reproduce,
+    record,
+    leaderboard,
+    bench,
+    explain,
+    ls,
+    doctor,
+    worker,
+    sync,
+    version,
+):
     module.register(app)
 
 

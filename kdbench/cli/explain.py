@@ -1,0 +1,59 @@
+"""``kdbench explain``: pictures, from a real teacher, of what a sweep turns its knobs on."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdbench.cli.view import make_view
+
+app = typer.Typer(no_args_is_help=True, help="Pictures of the ideas behind a sweep, made from a real teacher.")
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the verbs to ``parent``."""
+    parent.add_typer(app, name="explain")
+
+
+@app.callback()
+def explain() -> None:
+    """Pictures of the ideas behind a sweep, made from a real teacher."""
+
+
+@app.command("temperature")
+def temperature(
+    dataset: Annotated[str, typer.Option(help="Catalog name, folder:/path or hf:name.")] = "digits",
+    teacher: Annotated[str, typer.Option(help="timm name.")] = "resnet50",
+    budget: Annotated[str, typer.Option(help="How it is trained where it is not in the cache.")] = "quick",
+    samples: Annotated[int, typer.Option(min=1, max=10, help="Images shown.")] = 4,
+    out: Annotated[Path, typer.Option(help="Folder for temperature.png, .svg and .pdf.")] = Path("."),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but the file's name.")] = False,
+) -> None:
+    """What T does to a teacher's predictions: a few validation images, their soft targets, entropy against T.
+
+    The teacher is the one that `kdbench sweep` uses for this data set and budget; it is trained first where the cache
+    does not hold it.
+
+    Examples:
+        kdbench explain temperature
+
+        kdbench explain temperature --dataset fashion-mnist --teacher resnet50 --out pictures
+    """
+    from kdbench.sweep.spec import build_sweep
+
+    spec = build_sweep({"pair": f"{teacher}:{teacher}", "dataset": dataset, "budget.name": budget})
+    view = make_view(quiet=quiet, as_json=False)
+    try:
+        from kdbench.report.drawing import save, telling_samples, temperature_figure
+        from kdbench.sweep.explain import teacher_on_validation
+
+        told = teacher_on_validation(spec, partial(telling_samples, count=samples), view)
+    finally:
+        view.close()
+    title = f"{teacher} on {spec.data.name}: softmax(z / T) of validation images it gets right"
+    figure = temperature_figure(told.images, told.logits, told.shown, title)
+    out.mkdir(parents=True, exist_ok=True)
+    typer.echo(save(figure, out, "temperature")["temperature.png"])
