@@ -127,7 +127,9 @@ def _by_name(text: str) -> Pair:
     """A registered pair, for text without a colon."""
     if text and text in PAIRS:
         found = PAIRS.get(text)
-        return Pair(teacher=found.teacher, students=found.students, ladder=found.ladder)
+        parts = [LADDERS.get(one).models if one in LADDERS else (one,) for one in found.students]
+        ladder = found.students[0] if len(found.students) == 1 and found.students[0] in LADDERS else found.ladder
+        return Pair(teacher=found.teacher, students=tuple(dict.fromkeys(chain.from_iterable(parts))), ladder=ladder)
     wanted = text if text in LADDERS else "mobilenetv3"
     raise BadInput(f"--pair '{text}' has no colon: write TEACHER:STUDENTS, e.g. resnet50:{wanted}")
 

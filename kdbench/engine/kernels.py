@@ -117,7 +117,9 @@ class FastConv2d(nn.Conv2d):
         plan = Plan("reference")
         if input.dim() == 4 and input.is_contiguous(memory_format=torch.channels_last):
             size = (input.shape[2], input.shape[3])
-            plan = plan_for(size, self.kernel_size, self.stride, self._sides, self.groups > 1)
+            # a compiler computes the plan once, while it traces, and cannot look into a cache
+            find = plan_for.__wrapped__ if torch.compiler.is_compiling() else plan_for
+            plan = find(size, self.kernel_size, self.stride, self._sides, self.groups > 1)
         out: Tensor
         if plan.form == "matmul":
             out = _matmul(input, weight, bias)

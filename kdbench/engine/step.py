@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -63,6 +64,7 @@ def prepare(network: nn.Module, step: Step, device: torch.device) -> tuple[nn.Mo
         network = optimise(network, device)
     if not step.compiled:
         return network, network
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it misses CUDA on machines without
     forward: Callable[[Tensor], Tensor] = torch.compile(
         network, mode="reduce-overhead" if device.type == "cuda" else "default", dynamic=False
     )

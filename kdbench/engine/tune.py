@@ -6,6 +6,7 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -50,11 +51,36 @@ def seconds_per_step(
     shape: Shape, *, precision: str = "fp32", step: Step | None = None, train: bool = True, repeats: int = 3
 ) -> float:
     """Median seconds of one step (training, or forward only) of a network on random data, after a warm-up."""
+    once = _stepper(shape, precision, step or Step(), train)
+    _timed(once)
+    return statistics.median(_timed(once) for _ in range(repeats))
+
+
+def compare(shape: Shape, ways: Mapping[str, tuple[str, Step]], rounds: int = 5) -> dict[str, float]:
+    """Seconds of a training step in each of the named (precision, form) ways: the least of alternating rounds.
+
+    Alternating and least, because whatever else runs on the machine would otherwise decide between them.
+    """
+    steppers = {name: _stepper(shape, *way, train=True) for name, way in ways.items()}
+    for once in steppers.values():
+        _timed(once)
+    table = [{name: _timed(once) for name, once in steppers.items()} for _ in range(rounds)]
+    return {name: min(row[name] for row in table) for name in ways}
+
+
+def _timed(once: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    once()
+    return time.perf_counter() - start
+
+
+def _stepper(shape: Shape, precision: str, step: Step, train: bool) -> Callable[[], None]:
+    """One step of a fresh network on random data, done when the call returns."""
     name, device = shape.name, shape.device
     model = build(
         name, classes=shape.classes, channels=shape.channels, input_size=shape.input_size, stem=shape.stem, seed=0
     )
-    model, forward = prepare(model.train(train), step or Step(), device)
+    model, forward = prepare(model.train(train), step, device)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     x = torch.randn(shape.batch_size, shape.channels, shape.input_size, shape.input_size, device=device)
     x = x.contiguous(memory_format=torch.channels_last)
@@ -73,13 +99,7 @@ def seconds_per_step(
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    times = []
-    for index in range(repeats + 1):
-        start = time.perf_counter()
-        once()
-        if index:
-            times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return once
 
 
 class Notes:
@@ -116,7 +136,7 @@ def choose_precision(shape: Shape, *, cache: Path, remember: bool = True) -> Lit
     notes = Notes(cache, remember=remember)
     times = notes.read(shape.key).get("seconds")
     if not times:
-        times = {p: seconds_per_step(shape, precision=p) for p in ("fp32", "bf16")}
+        times = compare(shape, {p: (p, Step()) for p in ("fp32", "bf16")})
         notes.add(shape.key, seconds=times)
     return "bf16" if times["fp32"] / times["bf16"] >= WORTH_IT else "fp32"
 
@@ -139,26 +159,26 @@ def choose_step(shape: Shape, *, precision: str, steps: int, cache: Path, rememb
     planned = steps * known["usual"]
     if planned < LONG:
         return usual
-    if "plain" not in known:
-        known["plain"] = seconds_per_step(shape, precision=precision, step=Step(kernels=False))
-        notes.add(kind, plain=known["plain"])
-    if known["plain"] * WORTH_IT < known["usual"]:
-        usual = usual.model_copy(update={"kernels": False})
+    plain = usual.model_copy(update={"kernels": False})
+    if "kernels" not in known:
+        times = compare(shape, {"on": (precision, usual), "off": (precision, plain)})
+        known["kernels"] = times["on"] <= WORTH_IT * times["off"]
+        notes.add(kind, kernels=known["kernels"], times=times)
+    best = usual if known["kernels"] else plain
     if planned * (1 - 1 / COMPILE_GAIN) < COMPILE_COST:
-        return usual
-    compiled = usual.model_copy(update={"compiled": True})
+        return best
+    compiled = best.model_copy(update={"compiled": True})
     if "compiled" not in known:
-        known["compiled"] = _compiled_seconds(shape, precision, compiled, cache)
+        known["compiled"] = _compiling_pays(shape, precision, best, compiled, cache)
         notes.add(kind, compiled=known["compiled"])
-    eager = min(known["plain"], known["usual"])
-    worth = known["compiled"] is not None and known["compiled"] * COMPILE_GAIN <= eager
-    return compiled if worth else usual
+    return compiled if known["compiled"] else best
 
 
-def _compiled_seconds(shape: Shape, precision: str, step: Step, cache: Path) -> float | None:
-    """None where this network or this machine (no compiler) cannot compile."""
+def _compiling_pays(shape: Shape, precision: str, eager: Step, compiled: Step, cache: Path) -> bool:
+    """Never where this network, or this machine (no compiler), cannot compile."""
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "inductor"))
     try:
-        return seconds_per_step(shape, precision=precision, step=step)
+        times = compare(shape, {"eager": (precision, eager), "compiled": (precision, compiled)})
     except (RuntimeError, OSError):
-        return None
+        return False
+    return times["compiled"] * COMPILE_GAIN <= times["eager"]

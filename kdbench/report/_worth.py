@@ -99,9 +99,11 @@ class Worth:
     @property
     def sentences(self) -> list[str]:
         """One a method on size, one on area: what may be said in a summary."""
-        return [text for front in self.fronts for text in (self._on_size(front.method), _on_area(front))]
+        return [text for front in self.fronts for text in (self._on_size(front), _on_area(front))]
 
-    def _on_size(self, method: str) -> str:
+    def _on_size(self, front: Front) -> str:
+        """Certain only where the fronts as a whole differ: with a few noisy seeds this interval alone is too narrow."""
+        method = front.method
         own = [match for match in self.matches if match.method == method]
         best = max(own, key=lambda match: (match.accuracy, -match.params))
         goal = f"the best hard-label student ({best.student}, {percent(best.accuracy)}%, {millions(best.params)})"
@@ -110,7 +112,8 @@ class Worth:
         text = f"To match {goal}, {method} needs {best.needed} parameters: {best.fewer}"
         if math.isnan(best.found.lo):
             return f"{text} (no interval)."
-        sure = round(best.found.lo, 2) > 0 or round(best.found.hi, 2) < 0  # as sure as the text looks
+        apart = front.higher.lo > 0 or front.higher.hi < 0
+        sure = apart and (round(best.found.lo, 2) > 0 or round(best.found.hi, 2) < 0)  # as sure as the text looks
         return f"{text} (95% interval: {best.bounds}){'.' if sure else ', so nothing is certain with these seeds.'}"
 
     def table(self) -> pd.DataFrame:
@@ -172,10 +175,9 @@ def _on_area(front: Front) -> str:
     text = f"{name} differs from that of hard labels by {signed(mean)} points"
     if math.isnan(lo):
         return f"{text} (no interval)."
-    areas = (f"{100 * a.mean:.1f} [{100 * a.lo:.1f}, {100 * a.hi:.1f}]" for a in (front.distilled, front.hard))
     bounds = f"[{percent(lo)}, {percent(hi)}]"
     unsure = "" if lo > 0 or hi < 0 else ", which may be chance"
-    return f"{text} {bounds}{unsure} (hypervolume {' against '.join(areas)} percent-decades)."
+    return f"{text} {bounds}{unsure}."
 
 
 def _share(fraction: float) -> str:

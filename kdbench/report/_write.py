@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,7 @@ def write_report(
     """
     frame = conform_trials(trials)
     points = gather(frame)
+    points = replace(points, notes=(*_rehearsal(manifest or {}), *points.notes))
     pareto = table_of(points, latency)
     lines, value, costs = verdicts(pareto), worth(points), cost_table(frame, points)
     paths = write_tables(frame, pareto, out)
@@ -105,6 +106,15 @@ def write_report(
     atomic_text(out / "report.html", html)
     paths["report.html"] = out / "report.html"
     return ReportFiles(paths, pareto, lines, value, points.notes)
+
+
+def _rehearsal(manifest: Mapping[str, Any]) -> list[str]:
+    """A warning where the spec in the manifest uses a part of the training samples only."""
+    spec = manifest.get("spec")
+    limit = ((spec if isinstance(spec, Mapping) else {}).get("data") or {}).get("limit")
+    if not limit:
+        return []
+    return [f"A rehearsal on {limit:,} training samples: these numbers say that everything runs, and nothing else."]
 
 
 def _figures(

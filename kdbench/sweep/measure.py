@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from kdbench.engine import Shape, choose_precision
+from kdbench.errors import BadInput
 from kdbench.schema import Recipe, Sweep
 from kdbench.sweep.context import Context
 from kdbench.sweep.machine import cores, threads_each
 from kdbench.sweep.plan import with_precision
+from kdbench.sweep.spec import spec_difference
+from kdbench.sweep.store import read_spec
 
 
 def worker_count(asked: int | Literal["auto"], device: torch.device) -> int:
@@ -37,6 +42,27 @@ def measured_precisions(
                 shape = Shape(model, **shape_of(context, recipe), batch_size=recipe.batch_size, device=context.device)
                 measured[model] = choose_precision(shape, cache=context.cache, remember=remember)
     return measured
+
+
+def stored_precisions(sweep: Sweep, sweep_dir: Path) -> dict[str, Literal["fp32", "bf16"]] | None:
+    """What was measured when the sweep in ``sweep_dir`` began; None where none has begun.
+
+    Raises:
+        BadInput: when the folder holds another sweep, with the difference.
+    """
+    if not (sweep_dir / "sweep.json").exists():
+        return None
+    stored, _ = read_spec(sweep_dir)
+    asked = sweep.model_copy(update={"precisions": stored.precisions})
+    elsewhere = {"data_path": asked.data_path, "teacher_floor": asked.teacher_floor}
+    difference = spec_difference(stored.model_copy(update=elsewhere), asked)
+    if difference:
+        free = next(name for k in count(2) if not (sweep_dir.parent / (name := f"{sweep.name}-{k}")).exists())
+        raise BadInput(
+            f"'{sweep.name}' in {sweep_dir.parent} holds another sweep; add `--name {free}`, or ask for the same:\n  "
+            + "\n  ".join(difference)
+        )
+    return stored.precisions
 
 
 def measure_steps(context: Context, processes: int) -> None:

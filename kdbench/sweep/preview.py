@@ -9,18 +9,29 @@ from typing import Literal
 from kdbench.engine import Shape, seconds_per_step
 from kdbench.engine.hardware import describe_hardware
 from kdbench.engine.run import steps_per_epoch
+from kdbench.methods import loss_function
 from kdbench.models import build, count_params
 from kdbench.schema import Recipe, Sweep
 from kdbench.sweep.context import Context, pick_device
 from kdbench.sweep.events import Plan, PlanRow, View
 from kdbench.sweep.machine import THREADS_VARIABLE
-from kdbench.sweep.measure import measured_precisions, roles, shape_of, threads_set_to, worker_count
+from kdbench.sweep.measure import (
+    measured_precisions,
+    roles,
+    shape_of,
+    stored_precisions,
+    threads_set_to,
+    worker_count,
+)
 from kdbench.sweep.plan import lanes, slots, with_precision
-from kdbench.sweep.store import read_spec, rows_of
+from kdbench.sweep.store import rows_of
 from kdbench.teacher import BankedTeacher, RecordedTeacher, load_card, recorded_bytes
 
 FORWARD_SHARE = 1 / 3
 """Cost of evaluating a sample against training on it: one forward pass of a forward and two backward ones."""
+
+FEW_UPDATES = 100
+"""Updates below which a run can hardly have learnt anything."""
 
 
 def plan_sweep(
@@ -39,10 +50,10 @@ def plan_sweep(
     sweep_dir = out / sweep.name
     processes = worker_count(workers, chosen)
     context = Context(sweep, cache=cache, device=chosen, teacher_weights=teacher_weights)
-    if (sweep_dir / "sweep.json").exists():
-        precisions = read_spec(sweep_dir)[0].precisions
-    else:
-        precisions = measured_precisions(context, processes, remember=False)
+    for method in sweep.methods:
+        loss_function(method)
+    held = stored_precisions(sweep, sweep_dir)
+    precisions = measured_precisions(context, processes, remember=False) if held is None else held
     sweep = sweep.model_copy(update={"precisions": precisions})
     context = Context(sweep, cache=cache, device=chosen, teacher_weights=teacher_weights)
     cached = load_card(context.teacher_folder) is not None
@@ -113,6 +124,7 @@ def _rows(
 
 def _notes(context: Context, cached: bool) -> tuple[str, ...]:
     notes = [f"the teacher is in the cache: {context.teacher_folder}"] if cached else []
+    notes.append(_data_note(context))
     notes.append(_teacher_note(context))
     if os.environ.get(THREADS_VARIABLE):
         notes.append(f"threads limited to {os.environ[THREADS_VARIABLE]} by {THREADS_VARIABLE}")
@@ -131,3 +143,12 @@ def _teacher_note(context: Context) -> str:
     if isinstance(teacher, RecordedTeacher):
         return f"{why}: {passes}, recorded by (seed, epoch, sample), serve trials of the same seed; {size:,.0f} MiB"
     return f"{why} and recorded logits would take {size:,.0f} MiB: the teacher runs live in every step"
+
+
+def _data_note(context: Context) -> str:
+    """Images a split, their size, and updates a run: what tells a data set too small for its recipe."""
+    data, recipe = context.data, context.sweep.recipe
+    updates = recipe.epochs * steps_per_epoch(len(data.train), recipe.batch_size)
+    text = f"data: {len(data.train):,} training and {len(data.val):,} validation images at {data.input_size} px"
+    few = "; few: more --epochs or a smaller --batch-size would help" if updates < FEW_UPDATES else ""
+    return f"{text}, {updates:,} updates a student's run{few}"

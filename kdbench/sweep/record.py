@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kdbench.errors import BadInput
 from kdbench.fsio import atomic_text
-from kdbench.sweep.store import RUNS_FILE, read_status
+from kdbench.sweep.store import RUNS_FILE, read_spec, read_status
 
 KEPT = ("manifest.json", "sweep.json")
 KINDS = (".csv", ".parquet", ".md", ".tex", ".png", ".svg", ".html")
@@ -30,6 +30,7 @@ def make_record(sweep_dir: Path, records: Path) -> Path:
     if not (sweep_dir / "pareto.csv").exists():
         raise BadInput(f"'{sweep_dir.name}' has no tables yet: `kdbench report {sweep_dir.name}` writes them")
     target = records / sweep_dir.name
+    _keep_other_records(target, sweep_dir)
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(sweep_dir.iterdir()):
         if path.is_file() and (path.name in KEPT or path.suffix in KINDS):
@@ -37,6 +38,18 @@ def make_record(sweep_dir: Path, records: Path) -> Path:
     folders = sorted(path.parent for path in sweep_dir.glob("trials/*/result.json"))
     atomic_text(target / RUNS_FILE, "".join(run_line(folder) + "\n" for folder in folders))
     return target
+
+
+def _keep_other_records(target: Path, sweep_dir: Path) -> None:
+    """Refuse to replace the record of another sweep that has the same name.
+
+    Raises:
+        BadInput: with what to do.
+    """
+    if (target / "sweep.json").exists() and read_spec(target)[0].id != read_spec(sweep_dir)[0].id:
+        raise BadInput(
+            f"{target} is the record of another sweep of that name: remove it first, or give another --to folder"
+        )
 
 
 def run_line(folder: Path) -> str:

@@ -12,19 +12,19 @@ from filelock import FileLock, Timeout
 
 from kdbench.engine.hardware import describe_hardware
 from kdbench.errors import BadInput, MachineFault
+from kdbench.methods import loss_function
 from kdbench.models import build, latency_ms
 from kdbench.schema import Sweep
 from kdbench.sweep import manifest
 from kdbench.sweep.context import Context, pick_device
 from kdbench.sweep.events import View
 from kdbench.sweep.machine import limit_threads
-from kdbench.sweep.measure import measure_steps, measured_precisions, shape_of, worker_count
+from kdbench.sweep.measure import measure_steps, measured_precisions, shape_of, stored_precisions, worker_count
 from kdbench.sweep.options import WandbOptions
 from kdbench.sweep.plan import lanes
 from kdbench.sweep.pool import run_pool
 from kdbench.sweep.queue import Queue, open_storage
-from kdbench.sweep.spec import spec_difference
-from kdbench.sweep.store import read_result, read_spec, trial_folder, write_spec
+from kdbench.sweep.store import read_result, trial_folder, write_spec
 from kdbench.sweep.work import Worker, storage_url
 from kdbench.teacher import load_card
 from kdbench.track import make_tracker
@@ -59,6 +59,8 @@ def run_sweep(
     sweep_dir = out / sweep.name
     sweep = _resolved(sweep, sweep_dir, cache=cache, device=chosen, weights=teacher_weights, processes=processes)
     context = Context(sweep, cache=cache, device=chosen, teacher_weights=teacher_weights)
+    for method in sweep.methods:
+        loss_function(method)  # a third party's loss fails now, not after hours of teacher
     _ = context.data  # what is wrong with the data is said before anything is written
     _check_weights(context)
     url = storage_url(sweep_dir, storage)
@@ -149,20 +151,11 @@ def _resolved(
     Raises:
         BadInput: when the folder holds another spec, with the difference.
     """
-    if (sweep_dir / "sweep.json").exists():
-        stored, _ = read_spec(sweep_dir)
-        asked = sweep.model_copy(update={"precisions": stored.precisions})
-        difference = spec_difference(
-            stored.model_copy(update={"data_path": asked.data_path, "teacher_floor": asked.teacher_floor}), asked
-        )
-        if difference:
-            raise BadInput(
-                f"'{sweep.name}' in {sweep_dir.parent} holds another sweep; choose another --name, or ask for the "
-                "same:\n  " + "\n  ".join(difference)
-            )
-        return asked
-    context = Context(sweep, cache=cache, device=device, teacher_weights=weights)
-    return sweep.model_copy(update={"precisions": measured_precisions(context, processes)})
+    precisions = stored_precisions(sweep, sweep_dir)
+    if precisions is None:
+        context = Context(sweep, cache=cache, device=device, teacher_weights=weights)
+        precisions = measured_precisions(context, processes)
+    return sweep.model_copy(update={"precisions": precisions})
 
 
 def _check_weights(context: Context) -> None:

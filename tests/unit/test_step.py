@@ -57,28 +57,32 @@ def test_a_resumed_run_keeps_the_step_that_it_began_with(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("seconds", "steps", "chosen"),
+    ("on", "off", "compiled", "steps", "chosen"),
     [
-        ({"usual": 1.0, "plain": 0.1, "compiled": 0.1}, 100, Step()),  # too short to measure anything
-        ({"usual": 1.0, "plain": 2.0, "compiled": 0.5}, 1000, Step()),  # too short to compile
-        ({"usual": 1.0, "plain": 0.5, "compiled": 0.4}, 1000, Step(kernels=False)),
-        ({"usual": 1.0, "plain": 2.0, "compiled": 0.8}, 9000, Step(compiled=True)),
-        ({"usual": 1.0, "plain": 2.0, "compiled": 0.99}, 9000, Step()),
-        ({"usual": 1.0, "plain": 2.0, "compiled": None}, 9000, Step()),  # no compiler here
+        (1.0, 0.1, 0.1, 100, Step()),  # too short to measure anything
+        (1.0, 2.0, 0.5, 1000, Step()),  # too short to compile
+        (1.0, 0.5, 0.4, 1000, Step(kernels=False)),
+        (1.0, 2.0, 0.8, 9000, Step(compiled=True)),
+        (1.0, 0.5, 0.4, 9000, Step(kernels=False, compiled=True)),
+        (1.0, 2.0, 0.99, 9000, Step()),
+        (1.0, 2.0, None, 9000, Step()),  # no compiler here
     ],
 )
 def test_the_fastest_form_is_taken_where_finding_it_pays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float | None], steps: int, chosen: Step
-) -> None:
-    def measured(shape: Shape, *, precision: str = "fp32", step: Step | None = None) -> float:
-        kind = "usual" if step is None else "compiled" if step.compiled else "plain"
-        if (found := seconds[kind]) is None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    on: float, off: float, compiled: float | None, steps: int, chosen: Step,
+) -> None:  # fmt: skip
+    def measured(shape: Shape, ways: dict[str, tuple[str, Step]]) -> dict[str, float]:
+        if compiled is None and "compiled" in ways:
             raise RuntimeError("no compiler")
-        return found
+        times = {Step(): on, Step(kernels=False): off}
+        return {name: times.get(step, compiled or 0.0) for name, (_, step) in ways.items()}
 
-    monkeypatch.setattr(tune, "seconds_per_step", measured)
+    monkeypatch.setattr(tune, "seconds_per_step", lambda shape, precision: on)
+    monkeypatch.setattr(tune, "compare", measured)
     assert choose_step(SHAPE, precision="fp32", steps=steps, cache=tmp_path) == chosen
-    monkeypatch.setattr(tune, "seconds_per_step", None)  # measured once: never asked again
+    monkeypatch.setattr(tune, "compare", None)  # measured once: never asked again
+    monkeypatch.setattr(tune, "seconds_per_step", None)
     assert choose_step(SHAPE, precision="fp32", steps=steps, cache=tmp_path) == chosen
     monkeypatch.setenv(EXACT_VARIABLE, "1")
     assert choose_step(SHAPE, precision="fp32", steps=steps, cache=tmp_path) == REFERENCE

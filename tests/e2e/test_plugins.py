@@ -1,0 +1,62 @@
+"""A third party's ladder, pair, method and loss, as the README shows them; and what is said of a bad one."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, Outcome, run_process
+
+WORDS = ["sweep", "--budget", "smoke", "--precision", "fp32", "--workers", "1", "--quiet"]
+
+
+def plugin(place: Path, loss: str | None = None) -> str:
+    """The README's package as an installed distribution; a folder for PYTHONPATH."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(# my_package.py.*?)```", readme, re.S)
+    points = re.search(r"```toml\n(\[project.entry-points.*?)```", readme, re.S)
+    assert code and points
+    text = (
+        code[1]
+        .replace("resnet10t", "test_efficientnet")
+        .replace("resnet18", "test_vit")
+        .replace("resnet50", "test_resnet")
+    )
+    (place / "my_package.py").write_text(text + (loss or ""))
+    info = place / "my_package-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1\n")
+    groups = re.sub(r'\[project.entry-points."(.*?)"\]', r"[\1]", points[1])
+    (info / "entry_points.txt").write_text(re.sub(r' = "(.*?)".*', r" = \1", groups))
+    return str(place)
+
+
+def run(place: Path, *words: str) -> Outcome:
+    path = os.pathsep.join(filter(None, [str(place), os.environ.get("PYTHONPATH")]))
+    return run_process(*words, PYTHONPATH=path, KDBENCH_CACHE=str(place / "cache"), WANDB_MODE="disabled")
+
+
+def test_the_readme_s_package_sweeps(tmp_path: Path) -> None:
+    plugin(tmp_path)
+    out = ["--out", str(tmp_path / "results"), "--name", "mine", "--wandb", "disabled"]
+    done = run(tmp_path, *WORDS, "--pair", "ours", "--method", "mse", *out)
+    assert done.code == 0, done.err
+    rows = (tmp_path / "results/mine/pareto.csv").read_text().splitlines()
+    assert len(rows) == 3 and all(",mse," in row for row in rows[1:])
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        ("def mse(student, teacher): return 0", "fails on a batch of logits"),
+        ("def mse(student, teacher, targets, hyper, **more): return student", "returns"),
+        ("del mse", "cannot be loaded"),
+    ],
+)
+def test_a_bad_loss_is_told_before_anything_is_trained(tmp_path: Path, loss: str, told: str) -> None:
+    plugin(tmp_path, "\n" + loss + "\n")
+    done = run(tmp_path, *WORDS, "--pair", "ours", "--method", "mse", "--out", str(tmp_path / "results"))
+    assert done.code == 2 and told in done.err and "my_package:mse" in done.err, done.err
+    assert not (tmp_path / "results").exists() and "Traceback" not in done.err
