@@ -8,9 +8,13 @@ parent's process.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
+
+import psutil
 
 from kdbench.errors import BadInput, MachineFault
 
@@ -21,6 +25,8 @@ INIT_TIMEOUT = 20
 """Seconds that an online run may take to begin."""
 FINISH_TIMEOUT = 60
 """Seconds that an online run may take to upload its rest; what is left stays on disk for ``kdbench sync``."""
+TEARDOWN_PATIENCE = 30
+"""Seconds that the client's background process may take to end, its runs being finished; then it is killed."""
 _VARIABLES = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_DIR", "WANDB_ERROR_REPORTING", "WANDB_BASE_URL")
 _SERVICE = "WANDB_SERVICE"
 _FORBIDDEN = set("/\\#?%:")
@@ -149,15 +155,31 @@ def silence() -> Any:
 
 
 def teardown() -> None:
-    """``wandb.teardown()``, whatever state the background process is in (it exits with that process's bad code)."""
+    """``wandb.teardown()``, whatever state the background process is in (it exits with that process's bad code).
+
+    Without a network that process was seen to live on for ever, and the client to wait for it: it is killed then.
+    """
     import wandb
 
+    deadline = threading.Timer(TEARDOWN_PATIENCE, _kill_background)
+    deadline.daemon = True
+    deadline.start()
     try:
         wandb.teardown()
     except SystemExit:
         os.environ.pop(_SERVICE, None)
     except wandb_faults():
         os.environ.pop(_SERVICE, None)
+    finally:
+        deadline.cancel()
+
+
+def _kill_background() -> None:
+    """End this process's own wandb-core, if it is still there."""
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if "wandb-core" in child.name():
+                child.kill()
 
 
 def require_key() -> None:

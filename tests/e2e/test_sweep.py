@@ -68,7 +68,7 @@ def test_every_file_of_the_contract_is_there(folder: Path, trials: pd.DataFrame)
     for name in held:
         inside = {path.name for path in (folder / "trials" / name).iterdir()}
         assert {"config.json", "result.json", "metrics.jsonl"} <= inside <= {
-            "config.json", "result.json", "metrics.jsonl", "model.safetensors",
+            "config.json", "result.json", "metrics.jsonl", "manifest.json", "model.safetensors",
         }  # fmt: skip
 
 
