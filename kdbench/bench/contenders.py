@@ -5,6 +5,8 @@ Peers are written as their own documentation shows them: data through a ``DataLo
 
 from __future__ import annotations
 
+import itertools
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,11 +20,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from kdbench.data import ResidentSplit, TaskData, load, resolve_dataset
+from kdbench.engine import Pack, share_batches
 from kdbench.engine.optim import make_optimizer
+from kdbench.engine.pack import PACK_VARIABLE, Turns
 from kdbench.engine.run import Trainer
 from kdbench.engine.step import Step, prepare
 from kdbench.models import build
-from kdbench.schema import DataConfig, Recipe, TrialConfig
+from kdbench.schema import DataConfig, Hyper, Recipe, TrialConfig
 from kdbench.teacher import BankedTeacher
 from kdbench.teacher.signal import LazyTeacher
 
@@ -39,6 +43,7 @@ class Task(NamedTuple):
     batch_size: int
     pad: int
     device: str
+    pack: int = 1
 
 
 Steps = Iterator[int]
@@ -85,10 +90,7 @@ def bare(task: Task, step: Step) -> Steps:
 def trial(task: Task, step: Step) -> Steps:
     """Kdbench's own loop, its teacher's bank warm."""
     data, device = samples(task), torch.device(task.device)
-    config = TrialConfig(
-        data=which_samples(task), model=task.student, method="kd",
-        hyper={"temperature": TEMPERATURE, "alpha": ALPHA}, recipe=recipe(task), seed=0, phase="search",
-    )  # fmt: skip
+    config = _config(task, {"temperature": TEMPERATURE, "alpha": ALPHA})
     network = LazyTeacher(lambda: build(task.teacher, **shape(task, data)), device)
     with tempfile.TemporaryDirectory() as folder:
         teacher = BankedTeacher(Path(folder), "bench", data.classes, network)
@@ -97,6 +99,39 @@ def trial(task: Task, step: Step) -> Steps:
         while True:
             epoch += 1
             yield from trainer.steps(epoch)
+
+
+def packed(task: Task, step: Step) -> Steps:
+    """``task.pack`` trials of a search side by side: one seed, so that they share batches and teacher logits."""
+    os.environ[PACK_VARIABLE] = str(task.pack)
+    data, device = samples(task), torch.device(task.device)
+    share_batches(data.train)
+    network = LazyTeacher(lambda: build(task.teacher, **shape(task, data)), device)
+    with tempfile.TemporaryDirectory() as folder:
+        teacher = BankedTeacher(Path(folder), "bench", data.classes, network)
+        warm_bank(teacher, data)
+        pack, images = Pack(device), [0]
+        for k in range(task.pack):
+            hyper = {"temperature": TEMPERATURE, "alpha": k / task.pack}
+            pack.add(_endless(Trainer(_config(task, hyper), data, teacher, device, step), images))
+        while True:
+            pack.turn()
+            yield images[0]
+            images[0] = 0
+
+
+def _endless(trainer: Trainer, images: list[int]) -> Turns[None]:
+    for epoch in itertools.count(1):
+        for some in trainer.steps(epoch):
+            images[0] += some
+            yield some
+
+
+def _config(task: Task, hyper: Hyper) -> TrialConfig:
+    return TrialConfig(
+        data=which_samples(task), model=task.student, method="kd", hyper=hyper, recipe=recipe(task), seed=0,
+        phase="search",
+    )  # fmt: skip
 
 
 def warm_bank(teacher: BankedTeacher, data: TaskData) -> None:
@@ -248,6 +283,8 @@ CONTENDERS: dict[str, Callable[[Task], Steps]] = {
     "bare compiled": lambda task: bare(task, Step(compiled=True)),
     "kdbench trial": lambda task: trial(task, Step()),
     "kdbench trial compiled": lambda task: trial(task, Step(compiled=True)),
+    "kdbench trials packed": lambda task: packed(task, Step()),
+    "kdbench trials packed compiled": lambda task: packed(task, Step(compiled=True)),
     "tutorial loop": tutorial,
     "timm": lambda task: timm_task(task, "contiguous"),
     "timm channels_last": lambda task: timm_task(task, "channels_last"),

@@ -19,7 +19,8 @@ from kdbench.schema import Frozen
 
 ONE, WHOLE = "one process", "whole machine"
 PEERS = ("tutorial loop", "timm", "timm channels_last", "torchdistill")
-PARALLEL = ("bare kernels", "bare compiled", "kdbench trial", "kdbench trial compiled")
+PACKED = ("kdbench trials packed", "kdbench trials packed compiled")
+PARALLEL = ("bare kernels", "bare compiled", "kdbench trial", "kdbench trial compiled", *PACKED)
 """Trained by as many one-thread processes as there are cores; the others use all cores as threads."""
 THREADED = ("bare plain", "bare channels_last", *PEERS)
 
@@ -41,6 +42,8 @@ class Setting(Frozen):
     """Border of the random crop."""
     device: str = "cpu"
     """cpu or cuda."""
+    pack: int = 1
+    """Trials side by side in one process, measured as one more contender where it is not 1."""
     rounds: int = 5
     """Measurements of each contender."""
     seconds: float = 3.0
@@ -65,10 +68,13 @@ class Report(Frozen):
         """Median, smallest and largest of the ratios within rounds: a trial to the best bare step, and to each peer."""
         found = {}
         for where in (ONE, WHOLE):
-            trial, bare = self.best("kdbench trial", where), self.best("bare", where)
+            trial, bare = self.best("kdbench trial ", where), self.best("bare", where)
             if trial and bare:
                 found[f"trial / best bare step, {where}"] = _ratio(trial, bare)
-        trial = self.best("kdbench trial", WHOLE)
+            packed = self.best("kdbench trials packed", where)
+            if packed and trial:
+                found[f"{self.setting.pack} trials packed / trials one by one, {where}"] = _ratio(packed, trial)
+        trial = self.best("kdbench trial ", WHOLE)
         for peer in PEERS:
             rates = self.rates.get(f"{peer} ({WHOLE})")
             if trial and rates:
@@ -96,7 +102,7 @@ class _Group:
 
     def start(self, setting: Setting, count: int, threads: int) -> str | None:
         """Start and warm up; the reason where it cannot run."""
-        names = ("teacher", "student", "dataset", "limit", "batch_size", "pad", "device")
+        names = ("teacher", "student", "dataset", "limit", "batch_size", "pad", "device", "pack")
         task = {name: getattr(setting, name) for name in names}
         asked = json.dumps({"contender": self.name, "task": task, "threads": threads})
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
@@ -141,6 +147,7 @@ def run_rounds(setting: Setting, *, cores: int, progress: Callable[[str, int, in
     Idle contenders wait without using the processor.
     """
     wanted = [name for name in (*PARALLEL, *THREADED) if setting.compiled or "compiled" not in name]
+    wanted = [name for name in wanted if setting.pack > 1 or name not in PACKED]
     groups: list[tuple[_Group, int]] = []
     absent: dict[str, str] = {}
     try:

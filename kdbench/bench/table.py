@@ -30,4 +30,27 @@ def to_markdown(figures: dict[str, Any]) -> str:
         lines += [f"| {name} | {value:,.0f} |" for name, value in ledger["seconds"].items()]
         lines += ["", "| ratio | |", "|---|---:|"]
         lines += [f"| {name} | {value:.2f} |" for name, value in ledger["ratios"].items()]
+    if mlp := figures.get("mlp"):
+        lines += _mlp(mlp)
     return "\n".join(lines) + "\n"
+
+
+def _mlp(mlp: dict[str, Any]) -> list[str]:
+    """Milliseconds of the MNIST networks' steps."""
+    lines = [
+        "",
+        "## Hinton's MNIST networks",
+        "",
+        f"Batch {mlp['batch']}, {mlp['threads']} threads, fp32 but for bf16.",
+    ]
+    for name, held in mlp["networks"].items():
+        lines += [
+            "",
+            f"| {name} | ms a step, median | smallest | largest | plain PyTorch takes |",
+            "|---|---:|---:|---:|---:|",
+        ]
+        for label, times in held["milliseconds"].items():
+            ratio = held["ratios"].get(f"plain PyTorch / {label}")
+            figures = [f"{statistics.median(times):.2f}", f"{min(times):.2f}", f"{max(times):.2f}"]
+            lines.append(f"| {label} | {' | '.join(figures)} | {f'{ratio[0]:.2f} ×' if ratio else ''} |")
+    return lines

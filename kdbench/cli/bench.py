@@ -30,6 +30,8 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each contender.")] = 5,
     seconds: Annotated[float, typer.Option(min=0.1, help="Seconds a measurement.")] = 3.0,
     no_compile: Annotated[bool, typer.Option("--no-compile", help="Leave compiled steps out.")] = False,
+    pack: Annotated[int, typer.Option(min=1, help="Also measure so many trials side by side in a process.")] = 1,
+    mlp: Annotated[bool, typer.Option("--mlp", help="Also time the steps of Hinton's MNIST networks.")] = False,
     sweep: Annotated[bool, typer.Option("--sweep", help="Also time a whole 20-trial sweep (minutes).")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for bench.json and bench.md.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
@@ -53,17 +55,22 @@ def bench(
         raise BadInput(f"--pair {pair} names {len(students)} students: a benchmark takes one, such as {students[0]}")
     from kdbench.bench import Setting, run_rounds
     from kdbench.bench.ledger import run_ledger
+    from kdbench.bench.mlp import run_mlp
     from kdbench.bench.table import to_markdown
     from kdbench.sweep.machine import cores
 
     setting = Setting(
         teacher=named.teacher, student=students[0], dataset=dataset, limit=limit, batch_size=batch_size, device=device,
-        rounds=rounds, seconds=seconds, compiled=not no_compile,
+        rounds=rounds, seconds=seconds, compiled=not no_compile, pack=pack,
     )  # fmt: skip
     view = make_view(quiet=as_json, as_json=False)
     try:
         report = run_rounds(setting, cores=cores(), progress=view.progress)
         ledger = run_ledger(report, progress=view.progress) if sweep else None
+        steps = None
+        if mlp:
+            how: dict[str, Any] = {"rounds": rounds, "seconds": seconds, "compiled": not no_compile}
+            steps = run_mlp(threads=cores(), **how, progress=view.progress)
     finally:
         view.close()
     figures: dict[str, Any] = {
@@ -72,6 +79,7 @@ def bench(
         **report.model_dump(mode="json"),
         "ratios": report.ratios(),
         "sweep": ledger,
+        "mlp": steps,
     }
     table = to_markdown(figures)
     if out is not None:

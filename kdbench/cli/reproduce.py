@@ -11,12 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from kdbench.cli.common import PAGE_WIDTH, console, print_json, print_table
-from kdbench.cli.sweep import DeviceOption, EntityOption, ProjectOption, WandbOption
+from kdbench.cli.sweep import DeviceOption, EntityOption, PackOption, ProjectOption, WandbOption
 from kdbench.cli.view import duration, make_view
 from kdbench.errors import KdbenchError
 from kdbench.papers.load import load_paper
 from kdbench.papers.plan import Protocol, Request
-from kdbench.sweep.options import merge, run_options
+from kdbench.sweep.options import export, merge, run_options
 
 DAY = 24.0
 
@@ -43,6 +43,7 @@ def reproduce(
     workers: Annotated[
         str | None, typer.Option(metavar="N|auto", help="Processes that train. [dim](auto, one a core)[/dim]")
     ] = None,
+    pack: PackOption = None,
     device: DeviceOption = None,
     wandb: WandbOption = None,
     wandb_project: ProjectOption = None,
@@ -71,9 +72,10 @@ def reproduce(
     """
     request = Request(rows=tuple(rows or ()), seeds=seeds, epochs=epochs, limit=limit)
     protocol = Protocol(load_paper(paper), request)
-    flags = {"out": out, "cache": cache, "workers": workers, "device": device}
+    flags = {"out": out, "cache": cache, "workers": workers, "pack": pack, "device": device}
     flags |= {"wandb": wandb, "wandb-project": wandb_project, "wandb-entity": wandb_entity}
     run = run_options(merge(None, [], flags))
+    export(run)
     _ = protocol.cells
     view = make_view(quiet=quiet, as_json=as_json and not dry_run)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ import typer
 
 from kdbench.cli.common import show_plan, show_report
 from kdbench.cli.view import make_view
-from kdbench.sweep.options import RunOptions, merge, run_options
+from kdbench.sweep.options import RunOptions, export, merge, run_options
 from kdbench.sweep.spec import build_sweep
 
 WHAT, HOW, WHERE = "What is compared", "How it is trained", "Where it runs"
@@ -26,6 +25,16 @@ StorageOption = Annotated[
 ]
 DeviceOption = Annotated[
     str | None, typer.Option(help="auto, cpu, cuda or cuda:N. [dim](auto)[/dim]", rich_help_panel=WHERE)
+]
+PackOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="K",
+        min=1,
+        help="Students that each process trains at once, a step each in turn: for a GPU that one student leaves idle. "
+        "[dim](1)[/dim]",
+        rich_help_panel=WHERE,
+    ),
 ]
 WandbOption = Annotated[
     str | None, typer.Option(help="offline, online or disabled. [dim](offline)[/dim]", rich_help_panel=WHERE)
@@ -90,6 +99,7 @@ def sweep(
     workers: Annotated[
         str | None, _where("Processes that train: a number, or auto, one a core. [dim](auto)[/dim]", "N|auto")
     ] = None,
+    pack: PackOption = None,
     device: DeviceOption = None,
     exact: Annotated[
         bool,
@@ -120,8 +130,7 @@ def sweep(
     flags["exact"] = exact or None
     options = merge(config, set_ or [], flags)
     run = run_options(options)
-    if run.exact:
-        os.environ["KDBENCH_EXACT"] = "1"  # workers inherit it
+    export(run)
     spec = build_sweep(options)
     weights = options.get("teacher-weights")
     view = make_view(quiet=quiet, as_json=as_json)

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from kdbench.cli.common import RESULTS, OutOption, SweepArgument, find_sweep
-from kdbench.cli.sweep import DeviceOption, EntityOption, ProjectOption, StorageOption, WandbOption
+from kdbench.cli.sweep import DeviceOption, EntityOption, PackOption, ProjectOption, StorageOption, WandbOption
 from kdbench.cli.view import make_view
-from kdbench.sweep.options import merge, run_options
+from kdbench.sweep.options import export, merge, run_options
 
 
 def register(app: typer.Typer) -> None:
@@ -21,6 +21,7 @@ def worker(
     sweep: SweepArgument,
     out: OutOption = RESULTS,
     storage: StorageOption = None,
+    pack: PackOption = None,
     device: DeviceOption = None,
     wandb: WandbOption = None,
     wandb_project: ProjectOption = None,
@@ -36,12 +37,14 @@ def worker(
     """
     flags = {
         "storage": storage,
+        "pack": pack,
         "device": device,
         "wandb": wandb,
         "wandb-project": wandb_project,
         "wandb-entity": wandb_entity,
     }
     run = run_options(merge(None, [], flags))
+    export(run)
     folder = find_sweep(sweep, out)
     from kdbench.sweep.work import work
 

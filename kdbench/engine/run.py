@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from kdbench.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoi
 from kdbench.engine.hardware import describe_hardware
 from kdbench.engine.metrics import collect_logits, reliability, score
 from kdbench.engine.optim import make_optimizer, make_schedule, max_norm_constraint
+from kdbench.engine.pack import Turns, finish
 from kdbench.engine.step import Step, begun_with, note_step, prepare
 from kdbench.errors import TrialFailed
 from kdbench.identity import identify
@@ -84,17 +85,11 @@ class Trainer:
         self._rows: list[Tensor] = []
         self._names: list[str] = []
 
-    def train_epoch(self, epoch: int, on_fill: Callable[[int, int], None] | None) -> dict[str, float]:
-        """One pass; returns means of ``loss``, ``acc`` and the loss's parts."""
-        for _ in self.steps(epoch, on_fill):
-            pass
-        return self._means(torch.stack(self._rows).double().cpu(), ["loss", "acc", *self._names], epoch)
-
-    def steps(self, epoch: int, on_fill: Callable[[int, int], None] | None = None) -> Iterator[int]:
+    def steps(self, epoch: int, on_fill: Callable[[int, int], None] | None = None) -> Turns[None]:
         """Train one epoch, a step at a time; yields the number of images in each."""
         config, recipe, seed = self.config, self.config.recipe, self.config.seed
-        if self.teacher is not None and self.needs_teacher:
-            self.teacher.prepare_epoch(self.data.train, seed, epoch, on_fill)
+        teacher = self.teacher if self.needs_teacher else None
+        guide = teacher.epoch(self.data.train, seed, epoch, on_fill) if teacher is not None else None
         # dropout and stochastic depth draw from here, so an epoch is the same after an interruption
         torch.manual_seed(int(identify([seed, epoch, "noise"]), 16) % 2**63)
         self.model.train()
@@ -105,8 +100,8 @@ class Trainer:
             with self._autocast(recipe):
                 logits = self.forward(batch.x)
             logits = logits.float()
-            guide = self.teacher.logits(batch) if self.teacher is not None and self.needs_teacher else None
-            loss = self.loss(logits, guide, batch.y, config.hyper, label_smoothing=recipe.label_smoothing, epoch=epoch)
+            soft = guide(batch) if guide is not None else None
+            loss = self.loss(logits, soft, batch.y, config.hyper, label_smoothing=recipe.label_smoothing, epoch=epoch)
             self.optimizer.zero_grad(set_to_none=True)
             loss.total.backward()
             if recipe.clip_grad is not None:
@@ -119,7 +114,9 @@ class Trainer:
             self._rows.append(torch.stack([loss.total.detach(), accuracy, *(p.detach() for p in loss.parts.values())]))
             yield len(batch.y)
 
-    def _means(self, table: Tensor, names: list[str], epoch: int) -> dict[str, float]:
+    def _means(self, epoch: int) -> dict[str, float]:
+        """Means over an epoch's steps of ``loss``, ``acc`` and the loss's parts."""
+        table, names = torch.stack(self._rows).double().cpu(), ["loss", "acc", *self._names]
         bad = (~torch.isfinite(table)).any(dim=1).nonzero()
         if len(bad):
             step = int(bad[0])
@@ -130,10 +127,14 @@ class Trainer:
     def _autocast(self, recipe: Recipe) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16")
 
-    def epoch(self, epoch: int, on_fill: Callable[[int, int], None] | None) -> EpochLog:
-        """Train one epoch and measure the validation split."""
-        start = time.perf_counter()
-        means = self.train_epoch(epoch, on_fill)
+    def epoch(self, epoch: int, on_fill: Callable[[int, int], None] | None) -> Turns[EpochLog]:
+        """Train one epoch and measure the validation split; yields after every step."""
+        seconds, since = 0.0, time.perf_counter()
+        for images in self.steps(epoch, on_fill):
+            seconds += time.perf_counter() - since
+            yield images  # whatever runs in between is not this trial's time
+            since = time.perf_counter()
+        means = self._means(epoch)
         logits, labels = collect_logits(self.model, self.data.val)
         guide = self.teacher.plain(self.data.val) if self.teacher is not None else None
         val = score(logits, labels, guide)
@@ -148,7 +149,7 @@ class Trainer:
             val_acc=val.acc,
             val_kl=val.kl,
             val_agreement=val.agreement,
-            seconds=time.perf_counter() - start,
+            seconds=seconds + time.perf_counter() - since,
             parts=means,
         )
 
@@ -163,8 +164,24 @@ def run_training(
     hooks: Hooks | None = None,
     step: Step | None = None,
 ) -> RunOutcome:
-    """Train ``config`` to its end, from ``workdir``'s checkpoint where there is one.
+    """Train ``config`` to its end in one go (see ``training``)."""
+    run = training(config, data=data, teacher=teacher, workdir=workdir, device=device, hooks=hooks, step=step)
+    return finish(run)
 
+
+def training(
+    config: TrialConfig,
+    *,
+    data: TaskData,
+    teacher: TeacherSignal | None,
+    workdir: Path,
+    device: torch.device,
+    hooks: Hooks | None = None,
+    step: Step | None = None,
+) -> Turns[RunOutcome]:
+    """Train ``config`` to its end, from ``workdir``'s checkpoint where there is one, a step at a time.
+
+    Yields the number of images after each step, so that several runs can go on side by side (``engine.pack``).
     ``step`` says how it is computed (no result beyond rounding depends on it); a resumed run keeps its own.
     A checkpoint is written after an epoch when the last one is ``checkpoint.INTERVAL`` seconds old.
     The test split is opened only when ``config.phase`` is ``confirm``, once, after the last epoch. The same
@@ -190,7 +207,7 @@ def run_training(
             pruned = hooks.on_epoch(log, True)
     saved_at = time.perf_counter()
     while not pruned and len(logs) < config.recipe.epochs:
-        logs.append(trainer.epoch(len(logs) + 1, hooks.on_fill))
+        logs.append((yield from trainer.epoch(len(logs) + 1, hooks.on_fill)))
         if time.perf_counter() - saved_at >= checkpoint.INTERVAL:
             state = Checkpoint(trainer.model.state_dict(), trainer.optimizer.state_dict(), logs, attempts)
             save_checkpoint(workdir, state)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kdbench.engine.hardware import describe_hardware
 from kdbench.engine.kernels import optimise
+from kdbench.engine.pack import pack_size
 from kdbench.fsio import atomic_text
 from kdbench.host import processor
 from kdbench.schema import Frozen
@@ -33,7 +34,7 @@ class Step(Frozen):
     kernels: bool = True
     """The convolutions of ``kdbench.engine.kernels`` (on a CPU)."""
     compiled: bool = False
-    """``torch.compile``; on a GPU with CUDA graphs (``reduce-overhead``)."""
+    """``torch.compile``; on a GPU with CUDA graphs (``reduce-overhead``), unless trials run side by side."""
 
 
 REFERENCE = Step(layout="contiguous", kernels=False, compiled=False)
@@ -65,8 +66,10 @@ def prepare(network: nn.Module, step: Step, device: torch.device) -> tuple[nn.Mo
     if not step.compiled:
         return network, network
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it misses CUDA on machines without
+    # the compiler's CUDA graphs share a pool of memory, so they must not run on several streams at once
+    graphs = device.type == "cuda" and pack_size() == 1
     forward: Callable[[Tensor], Tensor] = torch.compile(
-        network, mode="reduce-overhead" if device.type == "cuda" else "default", dynamic=False
+        network, mode="reduce-overhead" if graphs else "default", dynamic=False
     )
     return network, forward
 
@@ -85,5 +88,10 @@ def begun_with(workdir: Path) -> Step | None:
 
 def note_step(workdir: Path, step: Step, device: torch.device) -> None:
     """Write a run's manifest."""
-    about = {"hardware": describe_hardware(device), "processor": processor(), "torch": torch.__version__}
+    about: dict[str, str | int] = {
+        "hardware": describe_hardware(device),
+        "processor": processor(),
+        "torch": torch.__version__,
+    }
+    about |= {"pack": pack_size()} if pack_size() > 1 else {}
     atomic_text(workdir / MANIFEST, json.dumps({"step": step.model_dump(), **about}, indent=1) + "\n")

@@ -47,11 +47,9 @@ class Shape(NamedTuple):
         return f"{self.name}|{shape}|{self.device.type}|{machine}|{torch.get_num_threads()}|torch {torch.__version__}"
 
 
-def seconds_per_step(
-    shape: Shape, *, precision: str = "fp32", step: Step | None = None, train: bool = True, repeats: int = 3
-) -> float:
-    """Median seconds of one step (training, or forward only) of a network on random data, after a warm-up."""
-    once = _stepper(shape, precision, step or Step(), train)
+def seconds_per_step(shape: Shape, *, precision: str = "fp32", repeats: int = 3) -> float:
+    """Median seconds of one training step of a network on random data, after a warm-up."""
+    once = _stepper(shape, precision, Step())
     _timed(once)
     return statistics.median(_timed(once) for _ in range(repeats))
 
@@ -61,7 +59,7 @@ def compare(shape: Shape, ways: Mapping[str, tuple[str, Step]], rounds: int = 5)
 
     Alternating and least, because whatever else runs on the machine would otherwise decide between them.
     """
-    steppers = {name: _stepper(shape, *way, train=True) for name, way in ways.items()}
+    steppers = {name: _stepper(shape, *way) for name, way in ways.items()}
     for once in steppers.values():
         _timed(once)
     table = [{name: _timed(once) for name, once in steppers.items()} for _ in range(rounds)]
@@ -74,28 +72,24 @@ def _timed(once: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def _stepper(shape: Shape, precision: str, step: Step, train: bool) -> Callable[[], None]:
-    """One step of a fresh network on random data, done when the call returns."""
+def _stepper(shape: Shape, precision: str, step: Step) -> Callable[[], None]:
+    """One training step of a fresh network on random data, done when the call returns."""
     name, device = shape.name, shape.device
     model = build(
         name, classes=shape.classes, channels=shape.channels, input_size=shape.input_size, stem=shape.stem, seed=0
     )
-    model, forward = prepare(model.train(train), step, device)
+    model, forward = prepare(model.train(), step, device)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     x = torch.randn(shape.batch_size, shape.channels, shape.input_size, shape.input_size, device=device)
     x = x.contiguous(memory_format=torch.channels_last)
     y = torch.randint(shape.classes, (shape.batch_size,), device=device)
 
     def once() -> None:
-        with (
-            torch.set_grad_enabled(train),
-            torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"),
-        ):
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
             logits = forward(x)
-        if train:
-            optimizer.zero_grad(set_to_none=True)
-            F.cross_entropy(logits.float(), y).backward()
-            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(logits.float(), y).backward()
+        optimizer.step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
@@ -141,7 +135,7 @@ def choose_precision(shape: Shape, *, cache: Path, remember: bool = True) -> Lit
     return "bf16" if times["fp32"] / times["bf16"] >= WORTH_IT else "fp32"
 
 
-def choose_step(shape: Shape, *, precision: str, steps: int, cache: Path, remember: bool = True) -> Step:
+def choose_step(shape: Shape, *, precision: str, steps: int, cache: Path) -> Step:
     """The fastest form of ``steps`` training steps of a network here, the cost of finding it included.
 
     Short plans take the usual form unmeasured; longer ones check that the kernels pay, and the longest try
@@ -150,7 +144,7 @@ def choose_step(shape: Shape, *, precision: str, steps: int, cache: Path, rememb
     usual = usual_step(shape.device)
     if usual == REFERENCE:
         return usual
-    notes, kind = Notes(cache, remember=remember), f"{shape.key}|{precision}"
+    notes, kind = Notes(cache), f"{shape.key}|{precision}"
     known = notes.read(kind)
     if "usual" not in known:
         seconds = notes.read(shape.key).get("seconds", {}).get(precision)

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 from torch import nn
 
-from kdbench.data import ResidentSplit, TaskData, load, resolve_dataset
-from kdbench.engine import Hooks, RunOutcome, run_training
+from kdbench.data import TaskData, load, resolve_dataset
+from kdbench.engine import Hooks, Pack, RunOutcome, share_batches, training
 from kdbench.engine.checkpoint import drop_checkpoint
-from kdbench.engine.kernels import optimise
 from kdbench.engine.metrics import collect_logits
+from kdbench.engine.pack import Turns
+from kdbench.engine.step import prepare, usual_step
 from kdbench.errors import MachineFault, TrialFailed
 from kdbench.fsio import atomic, atomic_text
 from kdbench.models import build
@@ -29,7 +31,7 @@ from kdbench.sweep.context import save_weights
 from kdbench.sweep.events import View, epoch_event, trial_event
 from kdbench.sweep.execute import check_parent
 from kdbench.sweep.store import read_result, row_of, trial_folder, write_config, write_result
-from kdbench.teacher import BankedTeacher, LiveTeacher, TeacherSignal
+from kdbench.teacher import TeacherSignal, make_signal
 from kdbench.teacher.signal import LazyTeacher
 from kdbench.track import Tracker
 
@@ -54,20 +56,20 @@ class Bench:
         if key not in self._data:
             spec, _ = resolve_dataset(config.data.name)
             self._data[key] = load(spec, config.data, recipe, self.device)
+            share_batches(self._data[key].train)
             if len(self._data) > DATASETS_KEPT:
                 self._data.popitem(last=False)
         self._data.move_to_end(key)
         return self._data[key]
 
     def teacher(self, job: Job, data: TaskData) -> TeacherSignal | None:
-        """The trained teacher of a run: through its bank where the student's views are finite, else live."""
+        """The trained teacher of a run, its logits kept where that is cheaper than its network."""
         if job.teacher is None:
             return None
         teacher = job.teacher
         network = LazyTeacher(lambda: self.network(teacher, data), self.device)
-        if data.train.n_views is None or not isinstance(data.train, ResidentSplit):
-            return LiveTeacher(network)
-        return BankedTeacher(self.cache / "teachers" / teacher.id / "bank", teacher.id, data.classes, network)
+        root = self.cache / "teachers" / teacher.id / "bank"
+        return make_signal(root, teacher.id, data.classes, network, data.train, job.config.recipe.epochs)
 
     def network(self, config: TrialConfig, data: TaskData) -> nn.Module:
         """A finished run's network.
@@ -85,24 +87,34 @@ class Bench:
                 f"the weights of {config.model} in {place} cannot be read ({str(error).splitlines()[0]}); "
                 "delete that folder to train it again"
             ) from error
-        return optimise(model, self.device)
+        return prepare(model, usual_step(self.device), self.device)[0]
 
 
 class PaperWorker:
     """Takes missing trials of a table until none is left, or until others hold the rest and finish it."""
 
-    def __init__(self, protocol: Protocol, bench: Bench, tracker: Tracker, view: View) -> None:
-        self.protocol, self.bench, self.tracker, self.view = protocol, bench, tracker, view
+    def __init__(self, protocol: Protocol, bench: Bench, another_tracker: Callable[[], Tracker], view: View) -> None:
+        self.protocol, self.bench, self.view = protocol, bench, view
+        self._another = another_tracker
+        self._idle = [another_tracker()]
 
     def loop(self) -> None:
         """Work through the jobs in their order; a student waits for its teacher."""
-        while True:
-            check_parent()
-            todo = [job for job in self.protocol.jobs if self._result(job.config) is None and not self._doomed(job)]
-            if not todo:
-                return
-            if not any(self._try(job) for job in todo if self._ready(job)):
-                time.sleep(PATIENCE)
+        with closing(Pack(self.bench.device)) as pack:
+            while True:
+                check_parent()
+                todo = [job for job in self.protocol.jobs if self._result(job.config) is None and not self._doomed(job)]
+                if not todo and not pack:
+                    return
+                for job in todo:
+                    if pack.full:
+                        break
+                    if self._ready(job) and (lock := self._lock(job)) is not None:
+                        pack.add(self._work(job, lock))
+                if pack:
+                    pack.advance()
+                else:
+                    time.sleep(PATIENCE)
 
     def _result(self, config: TrialConfig) -> TrialResult | None:
         return read_result(trial_folder(self.bench.folder, config.id))
@@ -115,19 +127,30 @@ class PaperWorker:
         held = self._result(job.teacher) if job.teacher is not None else None
         return held is not None and held.status == "failed"
 
-    def _try(self, job: Job) -> bool:
-        """Run the job unless another process has it; whether it was run here."""
+    def _lock(self, job: Job) -> FileLock | None:
+        """The job's lock, held; None where another has it, or has just finished the job."""
         locks = self.bench.folder / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(locks / job.config.id, timeout=0)
         try:
-            with FileLock(locks / job.config.id, timeout=0):
-                if self._result(job.config) is not None:
-                    return False
-                if not self._adopt(job):
-                    self._run(job)
-                return True
+            lock.acquire()
         except Timeout:
-            return False
+            return None
+        if self._result(job.config) is None:
+            return lock
+        lock.release()
+        return None
+
+    def _work(self, job: Job, lock: FileLock) -> Turns[None]:
+        """Run the job, or take it from another table; yields after each step."""
+        try:
+            if self._adopt(job):
+                return
+            tracker = self._idle.pop() if self._idle else self._another()
+            yield from self._run(job, tracker)
+            self._idle.append(tracker)
+        finally:
+            lock.release()
 
     def _adopt(self, job: Job) -> bool:
         """Copy the run from another table's folder beside this one: equal ids are the same run."""
@@ -144,17 +167,18 @@ class PaperWorker:
             return True
         return False
 
-    def _run(self, job: Job) -> None:
+    def _run(self, job: Job, tracker: Tracker) -> Turns[None]:
         config, folder = job.config, trial_folder(self.bench.folder, job.config.id)
         data = self.bench.data(config)
         write_config(folder, config)
         attempt = _count_start(folder)
-        run = self.tracker.start(config, sweep=self.protocol.name, attempt=attempt, extra={"run": job.run.name})
+        run = tracker.start(config, sweep=self.protocol.name, attempt=attempt, extra={"run": job.run.name})
         self.view.trial_started(trial_event(config, attempt))
         try:
-            outcome = run_training(
+            outcome = yield from training(
                 config, data=data, teacher=self.bench.teacher(job, data), workdir=folder, device=self.bench.device,
-                hooks=Hooks(on_epoch=self._on_epoch(config), on_fill=self._on_fill),
+                hooks=Hooks(on_epoch=self._on_epoch(config, tracker), on_fill=self._on_fill),
+                step=usual_step(self.bench.device),
             )  # fmt: skip
         except TrialFailed as error:
             result = TrialResult(id=config.id, status="failed", error=str(error))
@@ -164,7 +188,7 @@ class PaperWorker:
         result = result.model_copy(update={"wandb_run": run, "attempts": attempt})
         write_result(folder, result)
         drop_checkpoint(folder)
-        self.tracker.finish(result, row_of(self.protocol.name, config, result))
+        tracker.finish(result, row_of(self.protocol.name, config, result))
         self.view.trial_finished(trial_event(config, attempt, result))
 
     def _keep(self, job: Job, data: TaskData, outcome: RunOutcome, folder: Path) -> None:
@@ -177,10 +201,10 @@ class PaperWorker:
             numbers = {name: Outputs(z.cpu().numpy(), y.cpu().numpy()) for name, (z, y) in held.items()}
             save_outputs(folder / LOGITS, **numbers)
 
-    def _on_epoch(self, config: TrialConfig) -> Callable[[EpochLog, bool], bool]:
+    def _on_epoch(self, config: TrialConfig, tracker: Tracker) -> Callable[[EpochLog, bool], bool]:
         def on_epoch(log: EpochLog, replayed: bool) -> bool:
             check_parent()
-            self.tracker.epoch(log)
+            tracker.epoch(log)
             self.view.epoch(epoch_event(config, log))
             return False
 

@@ -13,11 +13,12 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from kdbench.data import ResidentSplit, TaskData, load, resolve_dataset
-from kdbench.engine import Hooks, RunOutcome, Shape, Step, choose_step, run_training, score
+from kdbench.engine import Hooks, RunOutcome, Shape, Step, choose_step, run_training, score, share_batches, training
 from kdbench.engine.checkpoint import drop_checkpoint
 from kdbench.engine.hardware import describe_hardware
 from kdbench.engine.kernels import optimise
 from kdbench.engine.metrics import collect_logits
+from kdbench.engine.pack import Turns
 from kdbench.engine.run import steps_per_epoch
 from kdbench.engine.step import exact_asked, usual_step
 from kdbench.errors import BadInput, MachineFault
@@ -55,7 +56,9 @@ class Context:
     @cached_property
     def data(self) -> TaskData:
         """The students' view of the data."""
-        return self._load(self.sweep.recipe)
+        data = self._load(self.sweep.recipe)
+        share_batches(data.train)
+        return data
 
     def _load(self, recipe: Recipe) -> TaskData:
         spec, digest = resolve_dataset(self.sweep.data_path or self.sweep.data.name)
@@ -206,9 +209,9 @@ class Context:
         s = score(self.teacher.plain(split), split.labels)
         return s.acc, s.nll, s.ece, s.top5
 
-    def run(self, config: TrialConfig, workdir: Path, hooks: Hooks) -> RunOutcome:
-        """Train one student."""
-        return run_training(
+    def training(self, config: TrialConfig, workdir: Path, hooks: Hooks) -> Turns[RunOutcome]:
+        """Train one student, a step at a time."""
+        return training(
             config, data=self.data, teacher=self.teacher, workdir=workdir, device=self.device, hooks=hooks,
             step=self.step(config.model, config.recipe),
         )  # fmt: skip

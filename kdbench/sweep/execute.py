@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from kdbench.engine import Hooks
 from kdbench.engine.checkpoint import drop_checkpoint, write_metrics
+from kdbench.engine.pack import Turns
 from kdbench.errors import KdbenchError, MachineFault, TrialFailed
 from kdbench.schema import EpochLog, Sweep, TrialConfig, TrialResult
 from kdbench.sweep.context import Context, save_weights
@@ -24,6 +26,8 @@ from kdbench.track import Tracker
 
 PARENT_VARIABLE = "KDBENCH_PARENT"
 """Process number of the coordinator that a local worker belongs to."""
+LOOK = 0.001
+"""Seconds between tries for a run that another process, or another place of this one, is training."""
 ATTEMPTS = 3
 """Starts after which a run that ends in an error of torch (memory, say) is given up as failed."""
 
@@ -40,21 +44,21 @@ def check_parent() -> None:
 
 
 class Executor:
-    """Runs claims of one sweep in this process."""
+    """Runs claims of one sweep in this process, one at a time, with a tracker of its own."""
 
     def __init__(self, queue: Queue, context: Context, sweep_dir: Path, tracker: Tracker, view: View) -> None:
         self.queue, self.context, self.sweep_dir = queue, context, sweep_dir
         self.tracker, self.view = tracker, view
         self.sweep: Sweep = queue.sweep
 
-    def execute(self, claim: Claim) -> None:
-        """Run one claim to its end and tell the storage; on an interruption give it back."""
+    def execute(self, claim: Claim) -> Turns[None]:
+        """Run one claim to its end and tell the storage; on an interruption give it back. Yields after each step."""
         try:
             with Heartbeat(self.queue.storage, claim.trial._trial_id):
                 if claim.lane.phase == "teacher":
                     self._teacher(claim)
                 else:
-                    self._student(claim)
+                    yield from self._student(claim)
         except BaseException:
             # failed without an "error": `reclaim` puts the slot back, here or in the next start
             _tell(claim, TrialState.FAIL)
@@ -94,21 +98,25 @@ class Executor:
             result = result.model_copy(update={"test_acc": acc, "nll": nll, "ece": ece, "test_top5": top5})
         self._finish(claim, config, result)
 
-    def _student(self, claim: Claim) -> None:
+    def _student(self, claim: Claim) -> Turns[None]:
         hyper = self.queue.suggest(claim) if claim.lane.method != "hard" else {}
         config = trial_config(self.sweep, claim.lane, claim.slot, hyper)
         folder = trial_folder(self.sweep_dir, config.id)
         locks = self.sweep_dir / ".locks"
         locks.mkdir(parents=True, exist_ok=True)
         # two slots may ask for the same point (a list of values): the second waits, and takes the first one's result
-        with FileLock(locks / config.id):
+        lock = FileLock(locks / config.id, timeout=0)
+        yield from _taken(lock)
+        try:
             self.view.trial_started(trial_event(config, claim.attempt))
             before = read_result(folder)
             if before is not None and before.status != "failed":
                 self._told_before(claim, config, before)
                 return
             write_config(folder, config)
-            self._train(claim, config, folder)
+            yield from self._train(claim, config, folder)
+        finally:
+            lock.release()
 
     def _told_before(self, claim: Claim, config: TrialConfig, before: TrialResult) -> None:
         """The run is whole: another slot's, or this one's, killed between its result and telling the storage."""
@@ -124,10 +132,10 @@ class Executor:
             return
         self._tell(claim, config, before)
 
-    def _train(self, claim: Claim, config: TrialConfig, folder: Path) -> None:
+    def _train(self, claim: Claim, config: TrialConfig, folder: Path) -> Turns[None]:
         run = self.tracker.start(config, sweep=self.sweep.name, attempt=claim.attempt, extra={})
         try:
-            outcome = self.context.run(config, folder, self._hooks(config, claim))
+            outcome = yield from self.context.training(config, folder, self._hooks(config, claim))
         except TrialFailed as error:
             self._finish(claim, config, TrialResult(id=config.id, status="failed", error=str(error), wandb_run=run))
             return
@@ -178,6 +186,18 @@ class Executor:
         states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
         _tell(claim, states[result.status], result.val_acc)
         self.view.trial_finished(trial_event(config, claim.attempt, result))
+
+
+def _taken(lock: FileLock) -> Turns[None]:
+    """Take the lock; until it can be had, runs that go on beside this one have their turns."""
+    while True:
+        try:
+            lock.acquire()
+        except Timeout:
+            time.sleep(LOOK)
+            yield 0
+        else:
+            return
 
 
 def _teacher_result(config: TrialConfig, card: TeacherCard, logs: list[EpochLog], run: str | None) -> TrialResult:

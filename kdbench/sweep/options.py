@@ -42,7 +42,9 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "temperature": ("space.temperature",),
     "alpha": ("space.alpha",),
 }
-RUN_FLAGS = ("out", "cache", "storage", "workers", "device", "wandb", "wandb-project", "wandb-entity", "exact")
+RUN_FLAGS = (
+    "out", "cache", "storage", "workers", "pack", "device", "wandb", "wandb-project", "wandb-entity", "exact"
+)  # fmt: skip
 
 _RECIPE = tuple(name.replace("_", "-") for name in Recipe.model_fields)
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -78,6 +80,8 @@ class RunOptions:
     """Optuna storage URL; None is a SQLite file in the sweep's folder."""
     workers: int | Literal["auto"] = "auto"
     """Processes that train; ``auto`` is one a core (at most four) on a CPU, one on a GPU."""
+    pack: int | None = None
+    """Students that each process trains at once, a step each in turn; None is ``KDBENCH_PACK``, else one."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:0, ..."""
     wandb: WandbOptions = WandbOptions()
@@ -109,6 +113,9 @@ def run_options(options: Mapping[str, Any]) -> RunOptions:
         workers = int(workers)
     if workers != "auto" and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
         raise BadInput(f"workers must be auto or a whole number of at least 1, not {workers}")
+    pack = given.get("pack")
+    if pack is not None and (not isinstance(pack, int) or isinstance(pack, bool) or pack < 1):
+        raise BadInput(f"pack must be a whole number of at least 1, not {pack}")
     mode = given.pop("wandb", "offline")
     if mode not in ("offline", "online", "disabled"):
         raise BadInput(f"unknown W&B mode '{mode}' (offline, online or disabled)")
@@ -123,6 +130,14 @@ def run_options(options: Mapping[str, Any]) -> RunOptions:
         mode=mode, project=str(given.pop("wandb_project", "kdbench")), entity=given.pop("wandb_entity", None)
     )
     return RunOptions(**{"cache": default_cache(), **given, "workers": workers, "wandb": tracking})
+
+
+def export(run: RunOptions) -> None:
+    """Put into the environment what holds for this process and its workers alike."""
+    if run.exact:
+        os.environ["KDBENCH_EXACT"] = "1"
+    if run.pack is not None:
+        os.environ["KDBENCH_PACK"] = str(run.pack)
 
 
 def expand(layer: Mapping[str, Any], where: str) -> Options:

@@ -6,10 +6,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from kdbench.errors import MachineFault
+from filelock import FileLock, Timeout
+
+from kdbench.errors import BadInput, MachineFault
 from kdbench.schema import Phase, TrialConfig
 from kdbench.sweep.events import View, epoch_event, trial_event
 from kdbench.sweep.execute import PARENT_VARIABLE
@@ -38,9 +42,39 @@ def run_pool(
     Raises:
         MachineFault: when every worker ended in an error, with the last one's words.
     """
-    threads = threads_each(count)
-    processes = [_spawn(k, sweep_dir, storage, cache, device, wandb, threads) for k in range(count)]
-    watch = Watch(worker, sweep_dir, view)
+    words = ["worker", sweep_dir.name, "--out", str(sweep_dir.parent), "--quiet"]
+    more = {"KDBENCH_CACHE": str(cache.resolve()), STORAGE_VARIABLE: storage}
+    processes = start_workers(count, words, sweep_dir, device=device, wandb=wandb, more=more)
+    supervise(processes, worker, sweep_dir, view)
+
+
+def start_workers(
+    count: int, words: Sequence[str], folder: Path, *, device: str, wandb: WandbOptions, more: Mapping[str, str]
+) -> list[subprocess.Popen[bytes]]:
+    """``kdbench WORDS`` in ``count`` processes, each with its share of the cores and its log in ``folder``.
+
+    ``more`` is added to their environment.
+    """
+    command = [sys.executable, "-m", "kdbench", *words]
+    command += ["--device", device, "--wandb", wandb.mode, "--wandb-project", wandb.project]
+    command += ["--wandb-entity", wandb.entity] if wandb.entity else []
+    threads = str(threads_each(count))
+    share = {THREADS_VARIABLE: threads, "OMP_NUM_THREADS": threads, PARENT_VARIABLE: str(os.getpid()), **more}
+    processes = []
+    for k in range(count):
+        with (folder / f"worker-{k}.log").open("ab") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **share})
+            processes.append(process)
+    return processes
+
+
+def supervise(processes: list[subprocess.Popen[bytes]], announcer: Announcer, folder: Path, view: View) -> None:
+    """Wait for workers, showing what they do; stop them when this process is stopped.
+
+    Raises:
+        MachineFault: when every worker ended in an error, with the last one's words.
+    """
+    watch, count = Watch(announcer, folder, view), len(processes)
     try:
         while any(process.poll() is None for process in processes):
             watch.look()
@@ -50,28 +84,29 @@ def run_pool(
         stop(processes)
     failed = [k for k, process in enumerate(processes) if process.returncode != 0]
     if len(failed) == count:
-        log = sweep_dir / f"worker-{failed[-1]}.log"
+        log = folder / f"worker-{failed[-1]}.log"
         words = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"]
         raise MachineFault(f"all {count} workers ended in an error; the last said: {words[-1]} (see {log})")
     if failed:
         view.note(f"{len(failed)} of {count} workers ended in an error; their runs go on here")
 
 
-def _spawn(
-    k: int, sweep_dir: Path, storage: str, cache: Path, device: str, wandb: WandbOptions, threads: int
-) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "kdbench", "worker", sweep_dir.name, "--out", str(sweep_dir.parent), "--quiet"]
-    command += ["--device", device, "--wandb", wandb.mode, "--wandb-project", wandb.project]
-    command += ["--wandb-entity", wandb.entity] if wandb.entity else []
-    share = {
-        THREADS_VARIABLE: str(threads),
-        "OMP_NUM_THREADS": str(threads),
-        "KDBENCH_CACHE": str(cache.resolve()),
-        STORAGE_VARIABLE: storage,
-        PARENT_VARIABLE: str(os.getpid()),
-    }
-    with (sweep_dir / f"worker-{k}.log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **share})
+@contextmanager
+def alone(folder: Path, instead: str) -> Iterator[None]:
+    """Hold a folder: two coordinators would start twice as many workers as there are cores.
+
+    Raises:
+        BadInput: when another process holds it, with what to do ``instead``.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise BadInput(f"'{folder.name}' is being run by another process; {instead}") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def stop(processes: list[subprocess.Popen[bytes]]) -> None:

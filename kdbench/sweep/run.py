@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
 
 import torch
-from filelock import FileLock, Timeout
 
+from kdbench.engine import finish
 from kdbench.engine.hardware import describe_hardware
-from kdbench.errors import BadInput, MachineFault
+from kdbench.errors import MachineFault
 from kdbench.methods import loss_function
 from kdbench.models import build, latency_ms
 from kdbench.schema import Sweep
@@ -22,12 +20,12 @@ from kdbench.sweep.machine import limit_threads
 from kdbench.sweep.measure import measure_steps, measured_precisions, shape_of, stored_precisions, worker_count
 from kdbench.sweep.options import WandbOptions
 from kdbench.sweep.plan import lanes
-from kdbench.sweep.pool import run_pool
+from kdbench.sweep.pool import alone, run_pool
 from kdbench.sweep.queue import Queue, open_storage
 from kdbench.sweep.store import read_result, trial_folder, write_spec
 from kdbench.sweep.work import Worker, storage_url
 from kdbench.teacher import load_card
-from kdbench.track import make_tracker
+from kdbench.track import trackers
 
 
 def run_sweep(
@@ -68,7 +66,7 @@ def run_sweep(
         open_storage(url)  # what is wrong with it is said before anything is written
     sweep_dir.mkdir(parents=True, exist_ok=True)
     cache.mkdir(parents=True, exist_ok=True)
-    with _alone(sweep_dir):
+    with alone(sweep_dir, f"`kdbench worker {sweep_dir.name}` helps it"):
         queue = Queue(open_storage(url), sweep)
         queue.check_spec(next(iter(lanes(sweep))))
         check_results(queue, sweep_dir)
@@ -81,9 +79,9 @@ def run_sweep(
             threads=torch.get_num_threads(),
             workers=processes,
         )
-        tracker = make_tracker(wandb.mode, root=sweep_dir, project=wandb.project, entity=wandb.entity, notify=view.note)
-        with closing(tracker):
-            worker = Worker(queue, context, sweep_dir, tracker, view)
+        project, entity = wandb.project, wandb.entity
+        with trackers(wandb.mode, root=sweep_dir, project=project, entity=entity, notify=view.note) as another:
+            worker = Worker(queue, context, sweep_dir, another, view)
             _prepare(worker, context, view)
             if processes > 1 and not worker.all_done():
                 measure_steps(context, processes)
@@ -91,26 +89,6 @@ def run_sweep(
             worker.loop()
         manifest.finish(sweep_dir, _latencies(sweep, context, sweep_dir))
     return sweep_dir
-
-
-@contextmanager
-def _alone(sweep_dir: Path) -> Iterator[None]:
-    """Hold the sweep's folder: two coordinators would start twice as many workers as there are cores.
-
-    Raises:
-        BadInput: when another process holds it.
-    """
-    lock = FileLock(sweep_dir / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise BadInput(
-            f"'{sweep_dir.name}' is being run by another process; `kdbench worker {sweep_dir.name}` helps it"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def check_results(queue: Queue, sweep_dir: Path) -> None:
@@ -136,7 +114,7 @@ def _prepare(worker: Worker, context: Context, view: View) -> None:
     worker.plan()
     claim = worker.next_claim(only=("teacher",))
     if claim is not None:
-        worker.execute(claim)
+        finish(worker.execute(claim))
     if worker.queue.finished(teacher, 1):
         context.card()  # refuses a teacher below its floor at every start
         if not worker.all_done():

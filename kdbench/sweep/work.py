@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+from kdbench.engine import Pack
+from kdbench.engine.pack import Turns
 from kdbench.schema import Hyper, Phase, Sweep
 from kdbench.sweep.context import Context, pick_device
 from kdbench.sweep.events import View
@@ -17,7 +19,7 @@ from kdbench.sweep.options import WandbOptions, default_cache
 from kdbench.sweep.plan import Lane, lanes, slots
 from kdbench.sweep.queue import Claim, Queue, open_storage
 from kdbench.sweep.store import read_spec
-from kdbench.track import Tracker, make_tracker
+from kdbench.track import Tracker, trackers
 
 STORAGE_VARIABLE = "KDBENCH_STORAGE"
 """How a local worker is told a storage whose URL may hold a password."""
@@ -26,14 +28,20 @@ PATIENCE = 1.0
 
 
 class Worker:
-    """Runs claims of one sweep in this process, with its data, teacher and tracker kept open."""
+    """Runs claims of one sweep in this process, with its data, teacher and trackers kept open."""
 
-    def __init__(self, queue: Queue, context: Context, sweep_dir: Path, tracker: Tracker, view: View) -> None:
+    def __init__(
+        self, queue: Queue, context: Context, sweep_dir: Path, another_tracker: Callable[[], Tracker], view: View
+    ) -> None:
         self.queue, self.context, self.sweep_dir = queue, context, sweep_dir
         self.view = view
         self.sweep: Sweep = queue.sweep
-        self.executor = Executor(queue, context, sweep_dir, tracker, view)
         self._announced: set[Phase] = set()
+        self._another_tracker = another_tracker
+        self._idle = [self._another()]
+
+    def _another(self) -> Executor:
+        return Executor(self.queue, self.context, self.sweep_dir, self._another_tracker(), self.view)
 
     def expected(self, lane: Lane) -> int | None:
         """Runs that the lane will hold in the end; None while that is not known yet."""
@@ -95,23 +103,27 @@ class Worker:
 
     def loop(self) -> None:
         """Work until the sweep is finished; wait where other workers hold what is left."""
-        while True:
-            check_parent()
-            for lane in lanes(self.sweep):
-                self.queue.reclaim(lane)
-            self.plan()
-            claim = self.next_claim()
-            if claim is not None:
-                self.execute(claim)
-            elif self.all_done():
-                return
-            else:
-                time.sleep(PATIENCE)
+        with closing(Pack(self.context.device)) as pack:
+            while True:
+                check_parent()
+                for lane in lanes(self.sweep):
+                    self.queue.reclaim(lane)
+                self.plan()
+                while not pack.full and (claim := self.next_claim()) is not None:
+                    pack.add(self.execute(claim))
+                if pack:
+                    pack.advance()
+                elif self.all_done():
+                    return
+                else:
+                    time.sleep(PATIENCE)
 
-    def execute(self, claim: Claim) -> None:
-        """Run one claim to its end and tell the storage; on an interruption give it back."""
+    def execute(self, claim: Claim) -> Turns[None]:
+        """Run one claim to its end and tell the storage; on an interruption give it back. Yields after each step."""
         self.announce(claim.lane.phase)
-        self.executor.execute(claim)
+        executor = self._idle.pop() if self._idle else self._another()
+        yield from executor.execute(claim)
+        self._idle.append(executor)
 
     def announce(self, phase: Phase) -> None:
         """Tell the view that a phase begins, once."""
@@ -141,6 +153,5 @@ def work(sweep_dir: Path, *, storage: str | None, device: str, wandb: WandbOptio
     url = storage_url(sweep_dir, storage or os.environ.get(STORAGE_VARIABLE) or recorded)
     context = Context(sweep, cache=default_cache(), device=pick_device(device))
     # not the view's note: what W&B says must reach a worker's log even where it is quiet
-    tracker = make_tracker(wandb.mode, root=sweep_dir, project=wandb.project, entity=wandb.entity)
-    with closing(tracker):
-        Worker(Queue(open_storage(url), sweep), context, sweep_dir, tracker, view).loop()
+    with trackers(wandb.mode, root=sweep_dir, project=wandb.project, entity=wandb.entity) as another:
+        Worker(Queue(open_storage(url), sweep), context, sweep_dir, another, view).loop()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kdbench.data import Batch, ResidentSplit, Split
 from kdbench.teacher.bank import BankKey, LogitBank, Progress
-from kdbench.teacher.signal import BankedTeacher, LazyTeacher, LiveTeacher, TeacherSignal
+from kdbench.teacher.signal import BankedTeacher, Guide, LazyTeacher, LiveTeacher, TeacherSignal
 
 SHARE_OF_DISK = 0.5
 """The largest part of the free disk that recorded logits may take; beyond it the teacher runs live."""
@@ -28,7 +28,6 @@ class RecordedTeacher:
     def __init__(self, root: Path, teacher_id: str, classes: int, network: LazyTeacher) -> None:
         self._root, self._teacher_id, self._classes, self._network = root, teacher_id, classes, network
         self._plain = BankedTeacher(root, teacher_id, classes, network)
-        self._bank: LogitBank | None = None
 
     def key(self, split: Split, augment_seed: int, epoch: int) -> BankKey:
         """The bank of one epoch's views."""
@@ -41,22 +40,20 @@ class RecordedTeacher:
             classes=self._classes,
         )
 
-    def prepare_epoch(self, split: Split, augment_seed: int, epoch: int, progress: Progress | None = None) -> None:
-        """Open the epoch's bank; it is filled as the batches come."""
-        key = self.key(split, augment_seed, epoch)
-        if self._bank is None or self._bank.key != key:
-            self._bank = LogitBank(self._root, key)
+    def epoch(self, split: Split, augment_seed: int, epoch: int, progress: Progress | None = None) -> Guide:
+        """Reads where every sample of a batch is known, computes and writes otherwise."""
+        bank = LogitBank(self._root, self.key(split, augment_seed, epoch))
 
-    def logits(self, batch: Batch) -> Tensor:
-        """Read where every sample of the batch is known, computed and written otherwise."""
-        assert self._bank is not None, "prepare_epoch comes first"
-        rows = batch.rows.cpu().numpy()
-        views = np.zeros_like(rows)
-        if self._bank.filled(rows, views).all():
-            return torch.from_numpy(self._bank.read(rows, views)).to(batch.x.device).float()
-        out = self._network(batch.x)
-        self._bank.write(rows, views, out.cpu().numpy())
-        return out
+        def guide(batch: Batch) -> Tensor:
+            rows = batch.rows.cpu().numpy()
+            views = np.zeros_like(rows)
+            if bank.filled(rows, views).all():
+                return torch.from_numpy(bank.read(rows, views)).to(batch.x.device).float()
+            out = self._network(batch.x)
+            bank.write(rows, views, out.cpu().numpy())
+            return out
+
+        return guide
 
     def plain(self, split: Split) -> Tensor:
         """From a bank with one view a sample."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -14,15 +15,15 @@ from torch import Tensor, nn
 from kdbench.data import Batch, ResidentSplit, Split
 from kdbench.teacher.bank import CHUNK, BankKey, LogitBank, Progress
 
+Guide = Callable[[Batch], Tensor]
+"""Gives the teacher's logits for a training batch: float32, (B, classes), on the data's device."""
+
 
 class TeacherSignal(Protocol):
-    """What the engine asks of a teacher. Logits are float32, (B, classes), on the data's device."""
+    """What the engine asks of a teacher. Several trials may ask side by side: no answer depends on another's."""
 
-    def prepare_epoch(self, split: Split, augment_seed: int, epoch: int, progress: Progress | None = None) -> None:
-        """Make the logits of this epoch's views ready; a no-op for a live teacher."""
-
-    def logits(self, batch: Batch) -> Tensor:
-        """The teacher's logits for a training batch of the epoch prepared last."""
+    def epoch(self, split: Split, augment_seed: int, epoch: int, progress: Progress | None = None) -> Guide:
+        """The guide through one epoch's views of ``split``; what is best computed ahead is computed now."""
 
     def plain(self, split: Split) -> Tensor:
         """Logits of every sample of ``split``, un-augmented and in order, (N, classes)."""
@@ -53,12 +54,9 @@ class LiveTeacher:
         self._network = network
         self._plain: dict[str, Tensor] = {}
 
-    def prepare_epoch(self, split: Split, augment_seed: int, epoch: int, progress: Progress | None = None) -> None:
-        """Nothing to prepare."""
-
-    def logits(self, batch: Batch) -> Tensor:
-        """Computed now."""
-        return self._network(batch.x)
+    def epoch(self, split: Split, augment_seed: int, epoch: int, progress: Progress | None = None) -> Guide:
+        """Computes when it is asked."""
+        return lambda batch: self._network(batch.x)
 
     def plain(self, split: Split) -> Tensor:
         """Computed once per split and process."""
@@ -79,8 +77,8 @@ class BankedTeacher:
         self._classes = classes
         self._network = network
         self._banks: dict[str, LogitBank] = {}
-        self._epoch: Tensor | None = None
-        self._prepared: tuple[BankKey, int, int] | None = None
+        # an epoch's logits live as long as a trial uses them, and trials of one seed share them
+        self._epochs: WeakValueDictionary[tuple[str, int, int], Tensor] = WeakValueDictionary()
         self._plain: dict[str, Tensor] = {}
 
     def key(self, split: Split, *, plain: bool) -> BankKey:
@@ -113,24 +111,24 @@ class BankedTeacher:
 
         return self.bank(split, plain=False).ensure(rows, views, compute, progress)
 
-    def prepare_epoch(self, split: Split, augment_seed: int, epoch: int, progress: Progress | None = None) -> None:
-        """Fill and load one epoch's logits, (N, classes) float16 on the device: one entry a sample."""
-        wanted = (self.key(split, plain=False), augment_seed, epoch)
-        if self._prepared == wanted:
-            return
+    def epoch(self, split: Split, augment_seed: int, epoch: int, progress: Progress | None = None) -> Guide:
+        """One gather a batch from the epoch's logits, float16 (N, classes), on the device."""
         if not isinstance(split, ResidentSplit):
             raise TypeError("a bank needs a resident split with a finite number of views")
-        self.fill(split, augment_seed, epoch, progress)
+        key = (self.key(split, plain=False).id, augment_seed, epoch)
+        table = self._epochs.get(key)
+        if table is None:
+            self.fill(split, augment_seed, epoch, progress)
+            table = self._epochs[key] = self._read(split, augment_seed, epoch)
+        return lambda batch: table[batch.rows].float()
+
+    def _read(self, split: ResidentSplit, augment_seed: int, epoch: int) -> Tensor:
         rows = np.arange(len(split), dtype=np.int64)
         views = split.view_ids(augment_seed, epoch).cpu().numpy()
-        read = self.bank(split, plain=False).read(rows, views)
-        self._epoch = torch.from_numpy(read).to(split.labels.device)
-        self._prepared = wanted
-
-    def logits(self, batch: Batch) -> Tensor:
-        """One gather."""
-        assert self._epoch is not None, "prepare_epoch comes first"
-        return self._epoch[batch.rows].float()
+        table = torch.from_numpy(self.bank(split, plain=False).read(rows, views)).to(split.labels.device)
+        if table.is_cuda:
+            torch.cuda.current_stream(table.device).synchronize()  # trials on other streams read it too
+        return table
 
     def plain(self, split: Split) -> Tensor:
         """From a bank with one view a sample."""

@@ -9,7 +9,7 @@ read from it to decide. Importing this package does not import wandb.
 from __future__ import annotations
 
 from kdbench.track.base import NullTracker, Tracker, run_id
-from kdbench.track.make import make_tracker
+from kdbench.track.make import make_tracker, trackers
 from kdbench.track.offline import OfflineRun, find_runs, read_offline
 from kdbench.track.upload import SyncReport, sync
 
@@ -23,4 +23,5 @@ __all__ = [
     "read_offline",
     "run_id",
     "sync",
+    "trackers",
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -47,3 +49,14 @@ def make_tracker(
     from kdbench.track.wandb_tracker import WandbTracker
 
     return WandbTracker(root, project=project, entity=entity, online=mode == "online", base_url=base_url, notify=notify)
+
+
+@contextmanager
+def trackers(
+    mode: str, *, root: Path, project: str, entity: str | None, notify: Notify = say
+) -> Iterator[Callable[[], Tracker]]:
+    """Gives another tracker whenever it is called, one for each trial that goes on at a time; closes them all."""
+    with ExitStack() as opened:
+        yield lambda: opened.enter_context(
+            closing(make_tracker(mode, root=root, project=project, entity=entity, notify=notify))
+        )

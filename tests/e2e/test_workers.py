@@ -1,7 +1,10 @@
-"""Several workers on one PostgreSQL queue, one of them killed: every run once, the table as one worker makes it."""
+"""Several workers on one PostgreSQL queue, or several runs in one worker, killed: the table as one run at a time
+makes it, every run once.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -16,6 +19,7 @@ from postgres import database
 from sweeps import PATIENCE, UNEQUAL, command, finish, start
 
 from kdbench.sweep.queue import open_storage
+from kdbench.track import find_runs, read_offline
 
 # random points depend on no other trial, and nothing is pruned: the order of runs cannot matter
 ARGUMENTS = ["--trials", 4, "--epochs", 4, "--sampler", "random", "--pruner", "none", "--name", "run"]
@@ -38,15 +42,37 @@ def holds(url: str, pid: int) -> bool:
     )
 
 
-def test_a_killed_worker_s_runs_are_finished_by_the_other(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    for place in (one, two):
-        place.mkdir()
-    cache = tmp_path / "cache"  # one teacher for both
-    finish(command(one / "results", cache, *ARGUMENTS), one / "log")
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One worker, one run at a time; its teacher is in its cache."""
+    place = tmp_path_factory.mktemp("one")
+    finish(command(place / "results", place / "cache", *ARGUMENTS), place / "log")
+    return place
 
+
+def test_three_runs_at_once_give_the_table_of_one_at_a_time(one: Path, tmp_path: Path) -> None:
+    words = command(tmp_path / "results", one / "cache", *ARGUMENTS, "--pack", 3)
+    trials, log, end = tmp_path / "results/run/trials", tmp_path / "log", time.monotonic() + PATIENCE
+    sweep = start(words, log)
+    while len([path for path in trials.glob("*/manifest.json") if not path.with_name("result.json").exists()]) < 3:
+        assert sweep.poll() is None and time.monotonic() < end, log.read_text()[-2000:]
+        time.sleep(0.01)
+    os.killpg(sweep.pid, signal.SIGKILL)
+    sweep.wait()
+    finish(words, log)
+    pd.testing.assert_frame_equal(table(tmp_path), table(one))
+    assert all(json.loads(path.read_text())["pack"] == 3 for path in trials.glob("*/manifest.json"))
+    runs = [read_offline(path) for path in find_runs(tmp_path / "results/run")]
+    whole = [run for run in runs if not run.dead and run.exit_code == 0 and run.job_type != "teacher"]
+    assert all([row["epoch"] for row in run.history] == [1, 2, 3, 4] for run in whole)
+    students = table(tmp_path).query("phase != 'teacher'").index
+    assert Counter(run.config["trial_id"] for run in whole) == Counter(students)
+
+
+def test_a_killed_worker_s_runs_are_finished_by_the_other(
+    one: Path, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two, cache = tmp_path, one / "cache"  # one teacher for both
     url = database(server, "two_workers")
     words = command(two / "results", cache, *ARGUMENTS, "--storage", url)
     sweep = start(words, two / "sweep.log")

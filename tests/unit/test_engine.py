@@ -12,78 +12,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from training import CPU, KD, RECIPE, STEPS, Watched, banked, config_of, data_of, live, same, train
 
 from kdbench.catalog.methods import METHODS
-from kdbench.data import TaskData, load, resolve_dataset
-from kdbench.engine import Hooks, RunOutcome, expected_calibration_error, run_training, score
+from kdbench.data import TaskData
+from kdbench.engine import Hooks, expected_calibration_error, score
 from kdbench.engine import run as engine_run
 from kdbench.engine.checkpoint import NAME
 from kdbench.engine.metrics import collect_logits
 from kdbench.engine.optim import FLOOR, make_optimizer, make_schedule
 from kdbench.errors import TrialFailed
 from kdbench.models import build
-from kdbench.schema import DataConfig, Recipe, TrialConfig
-from kdbench.teacher import BankedTeacher, LiveTeacher, RecordedTeacher, TeacherSignal, make_signal, recorded_bytes
+from kdbench.schema import Recipe, TrialConfig
+from kdbench.teacher import LiveTeacher, RecordedTeacher, TeacherSignal, make_signal, recorded_bytes
 from kdbench.teacher.signal import LazyTeacher
-
-CPU = torch.device("cpu")
-DIGITS = DataConfig(name="digits", limit=200)
-RECIPE = Recipe(epochs=1, batch_size=64, lr=0.05, pad=1, warmup_epochs=0, precision="fp32")
-STEPS = 3
-"""Full batches of 64 among 200 samples."""
-KD = {"temperature": 4.0, "alpha": 0.7}
-
-
-@lru_cache
-def data_of(pad: int = 1, flip: bool | None = None, size: int | None = None, views: str = "crop") -> TaskData:
-    torch.set_num_threads(1)
-    recipe = RECIPE.model_copy(update={"pad": pad, "flip": flip, "input_size": size, "views": views})
-    return load(resolve_dataset("digits")[0], DIGITS, recipe, CPU)
-
-
-class Watched(nn.Module):
-    """A teacher with dropout and batch norm that notes in which mode, and on how many images, it was run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = build("test_efficientnet", classes=10, channels=1, input_size=32, seed=5)
-        self.dropout = nn.Dropout(0.5)
-        self.images, self.modes = 0, set()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.images += len(x)
-        self.modes.add((self.training, torch.is_grad_enabled(), next(self.parameters()).requires_grad))
-        return 20 * self.dropout(self.body(x))
-
-
-def live(network: nn.Module | None = None) -> LiveTeacher:
-    return LiveTeacher(LazyTeacher(lambda: network or Watched(), CPU))
-
-
-def banked(root: Path, network: nn.Module | None = None) -> BankedTeacher:
-    return BankedTeacher(root, "teacher", 10, LazyTeacher(lambda: network or Watched(), CPU))
-
-
-def config_of(recipe: Recipe = RECIPE, **more) -> TrialConfig:
-    values = {"data": DIGITS, "model": "test_resnet", "method": "kd", "hyper": KD, "seed": 3, "phase": "search"} | more
-    return TrialConfig(recipe=recipe, **values)
-
-
-def train(config: TrialConfig, workdir: Path, teacher=None, hooks=None) -> RunOutcome:
-    r = config.recipe
-    data = data_of(r.pad, r.flip, r.input_size, r.views)
-    return run_training(config, data=data, teacher=teacher, workdir=workdir, device=CPU, hooks=hooks)
-
-
-def numbers(outcome: RunOutcome) -> list[dict[str, object]]:
-    """All that was measured, without the clock."""
-    logs = [log.model_dump(exclude={"seconds"}) for log in outcome.logs]
-    return [*logs, outcome.result.model_dump(exclude={"seconds", "attempts"})]
-
-
-def same(a: RunOutcome, b: RunOutcome) -> bool:
-    weights = zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True)
-    return numbers(a) == numbers(b) and all(torch.equal(x, y) for x, y in weights)
 
 
 def test_the_bank_gives_the_training_that_the_live_teacher_gives(tmp_path):
