@@ -7,17 +7,20 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import typer
 
 from kdbench import __version__
 from kdbench.cli.common import RESULTS, JsonFlag, console, print_json
-from kdbench.errors import KdbenchError
+from kdbench.errors import BadInput, KdbenchError
 from kdbench.sweep.options import default_cache
+
+if TYPE_CHECKING:
+    from kdbench.catalog.registry import Registry
 
 LIBRARIES = ("torch", "torchvision", "timm", "optuna", "wandb", "numpy", "scipy", "pandas", "pyarrow", "seaborn")
 EXTRAS = {"psycopg": "postgres", "optuna_dashboard": "dashboard"}
@@ -48,7 +51,7 @@ def doctor(as_json: JsonFlag = False) -> None:
 
         kdbench doctor --json
     """
-    checks = [check for part in (_versions, _devices, _places, _data, _wandb) for check in part()]
+    checks = [check for part in (_versions, _plugins, _devices, _places, _data, _wandb) for check in part()]
     if as_json:
         print_json([check._asdict() for check in checks])
     else:
@@ -84,6 +87,24 @@ def _versions() -> Iterator[Check]:
             yield Check("versions", name, "missing", "optional", f"pip install 'kdbench[{extra}]'")
         else:
             yield Check("versions", name, "ok", "installed")
+
+
+def _plugins() -> Iterator[Check]:
+    """Third parties' entry points, each group loaded now."""
+    from kdbench.catalog.datasets import DATASETS
+    from kdbench.catalog.ladders import LADDERS
+    from kdbench.catalog.methods import METHODS
+    from kdbench.catalog.pairs import PAIRS
+
+    for registry in (DATASETS, LADDERS, METHODS, PAIRS):
+        points = [f"{point.name} ({point.value})" for point in entry_points(group=registry.group)]
+        try:
+            registry.names()
+        except BadInput as error:
+            yield Check("plugins", registry.group, "broken", str(error), "mend or uninstall the package that brings it")
+        else:
+            if points:
+                yield Check("plugins", registry.group, "ok", ", ".join(points))
 
 
 def _devices() -> Iterator[Check]:
@@ -135,13 +156,21 @@ def _data() -> Iterator[Check]:
         yield Check("data", "KDBENCH_DATA", "broken", f"{root} is no folder", "set it to the folder of your data sets")
     else:
         yield Check("data", "KDBENCH_DATA", "ok", root)
-    for name in DATASETS.names():
+    for name in _known(DATASETS):
         looked = describe_source(name)
         found = [str(place) for place, there in looked if there]
         if found:
             yield Check("data", name, "ok", found[0])
         else:
             yield Check("data", name, "missing", "not here", "; ".join(str(place) for place, _ in looked))
+
+
+def _known(registry: Registry[Any]) -> list[str]:
+    """Its names; none where a plugin is broken, which was said already."""
+    try:
+        return registry.names()
+    except BadInput:
+        return []
 
 
 def _wandb() -> Iterator[Check]:

@@ -83,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminated)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background jobs ignore it
+            signal.signal(signal.SIGINT, _interrupted)
     try:
         code = app(arguments, prog_name="kdbench", standalone_mode=False, obj=arguments)
         sys.stdout.flush()
@@ -111,6 +113,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 class _Terminated(BaseException):
     """SIGTERM arrived: runs are given back and records closed on the way out, as after Ctrl-C."""
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C: what follows may take seconds, so it is announced."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.write(2, b"stopping: closing the records of the runs under way ...\n")
+    raise KeyboardInterrupt
 
 
 def _terminated(number: int, frame: FrameType | None) -> None:

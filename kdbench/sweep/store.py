@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from kdbench.errors import BadInput, MachineFault, suggestion
@@ -192,6 +193,7 @@ def _progress(sweep_dir: Path, trial_id: str) -> dict[str, Any]:
     folder = trial_folder(sweep_dir, trial_id)
     config = TrialConfig.model_validate_json((folder / "config.json").read_text(encoding="utf-8"))
     logs = read_metrics(folder)
+    lock = sweep_dir / ".lock" if config.phase == "teacher" else sweep_dir / ".locks" / trial_id
     return {
         "trial_id": trial_id,
         "phase": config.phase,
@@ -200,4 +202,16 @@ def _progress(sweep_dir: Path, trial_id: str) -> dict[str, Any]:
         "epoch": len(logs),
         "epochs": config.recipe.epochs,
         "val_acc": logs[-1].val_acc if logs else None,
+        "now": "training" if _held(lock) else "stopped: the same command goes on with it",
     }
+
+
+def _held(lock: Path) -> bool:
+    """Whether a process of this machine holds a lock file (over a network file system, perhaps another's)."""
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -60,3 +61,14 @@ def test_a_bad_loss_is_told_before_anything_is_trained(tmp_path: Path, loss: str
     done = run(tmp_path, *WORDS, "--pair", "ours", "--method", "mse", "--out", str(tmp_path / "results"))
     assert done.code == 2 and told in done.err and "my_package:mse" in done.err, done.err
     assert not (tmp_path / "results").exists() and "Traceback" not in done.err
+
+
+def test_doctor_names_plugins_and_what_is_wrong_with_one(tmp_path: Path) -> None:
+    plugin(tmp_path)
+    done = run(tmp_path, "doctor", "--json")
+    assert "my_package:" in {c["name"]: c["found"] for c in json.loads(done.out)}["kdbench.pairs"]
+    (tmp_path / "my_package.py").write_text("import nothing_of_this_name")
+    done = run(tmp_path, "doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(done.out)}
+    assert done.code == 1 and "nothing_of_this_name" in checks["kdbench.pairs"]["found"]
+    assert checks["digits"]["state"] == "ok" and "Traceback" not in done.err

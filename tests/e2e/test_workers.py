@@ -19,6 +19,7 @@ from postgres import database
 from sweeps import PATIENCE, UNEQUAL, command, finish, start
 
 from kdbench.sweep.queue import open_storage
+from kdbench.sweep.store import read_status
 from kdbench.track import find_runs, read_offline
 
 # random points depend on no other trial, and nothing is pruned: the order of runs cannot matter
@@ -57,9 +58,12 @@ def test_three_runs_at_once_give_the_table_of_one_at_a_time(one: Path, tmp_path:
     while len([path for path in trials.glob("*/manifest.json") if not path.with_name("result.json").exists()]) < 3:
         assert sweep.poll() is None and time.monotonic() < end, log.read_text()[-2000:]
         time.sleep(0.01)
+    assert "training" in {row["now"] for row in read_status(trials.parent)["under_way"]}
     os.killpg(sweep.pid, signal.SIGKILL)
     sweep.wait()
+    assert all(row["now"].startswith("stopped") for row in read_status(trials.parent)["under_way"])
     finish(words, log)
+    assert not read_status(trials.parent)["under_way"]
     pd.testing.assert_frame_equal(table(tmp_path), table(one))
     assert all(json.loads(path.read_text())["pack"] == 3 for path in trials.glob("*/manifest.json"))
     runs = [read_offline(path) for path in find_runs(tmp_path / "results/run")]
