@@ -104,5 +104,7 @@ def create(make: Callable[..., nn.Module], name: str, pretrained: bool, **option
     Raises:
         RuntimeError: ``pretrained``, because nobody publishes weights in this layout.
     """
-    model: nn.Module = build_model_with_cfg(make, name, pretrained, **options)
+    built: Any = build_model_with_cfg(make, name, pretrained, **options)
+    built.in_chans = options.get("in_chans", built.default_cfg["input_size"][0])  # timm's training tasks read it
+    model: nn.Module = built
     return model
