@@ -16,6 +16,7 @@ SMALL = ["--pair", "test_resnet:test_efficientnet", "--dataset", "digits", "--li
 BRIEF = ["--rounds", "2", "--seconds", "0.1", "--no-compile"]
 
 
+@pytest.mark.slow
 def test_rates_and_ratios_belong_together(tmp_path: Path) -> None:
     words = [*SMALL, *BRIEF, "--pack", 2, "--mlp", "--json", "--out", tmp_path]
     done = run_process("bench", *words, KDBENCH_THREADS="1")
