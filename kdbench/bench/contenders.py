@@ -24,7 +24,7 @@ from kdbench.engine import Pack, share_batches
 from kdbench.engine.optim import make_optimizer
 from kdbench.engine.pack import PACK_VARIABLE, Turns
 from kdbench.engine.run import Trainer
-from kdbench.engine.step import Step, prepare
+from kdbench.engine.step import REFERENCE, Step, prepare
 from kdbench.models import build
 from kdbench.schema import DataConfig, Hyper, Recipe, TrialConfig
 from kdbench.teacher import BankedTeacher
@@ -76,7 +76,7 @@ def bare(task: Task, step: Step) -> Steps:
     """Nothing but forward, cross-entropy, backward and update, on one batch that is already there."""
     data, device = samples(task), torch.device(task.device)
     model, forward = prepare(build(task.student, **shape(task, data)).train(), step, device)
-    optimizer = make_optimizer(model, recipe(task))
+    optimizer = make_optimizer(model, recipe(task), fused=step.fused)
     x = torch.randn(task.batch_size, data.channels, data.input_size, data.input_size, device=device)
     x = x.contiguous(memory_format=torch.channels_last)
     y = torch.randint(data.classes, (task.batch_size,), device=device)
@@ -277,8 +277,8 @@ def torchdistill(task: Task) -> Steps:
 
 
 CONTENDERS: dict[str, Callable[[Task], Steps]] = {
-    "bare plain": lambda task: bare(task, Step(layout="contiguous", kernels=False)),
-    "bare channels_last": lambda task: bare(task, Step(kernels=False)),
+    "bare plain": lambda task: bare(task, REFERENCE),
+    "bare channels_last": lambda task: bare(task, Step(kernels=False, fused=False)),
     "bare kernels": lambda task: bare(task, Step()),
     "bare compiled": lambda task: bare(task, Step(compiled=True)),
     "kdbench trial": lambda task: trial(task, Step()),

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdbench.bench.contenders import Steps
 from kdbench.data import load, resolve_dataset
 from kdbench.engine.run import Trainer
 from kdbench.engine.step import Step
 from kdbench.models import build
+from kdbench.models.dropout import CoarseDropout
 from kdbench.schema import DataConfig, Recipe, TrialConfig
 
 BATCH, SAMPLES = 128, 1280
@@ -28,7 +29,10 @@ PLAIN, PRODUCTS = "plain PyTorch", "matrix products alone"
 def plain(name: str) -> Steps:
     """PyTorch as it comes: forward, cross-entropy, backward and SGD with momentum on one batch that is there."""
     network = build(name, classes=10, channels=1, input_size=28, seed=0).train()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+    for label, layer in network.named_children():
+        if isinstance(layer, CoarseDropout):
+            setattr(network, label, nn.Dropout(layer.p))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, nesterov=True)
     x, y = torch.randn(BATCH, 1, 28, 28), torch.randint(10, (BATCH,))
     while True:
         optimizer.zero_grad()

@@ -17,8 +17,11 @@ FLOOR = 1e-3
 """Warm-up starts at this share of the peak rate, and the cosine ends there."""
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """SGD (weight decay on every parameter, as the CIFAR papers do) or AdamW (norms and biases exempt)."""
+def make_optimizer(model: nn.Module, recipe: Recipe, *, fused: bool = False) -> torch.optim.Optimizer:
+    """SGD (weight decay on every parameter, as the CIFAR papers do) or AdamW (norms and biases exempt).
+
+    ``fused`` computes the same update in one pass.
+    """
     name = "adamw" if recipe.optimizer == "adamw" else ("sgd" if recipe.nesterov and recipe.momentum else "momentum")
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         model,
@@ -27,6 +30,7 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         weight_decay=recipe.weight_decay,
         momentum=recipe.momentum,
         filter_bias_and_bn=recipe.optimizer == "adamw",
+        **({"fused": True} if fused else {}),
     )
     return optimizer
 

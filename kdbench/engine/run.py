@@ -78,7 +78,7 @@ class Trainer:
         self.params = count_params(network)
         self.macs = count_macs(network, data.channels, data.input_size)
         self.model, self.forward = prepare(network, step, device)
-        self.optimizer = make_optimizer(self.model, recipe)
+        self.optimizer = make_optimizer(self.model, recipe, fused=step.fused)
         self.constrain = max_norm_constraint(self.model, recipe.max_norm)
         self.updates = steps_per_epoch(len(data.train), recipe.batch_size)
         self.schedule = make_schedule(self.optimizer, recipe, self.updates)

@@ -35,9 +35,11 @@ class Step(Frozen):
     """The convolutions of ``kdbench.engine.kernels`` (on a CPU)."""
     compiled: bool = False
     """``torch.compile``; on a GPU with CUDA graphs (``reduce-overhead``), unless trials run side by side."""
+    fused: bool = True
+    """The optimiser's fused update: one pass over the weights instead of one an operation."""
 
 
-REFERENCE = Step(layout="contiguous", kernels=False, compiled=False)
+REFERENCE = Step(layout="contiguous", kernels=False, compiled=False, fused=False)
 """PyTorch's own path and nothing else."""
 
 

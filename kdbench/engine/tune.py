@@ -79,7 +79,7 @@ def _stepper(shape: Shape, precision: str, step: Step) -> Callable[[], None]:
         name, classes=shape.classes, channels=shape.channels, input_size=shape.input_size, stem=shape.stem, seed=0
     )
     model, forward = prepare(model.train(), step, device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=step.fused)
     x = torch.randn(shape.batch_size, shape.channels, shape.input_size, shape.input_size, device=device)
     x = x.contiguous(memory_format=torch.channels_last)
     y = torch.randint(shape.classes, (shape.batch_size,), device=device)

@@ -14,6 +14,7 @@ from timm.models import generate_default_cfgs
 from torch import Tensor, nn
 
 from kdbench.models.cifar.common import create, register
+from kdbench.models.dropout import CoarseDropout
 
 
 class HintonMLP(nn.Module):
@@ -44,11 +45,11 @@ class HintonMLP(nn.Module):
         super().__init__()
         height, breadth = (img_size, img_size) if isinstance(img_size, int) else img_size
         self.num_features = self.head_hidden_size = width
-        self.drop_input = nn.Dropout(input_drop_rate)
+        self.drop_input = CoarseDropout(input_drop_rate)
         self.hidden1 = nn.Linear(in_chans * height * breadth, width)
-        self.drop1 = nn.Dropout(drop_rate)
+        self.drop1 = CoarseDropout(drop_rate)
         self.hidden2 = nn.Linear(width, width)
-        self.drop2 = nn.Dropout(drop_rate)
+        self.drop2 = CoarseDropout(drop_rate)
         for layer in (self.hidden1, self.hidden2):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from kdbench.models import apply_small_stem, build, count_macs, count_params
+from kdbench.models.dropout import CoarseDropout
 from kdbench.models.hinton import HintonMLP
 
 WIDTHS = (30, 300, 800, 1200)
@@ -71,3 +72,20 @@ def test_weights_begin_he_normal() -> None:
     for layer, variance in ((model.hidden1, 2 / 784), (model.hidden2, 2 / 1200), (model.fc, 1 / 1200)):
         assert layer.weight.var().item() == pytest.approx(variance, rel=0.05)  # type: ignore[union-attr, operator]
         assert not layer.bias.any()  # type: ignore[union-attr, operator]
+
+
+def test_the_networks_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    layer, x = CoarseDropout(0.3), torch.ones(1000, 1003, requires_grad=True)
+    out = layer(x)
+    out.sum().backward()
+    assert out.unique().tolist() == pytest.approx([0, 1 / 0.7], rel=1e-4)
+    assert float((out == 0).float().mean()) == pytest.approx(0.3, abs=0.002)  # four standard errors of a million
+    assert float(out.mean()) == pytest.approx(1, abs=0.003)
+    assert torch.equal(x.grad, out.detach())
+    columns = (out == 0).float().mean(0)  # no pattern in the four numbers of one draw
+    assert all(float(columns[k::4].mean()) == pytest.approx(0.3, abs=0.004) for k in range(4))
+    assert torch.equal(layer.eval()(x), x) and torch.equal(CoarseDropout(0)(x), x)
+    assert float(CoarseDropout(1.0)(x).sum()) == 0 and layer.train()(x.bfloat16()).dtype == torch.bfloat16
+    torch.manual_seed(0)
+    assert torch.equal(layer(x), out)

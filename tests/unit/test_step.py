@@ -10,7 +10,9 @@ import torch
 
 from kdbench.data import load, resolve_dataset
 from kdbench.engine import Hooks, RunOutcome, Shape, Step, choose_step, run_training, tune
+from kdbench.engine.optim import make_optimizer
 from kdbench.engine.step import EXACT_VARIABLE, MANIFEST, REFERENCE, begun_with
+from kdbench.models import build
 from kdbench.schema import DataConfig, Recipe, TrialConfig
 
 CPU = torch.device("cpu")
@@ -28,7 +30,9 @@ def trained(folder: Path, step: Step | None, hooks: Hooks | None = None) -> RunO
 
 
 @pytest.mark.parametrize(
-    "step", [Step(), Step(kernels=False), Step(compiled=True)], ids=["kernels", "channels-last", "compiled"]
+    "step",
+    [Step(), Step(kernels=False), Step(compiled=True), REFERENCE.model_copy(update={"fused": True})],
+    ids=["kernels", "channels-last", "compiled", "fused"],
 )
 def test_every_form_trains_along_the_reference_s_curve(tmp_path: Path, step: Step) -> None:
     """Six steps: rounding differs from the first on and has little time to grow; a wrong gradient shows at once."""
@@ -37,6 +41,21 @@ def test_every_form_trains_along_the_reference_s_curve(tmp_path: Path, step: Ste
         assert other.train_loss == pytest.approx(one.train_loss, rel=2e-4)
         assert other.val_loss == pytest.approx(one.val_loss, rel=2e-3)
     assert json.loads((tmp_path / "b" / MANIFEST).read_text())["step"] == step.model_dump()
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_the_fused_update_is_the_plain_one(name: str) -> None:
+    recipe = RECIPE.model_copy(update={"optimizer": name, "weight_decay": 0.1})
+    nets = [build("test_resnet", classes=10, channels=1, input_size=8, seed=0) for _ in range(2)]
+    makers = [make_optimizer(net, recipe, fused=fused) for net, fused in zip(nets, (False, True), strict=True)]
+    for _ in range(3):
+        for net, optimizer in zip(nets, makers, strict=True):
+            for p in net.parameters():
+                p.grad = p.detach().cos()
+            optimizer.step()
+    for a, b in zip(*(net.parameters() for net in nets), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+    assert makers[1].param_groups[0]["fused"] and not makers[0].param_groups[0]["fused"]
 
 
 def test_a_resumed_run_keeps_the_step_that_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
