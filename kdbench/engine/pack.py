@@ -75,7 +75,7 @@ class Pack:
 
     def add(self, run: Turns[Any]) -> None:
         """Let a run take part: it takes its first step now, so that runs begun together stay in step."""
-        self._members.append(_Member(run, self._device))
+        self._members.append(_Member(run, self._device, streams=self._places > 1))
         self._step(self._members[-1])
 
     def advance(self) -> None:
@@ -129,11 +129,11 @@ class Pack:
 class _Member:
     """A run, its stream on a GPU, and its random state while others have the turn."""
 
-    def __init__(self, run: Turns[Any], device: torch.device) -> None:
+    def __init__(self, run: Turns[Any], device: torch.device, *, streams: bool) -> None:
         self.run = run
         self.noise: tuple[Tensor, ...] | None = None
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        if self._stream is not None:
+        self._stream = torch.cuda.Stream(device) if streams and device.type == "cuda" else None
+        if self._stream is not None:  # what is on the device already was put there by the usual stream
             self._stream.wait_stream(torch.cuda.default_stream(device))
 
     def step(self) -> None:
