@@ -79,8 +79,12 @@ class ResidentSplit:
     def plain(self, batch_size: int = 512) -> Iterator[Batch]:
         """Every sample once, in order, as it is."""
         for rows in torch.arange(len(self), device=self.device).split(batch_size):
-            views = torch.full_like(rows, self.augment.identity)
-            yield Batch(self.render(rows, views), self.labels[rows], rows, None)
+            yield self.plain_batch(rows)
+
+    def plain_batch(self, rows: Tensor) -> Batch:
+        """These samples (int64 (B,)), un-augmented."""
+        views = torch.full_like(rows, self.augment.identity)
+        return Batch(self.render(rows, views), self.labels[rows], rows, None)
 
 
 def _ready(device: torch.device) -> torch.cuda.Event | None:

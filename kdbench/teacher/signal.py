@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -138,8 +139,23 @@ class BankedTeacher:
         rows = np.arange(len(split), dtype=np.int64)
         views = np.zeros_like(rows)
         if not bank.filled(rows, views).all():
-            for batch in split.plain(CHUNK):
-                some = batch.rows.cpu().numpy()
-                bank.write(some, np.zeros_like(some), self._network(batch.x).cpu().numpy())
+            self._fill_plain(split, bank)
         self._plain[split.digest] = torch.from_numpy(bank.read(rows, views)).float().to(split.labels.device)
         return self._plain[split.digest]
+
+    def _fill_plain(self, split: Split, bank: LogitBank) -> None:
+        """What is missing, chunk by chunk, in an order of this process's own: workers that fill at once meet seldom."""
+        if not isinstance(split, ResidentSplit):
+            for batch in split.plain(CHUNK):
+                self._write(bank, batch)
+            return
+        chunks = torch.arange(len(split), device=split.labels.device).split(CHUNK)
+        for k in np.random.default_rng(os.getpid()).permutation(len(chunks)):
+            rows = chunks[k]
+            there = rows.cpu().numpy()
+            if not bank.filled(there, np.zeros_like(there)).all():
+                self._write(bank, split.plain_batch(rows))
+
+    def _write(self, bank: LogitBank, batch: Batch) -> None:
+        rows = batch.rows.cpu().numpy()
+        bank.write(rows, np.zeros_like(rows), self._network(batch.x).cpu().numpy())

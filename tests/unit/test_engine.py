@@ -7,7 +7,6 @@ from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,16 +14,17 @@ from torch import nn
 from training import CPU, KD, RECIPE, STEPS, Watched, banked, config_of, data_of, live, same, train
 
 from kdbench.catalog.methods import METHODS
-from kdbench.data import TaskData
-from kdbench.engine import Hooks, expected_calibration_error, score
+from kdbench.data import TaskData, load, resolve_dataset
+from kdbench.engine import Hooks
 from kdbench.engine import run as engine_run
 from kdbench.engine.checkpoint import NAME
 from kdbench.engine.metrics import collect_logits
 from kdbench.engine.optim import FLOOR, make_optimizer, make_schedule
 from kdbench.errors import TrialFailed
 from kdbench.models import build
-from kdbench.schema import Recipe, TrialConfig
+from kdbench.schema import DataConfig, Recipe, TrialConfig
 from kdbench.teacher import LiveTeacher, RecordedTeacher, TeacherSignal, make_signal, recorded_bytes
+from kdbench.teacher.bank import CHUNK
 from kdbench.teacher.signal import LazyTeacher
 
 
@@ -41,6 +41,25 @@ def test_the_bank_gives_the_training_that_the_live_teacher_gives(tmp_path):
     assert abs(a.result.val_acc - b.result.val_acc) <= 1 / len(data_of().val)
     before = network.images
     assert same(b, train(config, tmp_path / "c", banked(tmp_path, network))) and network.images == before
+
+
+def test_two_workers_share_the_teacher_s_pass_over_a_split(tmp_path):
+    """One stops half way; the other leaves out what is there, and reads what a live teacher says."""
+    val = load(resolve_dataset("digits")[0], DataConfig(name="digits", val_fraction=0.6), RECIPE, CPU).val
+    assert len(val) > 3 * CHUNK
+
+    class Stopping(Watched):
+        def forward(self, x):
+            if self.images >= 2 * CHUNK:
+                raise KeyboardInterrupt
+            return super().forward(x)
+
+    with pytest.raises(KeyboardInterrupt):
+        banked(tmp_path, first := Stopping()).plain(val)
+    network = Watched()
+    logits = banked(tmp_path, network).plain(val)
+    assert network.images == len(val) - first.images > 0
+    assert torch.equal(logits, live().plain(val))
 
 
 def test_views_without_numbers_cost_one_teacher_pass_an_epoch_however_many_trials(tmp_path):
@@ -264,34 +283,3 @@ def test_weight_decay_spares_norms_and_biases_under_adamw_only():
             assert decays[id(p)] == (0 if spared and (p.ndim <= 1 or name.endswith("bias")) else 0.1), name
     assert (made.defaults["momentum"], made.defaults["nesterov"]) == (0.8, True)
     assert not make_optimizer(model, Recipe(momentum=0.0)).defaults["nesterov"]  # torch refuses the pair
-
-
-def test_calibration_error_by_hand_and_by_a_plain_loop():
-    confidences = torch.tensor([0.95, 0.95, 0.65, 0.62])  # bins (14, 15], (14, 15], (9, 10], (9, 10] of 15
-    logits = torch.stack([confidences.log(), (1 - confidences).log()], 1)
-    labels = torch.tensor([0, 1, 0, 0])
-    assert expected_calibration_error(logits, labels) == pytest.approx(0.5 * (0.95 - 0.5) + 0.5 * (1 - 0.635))
-    draw = torch.Generator().manual_seed(0)
-    logits, labels = 4 * torch.randn(500, 12, generator=draw), torch.randint(12, (500,), generator=draw)
-    confidence, predicted = (v.numpy() for v in logits.double().softmax(1).max(1))
-    expected = 0.0
-    for b in range(15):
-        inside = (confidence > b / 15) & (confidence <= (b + 1) / 15)
-        if inside.any():
-            expected += inside.mean() * abs((predicted == labels.numpy())[inside].mean() - confidence[inside].mean())
-    assert expected_calibration_error(logits, labels) == pytest.approx(expected, rel=1e-9)
-
-
-def test_scores_by_hand():
-    logits = torch.zeros(4, 11).index_put_((torch.arange(4), torch.tensor([0, 1, 2, 3])), torch.tensor(6.0))
-    logits += 0.1 * torch.arange(11, 0, -1)  # ties broken: class 0 before class 10
-    labels, teacher = torch.tensor([0, 1, 3, 10]), torch.roll(logits, 1, dims=0)
-    s = score(logits, labels, teacher)
-    z, t = logits.double().numpy(), teacher.double().numpy()
-    p, q = (np.exp(a) / np.exp(a).sum(1, keepdims=True) for a in (t, z))
-    assert (s.acc, s.top5, s.agreement) == (0.5, 0.75, 0.0)
-    assert s.nll == pytest.approx(-np.log(q[range(4), labels]).mean())
-    assert s.kl == pytest.approx((p * np.log(p / q)).sum(1).mean(), rel=1e-5)
-    itself = score(logits[:, :10], labels.clamp(max=9), logits[:, :10])
-    assert (itself.top5, itself.agreement) == (None, 1.0) and itself.kl == pytest.approx(0, abs=1e-6)
-    assert score(logits, labels)[4:] == (None, None)

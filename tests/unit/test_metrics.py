@@ -1,0 +1,40 @@
+"""What is measured of logits, against hand values and plain loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from kdbench.engine import expected_calibration_error, score
+
+
+def test_calibration_error_by_hand_and_by_a_plain_loop():
+    confidences = torch.tensor([0.95, 0.95, 0.65, 0.62])  # bins (14, 15], (14, 15], (9, 10], (9, 10] of 15
+    logits = torch.stack([confidences.log(), (1 - confidences).log()], 1)
+    labels = torch.tensor([0, 1, 0, 0])
+    assert expected_calibration_error(logits, labels) == pytest.approx(0.5 * (0.95 - 0.5) + 0.5 * (1 - 0.635))
+    draw = torch.Generator().manual_seed(0)
+    logits, labels = 4 * torch.randn(500, 12, generator=draw), torch.randint(12, (500,), generator=draw)
+    confidence, predicted = (v.numpy() for v in logits.double().softmax(1).max(1))
+    expected = 0.0
+    for b in range(15):
+        inside = (confidence > b / 15) & (confidence <= (b + 1) / 15)
+        if inside.any():
+            expected += inside.mean() * abs((predicted == labels.numpy())[inside].mean() - confidence[inside].mean())
+    assert expected_calibration_error(logits, labels) == pytest.approx(expected, rel=1e-9)
+
+
+def test_scores_by_hand():
+    logits = torch.zeros(4, 11).index_put_((torch.arange(4), torch.tensor([0, 1, 2, 3])), torch.tensor(6.0))
+    logits += 0.1 * torch.arange(11, 0, -1)  # ties broken: class 0 before class 10
+    labels, teacher = torch.tensor([0, 1, 3, 10]), torch.roll(logits, 1, dims=0)
+    s = score(logits, labels, teacher)
+    z, t = logits.double().numpy(), teacher.double().numpy()
+    p, q = (np.exp(a) / np.exp(a).sum(1, keepdims=True) for a in (t, z))
+    assert (s.acc, s.top5, s.agreement) == (0.5, 0.75, 0.0)
+    assert s.nll == pytest.approx(-np.log(q[range(4), labels]).mean())
+    assert s.kl == pytest.approx((p * np.log(p / q)).sum(1).mean(), rel=1e-5)
+    itself = score(logits[:, :10], labels.clamp(max=9), logits[:, :10])
+    assert (itself.top5, itself.agreement) == (None, 1.0) and itself.kl == pytest.approx(0, abs=1e-6)
+    assert score(logits, labels)[4:] == (None, None)
