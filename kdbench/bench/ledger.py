@@ -67,15 +67,17 @@ def _sweep(report: Report, place: Path) -> dict[str, float]:
     words += ["--json", "--out", place / "results", "--cache", place / "cache", "--device", setting.device]
     command = [sys.executable, "-m", "kdbench", *map(str, words)]
     start, bank, begun = time.perf_counter(), 0.0, None
+    before = start
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             event = json.loads(line) if line.startswith("{") else {}
             filling = event.get("event") == "progress" and "bank" in str(event.get("label"))
             if filling and begun is None:
-                begun = time.perf_counter()
-            elif begun is not None and filling and event.get("done") == event.get("total"):
+                begun = before  # the first line comes after the first pass
+            if begun is not None and filling and event.get("done") == event.get("total"):
                 bank = time.perf_counter() - begun
+            before = time.perf_counter()
     if process.returncode != 0:
         raise MachineFault(f"the timed sweep ended with exit code {process.returncode}")
     return {"wall": time.perf_counter() - start, "bank": bank}
