@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +11,7 @@ from typing import Annotated
 import typer
 
 from kdbench.cli.view import make_view
+from kdbench.fsio import atomic_text
 
 app = typer.Typer(no_args_is_help=True, help="Pictures of the ideas behind a sweep, made from a real teacher.")
 
@@ -25,17 +28,18 @@ def explain() -> None:
 
 @app.command("temperature")
 def temperature(
+    ctx: typer.Context,
     dataset: Annotated[str, typer.Option(help="Catalog name, folder:/path or hf:name.")] = "digits",
     teacher: Annotated[str, typer.Option(help="timm name.")] = "resnet50",
     budget: Annotated[str, typer.Option(help="How it is trained where it is not in the cache.")] = "quick",
     samples: Annotated[int, typer.Option(min=1, max=10, help="Images shown.")] = 4,
-    out: Annotated[Path, typer.Option(help="Folder for temperature.png, .svg and .pdf.")] = Path("."),
+    out: Annotated[Path, typer.Option(help="Folder for temperature.png, .svg, .pdf and .json.")] = Path("."),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but the file's name.")] = False,
 ) -> None:
     """What T does to a teacher's predictions: a few validation images, their soft targets, entropy against T.
 
     The teacher is the one that `kdbench sweep` uses for this data set and budget; it is trained first where the cache
-    does not hold it.
+    does not hold it. temperature.json says which one it was.
 
     Examples:
         kdbench explain temperature
@@ -49,6 +53,7 @@ def temperature(
     try:
         from kdbench.report.drawing import save, telling_samples, temperature_figure
         from kdbench.sweep.explain import teacher_on_validation
+        from kdbench.sweep.manifest import origin
 
         told = teacher_on_validation(spec, partial(telling_samples, count=samples), view)
     finally:
@@ -56,4 +61,6 @@ def temperature(
     title = f"{teacher} on {spec.data.name}: softmax(z / T) of validation images it gets right"
     figure = temperature_figure(told.images, told.logits, told.shown, title)
     out.mkdir(parents=True, exist_ok=True)
+    about = {**origin(shlex.join(["kdbench", *(ctx.obj or [])])), "teacher": told.teacher.model_dump(mode="json")}
+    atomic_text(out / "temperature.json", json.dumps(about, indent=1) + "\n")
     typer.echo(save(figure, out, "temperature")["temperature.png"])

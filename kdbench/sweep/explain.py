@@ -16,6 +16,7 @@ from kdbench.sweep.events import View, epoch_event
 from kdbench.sweep.machine import limit_threads
 from kdbench.sweep.measure import measured_precisions
 from kdbench.sweep.options import default_cache
+from kdbench.teacher import TeacherCard
 
 
 class Words(NamedTuple):
@@ -27,6 +28,8 @@ class Words(NamedTuple):
     """(len(shown), H, W) grey or (len(shown), H, W, 3)."""
     shown: list[int]
     """Rows of ``logits`` that ``images`` are of."""
+    teacher: TeacherCard
+    """Who spoke."""
 
 
 def teacher_on_validation(
@@ -47,7 +50,7 @@ def teacher_on_validation(
         view.epoch(epoch_event(context.teacher_config, log))
         return False
 
-    context.prepare_teacher(Hooks(on_epoch=on_epoch))
+    card, _ = context.prepare_teacher(Hooks(on_epoch=on_epoch))
     split = context.data.val
     logits = context.teacher.plain(split).double().cpu().numpy()
     shown = pick(logits, split.labels.cpu().numpy())
@@ -56,4 +59,4 @@ def teacher_on_validation(
     pixels = np.concatenate([batch.x.cpu().numpy() for batch in split.plain()])[shown].transpose(0, 2, 3, 1)
     low, high = pixels.min(axis=(1, 2, 3), keepdims=True), pixels.max(axis=(1, 2, 3), keepdims=True)
     images = (255 * (pixels - low) / np.maximum(high - low, 1e-9)).astype(np.uint8)
-    return Words(logits, images[..., 0] if images.shape[3] == 1 else images, shown)
+    return Words(logits, images[..., 0] if images.shape[3] == 1 else images, shown, card)

@@ -64,10 +64,7 @@ def begin(sweep_dir: Path, spec: Frozen, *, command: str, device: str, threads: 
     """Note a start: every start of a sweep is kept with what it ran on, the first one's facts on top as well."""
     held = read_manifest(sweep_dir)
     start = {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": without_password(command),
-        "git": _git_revision(),
-        "versions": _versions(),
+        **origin(command),
         "hardware": {
             "processor": processor(),
             "cores": os.cpu_count(),
@@ -79,6 +76,16 @@ def begin(sweep_dir: Path, spec: Frozen, *, command: str, device: str, threads: 
     }
     first = {key: held.get(key, value) for key, value in start.items()}
     update(sweep_dir, {"spec": spec.model_dump(mode="json"), **first, "starts": [*held.get("starts", []), start]})
+
+
+def origin(command: str) -> dict[str, Any]:
+    """When, by which command, and by which code something was made."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": without_password(command),
+        "git": _git_revision(),
+        "versions": _versions(),
+    }
 
 
 def without_password(text: str, mark: str = ":***") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,9 @@ def test_a_real_teacher_is_prepared_once_and_drawn(bench: Path, cli: Cli) -> Non
     assert outcome.code == 0, outcome.err
     card = next((bench / "cache/teachers").glob("*/card.json"))
     drawn = {path.name: path.stat().st_size for path in (bench / "pictures").iterdir()}
+    about = json.loads((bench / "pictures/temperature.json").read_text())
+    assert about["teacher"]["id"] == card.parent.name and about["command"].startswith("kdbench explain temperature")
+    del drawn["temperature.json"]
     assert set(drawn) == {"temperature.png", "temperature.svg", "temperature.pdf"} and min(drawn.values()) > 5_000
     before = card.stat().st_mtime_ns
     assert cli(*words).code == 0 and card.stat().st_mtime_ns == before
