@@ -1,10 +1,18 @@
-"""What machine this is, in words; without torch."""
+"""What machine this is, and what the environment says of how to use it; without torch."""
 
 from __future__ import annotations
 
+import os
 import platform
 from functools import cache
 from pathlib import Path
+
+from kdbench.errors import BadInput
+
+EXACT_VARIABLE = "KDBENCH_EXACT"
+"""``1`` pins PyTorch's own path in this process and its workers (``kdbench sweep --exact``)."""
+PACK_VARIABLE = "KDBENCH_PACK"
+"""How many students a process trains at once (``kdbench sweep --pack K``)."""
 
 
 @cache
@@ -15,3 +23,17 @@ def processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+
+
+def whole_number(variable: str) -> int | None:
+    """What an environment variable says; None where it says nothing.
+
+    Raises:
+        BadInput: when it is not a whole number of at least 1.
+    """
+    asked = os.environ.get(variable)
+    if not asked:
+        return None
+    if not asked.isdecimal() or int(asked) < 1:
+        raise BadInput(f"{variable}={asked}: give a whole number of at least 1")
+    return int(asked)

@@ -9,6 +9,7 @@ import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +23,10 @@ from torch.utils.data import DataLoader, Dataset
 from kdbench.data import ResidentSplit, TaskData, load, resolve_dataset
 from kdbench.engine import Pack, share_batches
 from kdbench.engine.optim import make_optimizer
-from kdbench.engine.pack import PACK_VARIABLE, Turns
+from kdbench.engine.pack import Turns
 from kdbench.engine.run import Trainer
 from kdbench.engine.step import REFERENCE, Step, prepare
+from kdbench.host import PACK_VARIABLE
 from kdbench.models import build
 from kdbench.schema import DataConfig, Hyper, Recipe, TrialConfig
 from kdbench.teacher import BankedTeacher
@@ -89,42 +91,40 @@ def bare(task: Task, step: Step) -> Steps:
 
 def trial(task: Task, step: Step) -> Steps:
     """Kdbench's own loop, its teacher's bank warm."""
-    data, device = samples(task), torch.device(task.device)
-    config = _config(task, {"temperature": TEMPERATURE, "alpha": ALPHA})
-    network = LazyTeacher(lambda: build(task.teacher, **shape(task, data)), device)
-    with tempfile.TemporaryDirectory() as folder:
-        teacher = BankedTeacher(Path(folder), "bench", data.classes, network)
-        warm_bank(teacher, data)
-        trainer, epoch = Trainer(config, data, teacher, device, step), 0
-        while True:
-            epoch += 1
-            yield from trainer.steps(epoch)
+    with _warm(task) as (data, teacher):
+        config = _config(task, {"temperature": TEMPERATURE, "alpha": ALPHA})
+        yield from endless(Trainer(config, data, teacher, torch.device(task.device), step))
 
 
 def packed(task: Task, step: Step) -> Steps:
     """``task.pack`` trials of a search side by side: one seed, so that they share batches and teacher logits."""
     os.environ[PACK_VARIABLE] = str(task.pack)
-    data, device = samples(task), torch.device(task.device)
-    share_batches(data.train)
-    network = LazyTeacher(lambda: build(task.teacher, **shape(task, data)), device)
+    device = torch.device(task.device)
+    with _warm(task) as (data, teacher):
+        share_batches(data.train)
+        pack = Pack(device)
+        for k in range(task.pack):
+            config = _config(task, {"temperature": TEMPERATURE, "alpha": k / task.pack})
+            pack.add(endless(Trainer(config, data, teacher, device, step)))
+        while True:
+            yield pack.turn()
+
+
+def endless(trainer: Trainer) -> Turns[None]:
+    """Epoch after epoch; yields the images of each step."""
+    for epoch in itertools.count(1):
+        yield from trainer.steps(epoch)
+
+
+@contextmanager
+def _warm(task: Task) -> Iterator[tuple[TaskData, BankedTeacher]]:
+    """The data, and a teacher whose bank holds every view of them."""
+    data = samples(task)
+    network = LazyTeacher(lambda: build(task.teacher, **shape(task, data)), torch.device(task.device))
     with tempfile.TemporaryDirectory() as folder:
         teacher = BankedTeacher(Path(folder), "bench", data.classes, network)
         warm_bank(teacher, data)
-        pack, images = Pack(device), [0]
-        for k in range(task.pack):
-            hyper = {"temperature": TEMPERATURE, "alpha": k / task.pack}
-            pack.add(_endless(Trainer(_config(task, hyper), data, teacher, device, step), images))
-        while True:
-            pack.turn()
-            yield images[0]
-            images[0] = 0
-
-
-def _endless(trainer: Trainer, images: list[int]) -> Turns[None]:
-    for epoch in itertools.count(1):
-        for some in trainer.steps(epoch):
-            images[0] += some
-            yield some
+        yield data, teacher
 
 
 def _config(task: Task, hyper: Hyper) -> TrialConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -12,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.bench.contenders import Steps
+from kdbench.bench.contenders import Steps, endless
+from kdbench.bench.rounds import ratio
 from kdbench.data import load, resolve_dataset
 from kdbench.engine.run import Trainer
 from kdbench.engine.step import Step
@@ -48,10 +48,7 @@ def trial(name: str, step: Step, precision: str) -> Steps:
     samples = DataConfig.model_validate({"name": "digits", "limit": SAMPLES})
     config = TrialConfig(data=samples, model=name, method="hard", hyper={}, recipe=recipe, seed=0, phase="baseline")
     data = load(resolve_dataset("digits")[0], samples, recipe, CPU)
-    trainer, epoch = Trainer(config, data, None, CPU, step), 0
-    while True:
-        epoch += 1
-        yield from trainer.steps(epoch)
+    yield from endless(Trainer(config, data, None, CPU, step))
 
 
 def products(name: str) -> Steps:
@@ -101,13 +98,9 @@ def run_mlp(
             progress(f"{name}, round", k + 1, rounds)
         times = {label: [row[label] for row in table] for label in wanted}
         others = [label for label in wanted if label != PLAIN]
-        ratios = {f"{PLAIN} / {label}": _spread([row[PLAIN] / row[label] for row in table]) for label in others}
+        ratios = {f"{PLAIN} / {label}": ratio(times[PLAIN], times[label]) for label in others}
         found[name] = {"milliseconds": times, "ratios": ratios}
     return {"threads": threads, "batch": BATCH, "networks": found}
-
-
-def _spread(values: list[float]) -> tuple[float, float, float]:
-    return statistics.median(values), min(values), max(values)
 
 
 def _milliseconds(steps: Iterator[int], seconds: float) -> float:

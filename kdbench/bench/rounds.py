@@ -70,15 +70,15 @@ class Report(Frozen):
         for where in (ONE, WHOLE):
             trial, bare = self.best("kdbench trial ", where), self.best("bare", where)
             if trial and bare:
-                found[f"trial / best bare step, {where}"] = _ratio(trial, bare)
+                found[f"trial / best bare step, {where}"] = ratio(trial, bare)
             packed = self.best("kdbench trials packed", where)
             if packed and trial:
-                found[f"{self.setting.pack} trials packed / trials one by one, {where}"] = _ratio(packed, trial)
+                found[f"{self.setting.pack} trials packed / trials one by one, {where}"] = ratio(packed, trial)
         trial = self.best("kdbench trial ", WHOLE)
         for peer in PEERS:
             rates = self.rates.get(f"{peer} ({WHOLE})")
             if trial and rates:
-                found[f"trials / {peer}, {WHOLE}"] = _ratio(trial, rates)
+                found[f"trials / {peer}, {WHOLE}"] = ratio(trial, rates)
         return found
 
     def best(self, start: str, where: str) -> list[float]:
@@ -87,7 +87,8 @@ class Report(Frozen):
         return max(those, key=statistics.median, default=[])
 
 
-def _ratio(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
+def ratio(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
+    """Median, smallest and largest of the ratios within rounds."""
     each = sorted(a / b for a, b in zip(ours, theirs, strict=True))
     return statistics.median(each), each[0], each[-1]
 

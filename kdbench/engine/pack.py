@@ -6,7 +6,6 @@ GPU every run has a stream of its own, so that small networks overlap.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Generator
 from contextlib import nullcontext
@@ -16,10 +15,8 @@ import torch
 from torch import Tensor
 
 from kdbench.data import ResidentSplit, Split
-from kdbench.errors import BadInput
+from kdbench.host import PACK_VARIABLE, whole_number
 
-PACK_VARIABLE = "KDBENCH_PACK"
-"""How many students a process trains at once (``kdbench sweep --pack K``)."""
 PATIENCE = 1.0
 """Seconds between looks for another run while a place is free."""
 
@@ -34,10 +31,7 @@ def pack_size() -> int:
     Raises:
         BadInput: when the variable is not a whole number of at least 1.
     """
-    asked = os.environ.get(PACK_VARIABLE) or "1"
-    if not asked.isdecimal() or int(asked) < 1:
-        raise BadInput(f"{PACK_VARIABLE}={asked}: give a whole number of at least 1")
-    return int(asked)
+    return whole_number(PACK_VARIABLE) or 1
 
 
 def share_batches(split: Split) -> None:
@@ -84,21 +78,21 @@ class Pack:
         while len(self) == members and (self.full or time.monotonic() < until):
             self.turn()
 
-    def turn(self) -> None:
-        """One step of every run; those that end leave.
+    def turn(self) -> int:
+        """One step of every run; the number of their images. Those that end leave.
 
         Raises:
             Exception: what a run raised; it has left, the others can go on.
         """
-        for member in list(self._members):
-            self._step(member)
+        return sum([self._step(member) for member in list(self._members)])
 
-    def _step(self, member: _Member) -> None:
+    def _step(self, member: _Member) -> int:
         self._hand_over(member)
         try:
-            member.step()
+            return member.step()
         except StopIteration:
             self._leave(member)
+            return 0
         except BaseException:
             self._leave(member)
             raise
@@ -136,9 +130,9 @@ class _Member:
         if self._stream is not None:  # what is on the device already was put there by the usual stream
             self._stream.wait_stream(torch.cuda.default_stream(device))
 
-    def step(self) -> None:
+    def step(self) -> int:
         with torch.cuda.stream(self._stream) if self._stream is not None else nullcontext():
-            next(self.run)
+            return next(self.run)
 
 
 def _noise(device: torch.device) -> tuple[Tensor, ...]:

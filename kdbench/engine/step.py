@@ -17,11 +17,9 @@ from kdbench.engine.hardware import describe_hardware
 from kdbench.engine.kernels import optimise
 from kdbench.engine.pack import pack_size
 from kdbench.fsio import atomic_text
-from kdbench.host import processor
+from kdbench.host import EXACT_VARIABLE, processor
 from kdbench.schema import Frozen
 
-EXACT_VARIABLE = "KDBENCH_EXACT"
-"""``1`` pins ``REFERENCE`` in this process and its workers (``kdbench sweep --exact``)."""
 MANIFEST = "manifest.json"
 """In a run's folder: the step that it was begun with, and on what."""
 
@@ -74,6 +72,11 @@ def prepare(network: nn.Module, step: Step, device: torch.device) -> tuple[nn.Mo
         network, mode="reduce-overhead" if graphs else "default", dynamic=False
     )
     return network, forward
+
+
+def answering(network: nn.Module, device: torch.device) -> nn.Module:
+    """A network that is only asked, such as a teacher: with our kernels, unless the reference path is pinned."""
+    return network if exact_asked() else optimise(network, device)
 
 
 def _contiguous(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -20,7 +20,7 @@ from kdbench.sweep.machine import limit_threads, threads_each
 from kdbench.sweep.measure import worker_count
 from kdbench.sweep.options import RunOptions, WandbOptions
 from kdbench.sweep.pool import alone, start_workers, supervise
-from kdbench.track import trackers
+from kdbench.track import open_trackers
 
 
 def run_paper(
@@ -75,8 +75,8 @@ def _finish_here(
     if announcer is not None:
         announcer.announce("confirm")
     place, project, entity = bench.folder, wandb.project, wandb.entity
-    with trackers(wandb.mode, root=place, project=project, entity=entity, notify=view.note) as another:
-        PaperWorker(protocol, bench, another, view).loop()
+    with open_trackers(wandb.mode, root=place, project=project, entity=entity, notify=view.note) as trackers:
+        PaperWorker(protocol, bench, trackers, view).loop()
 
 
 class _Announcer:

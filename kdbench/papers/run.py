@@ -20,7 +20,7 @@ from kdbench.engine import Hooks, Pack, RunOutcome, share_batches, training
 from kdbench.engine.checkpoint import drop_checkpoint
 from kdbench.engine.metrics import collect_logits
 from kdbench.engine.pack import Turns
-from kdbench.engine.step import prepare, usual_step
+from kdbench.engine.step import answering, usual_step
 from kdbench.errors import MachineFault, TrialFailed
 from kdbench.fsio import atomic, atomic_text
 from kdbench.models import build
@@ -33,7 +33,7 @@ from kdbench.sweep.execute import check_parent
 from kdbench.sweep.store import read_result, row_of, trial_folder, write_config, write_result
 from kdbench.teacher import TeacherSignal, make_signal
 from kdbench.teacher.signal import LazyTeacher
-from kdbench.track import Tracker
+from kdbench.track import Tracker, Trackers
 
 PATIENCE = 1.0
 """Seconds between looks at trials that other processes hold."""
@@ -87,16 +87,14 @@ class Bench:
                 f"the weights of {config.model} in {place} cannot be read ({str(error).splitlines()[0]}); "
                 "delete that folder to train it again"
             ) from error
-        return prepare(model, usual_step(self.device), self.device)[0]
+        return answering(model, self.device)
 
 
 class PaperWorker:
     """Takes missing trials of a table until none is left, or until others hold the rest and finish it."""
 
-    def __init__(self, protocol: Protocol, bench: Bench, another_tracker: Callable[[], Tracker], view: View) -> None:
-        self.protocol, self.bench, self.view = protocol, bench, view
-        self._another = another_tracker
-        self._idle = [another_tracker()]
+    def __init__(self, protocol: Protocol, bench: Bench, trackers: Trackers, view: View) -> None:
+        self.protocol, self.bench, self.trackers, self.view = protocol, bench, trackers, view
 
     def loop(self) -> None:
         """Work through the jobs in their order; a student waits for its teacher."""
@@ -146,9 +144,8 @@ class PaperWorker:
         try:
             if self._adopt(job):
                 return
-            tracker = self._idle.pop() if self._idle else self._another()
-            yield from self._run(job, tracker)
-            self._idle.append(tracker)
+            with self.trackers.lend() as tracker:
+                yield from self._run(job, tracker)
         finally:
             lock.release()
 

@@ -16,11 +16,10 @@ from kdbench.data import ResidentSplit, TaskData, load, resolve_dataset
 from kdbench.engine import Hooks, RunOutcome, Shape, Step, choose_step, run_training, score, share_batches, training
 from kdbench.engine.checkpoint import drop_checkpoint
 from kdbench.engine.hardware import describe_hardware
-from kdbench.engine.kernels import optimise
 from kdbench.engine.metrics import collect_logits
 from kdbench.engine.pack import Turns
 from kdbench.engine.run import steps_per_epoch
-from kdbench.engine.step import exact_asked, usual_step
+from kdbench.engine.step import answering, usual_step
 from kdbench.errors import BadInput, MachineFault
 from kdbench.models import build, count_macs, count_params, load_weights, weights_digest
 from kdbench.schema import EpochLog, Recipe, Sweep, TrialConfig
@@ -94,7 +93,7 @@ class Context:
                 f"the teacher's weights in {self.teacher_folder} cannot be read ({str(error).splitlines()[0]}); "
                 "delete that folder to prepare it again"
             ) from error
-        return model if exact_asked() else optimise(model, self.device)
+        return answering(model, self.device)
 
     def _empty_teacher(self) -> nn.Module:
         return build(

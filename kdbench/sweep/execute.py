@@ -44,7 +44,7 @@ def check_parent() -> None:
 
 
 class Executor:
-    """Runs claims of one sweep in this process, one at a time, with a tracker of its own."""
+    """Runs claims of one sweep in this process, one at a time."""
 
     def __init__(self, queue: Queue, context: Context, sweep_dir: Path, tracker: Tracker, view: View) -> None:
         self.queue, self.context, self.sweep_dir = queue, context, sweep_dir

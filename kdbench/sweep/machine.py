@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from kdbench.errors import BadInput
+from kdbench.host import whole_number
 
 THREADS_VARIABLE = "KDBENCH_THREADS"
 
@@ -15,11 +15,8 @@ def cores() -> int:
     Raises:
         BadInput: when the variable is not a whole number of at least 1.
     """
-    asked = os.environ.get(THREADS_VARIABLE)
-    if asked:
-        if not asked.isdecimal() or int(asked) < 1:
-            raise BadInput(f"{THREADS_VARIABLE}={asked}: give a whole number of at least 1")
-        return int(asked)
+    if asked := whole_number(THREADS_VARIABLE):
+        return asked
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

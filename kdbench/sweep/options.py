@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 import kdbench
 from kdbench.errors import BadInput, MachineFault, suggestion
+from kdbench.host import EXACT_VARIABLE, PACK_VARIABLE
 from kdbench.schema import Recipe
 
 Options = dict[str, Any]
@@ -135,9 +136,9 @@ def run_options(options: Mapping[str, Any]) -> RunOptions:
 def export(run: RunOptions) -> None:
     """Put into the environment what holds for this process and its workers alike."""
     if run.exact:
-        os.environ["KDBENCH_EXACT"] = "1"
+        os.environ[EXACT_VARIABLE] = "1"
     if run.pack is not None:
-        os.environ["KDBENCH_PACK"] = str(run.pack)
+        os.environ[PACK_VARIABLE] = str(run.pack)
 
 
 def expand(layer: Mapping[str, Any], where: str) -> Options:

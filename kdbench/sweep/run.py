@@ -25,7 +25,7 @@ from kdbench.sweep.queue import Queue, open_storage
 from kdbench.sweep.store import read_result, trial_folder, write_spec
 from kdbench.sweep.work import Worker, storage_url
 from kdbench.teacher import load_card
-from kdbench.track import trackers
+from kdbench.track import open_trackers
 
 
 def run_sweep(
@@ -80,8 +80,8 @@ def run_sweep(
             workers=processes,
         )
         project, entity = wandb.project, wandb.entity
-        with trackers(wandb.mode, root=sweep_dir, project=project, entity=entity, notify=view.note) as another:
-            worker = Worker(queue, context, sweep_dir, another, view)
+        with open_trackers(wandb.mode, root=sweep_dir, project=project, entity=entity, notify=view.note) as trackers:
+            worker = Worker(queue, context, sweep_dir, trackers, view)
             _prepare(worker, context, view)
             if processes > 1 and not worker.all_done():
                 measure_steps(context, processes)

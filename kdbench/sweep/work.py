@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from kdbench.sweep.options import WandbOptions, default_cache
 from kdbench.sweep.plan import Lane, lanes, slots
 from kdbench.sweep.queue import Claim, Queue, open_storage
 from kdbench.sweep.store import read_spec
-from kdbench.track import Tracker, trackers
+from kdbench.track import Trackers, open_trackers
 
 STORAGE_VARIABLE = "KDBENCH_STORAGE"
 """How a local worker is told a storage whose URL may hold a password."""
@@ -30,18 +30,11 @@ PATIENCE = 1.0
 class Worker:
     """Runs claims of one sweep in this process, with its data, teacher and trackers kept open."""
 
-    def __init__(
-        self, queue: Queue, context: Context, sweep_dir: Path, another_tracker: Callable[[], Tracker], view: View
-    ) -> None:
+    def __init__(self, queue: Queue, context: Context, sweep_dir: Path, trackers: Trackers, view: View) -> None:
         self.queue, self.context, self.sweep_dir = queue, context, sweep_dir
-        self.view = view
+        self.trackers, self.view = trackers, view
         self.sweep: Sweep = queue.sweep
         self._announced: set[Phase] = set()
-        self._another_tracker = another_tracker
-        self._idle = [self._another()]
-
-    def _another(self) -> Executor:
-        return Executor(self.queue, self.context, self.sweep_dir, self._another_tracker(), self.view)
 
     def expected(self, lane: Lane) -> int | None:
         """Runs that the lane will hold in the end; None while that is not known yet."""
@@ -121,9 +114,8 @@ class Worker:
     def execute(self, claim: Claim) -> Turns[None]:
         """Run one claim to its end and tell the storage; on an interruption give it back. Yields after each step."""
         self.announce(claim.lane.phase)
-        executor = self._idle.pop() if self._idle else self._another()
-        yield from executor.execute(claim)
-        self._idle.append(executor)
+        with self.trackers.lend() as tracker:
+            yield from Executor(self.queue, self.context, self.sweep_dir, tracker, self.view).execute(claim)
 
     def announce(self, phase: Phase) -> None:
         """Tell the view that a phase begins, once."""
@@ -153,5 +145,5 @@ def work(sweep_dir: Path, *, storage: str | None, device: str, wandb: WandbOptio
     url = storage_url(sweep_dir, storage or os.environ.get(STORAGE_VARIABLE) or recorded)
     context = Context(sweep, cache=default_cache(), device=pick_device(device))
     # not the view's note: what W&B says must reach a worker's log even where it is quiet
-    with trackers(wandb.mode, root=sweep_dir, project=wandb.project, entity=wandb.entity) as another:
-        Worker(Queue(open_storage(url), sweep), context, sweep_dir, another, view).loop()
+    with open_trackers(wandb.mode, root=sweep_dir, project=wandb.project, entity=wandb.entity) as trackers:
+        Worker(Queue(open_storage(url), sweep), context, sweep_dir, trackers, view).loop()

@@ -9,7 +9,7 @@ read from it to decide. Importing this package does not import wandb.
 from __future__ import annotations
 
 from kdbench.track.base import NullTracker, Tracker, run_id
-from kdbench.track.make import make_tracker, trackers
+from kdbench.track.make import Trackers, make_tracker, open_trackers
 from kdbench.track.offline import OfflineRun, find_runs, read_offline
 from kdbench.track.upload import SyncReport, sync
 
@@ -18,10 +18,11 @@ __all__ = [
     "OfflineRun",
     "SyncReport",
     "Tracker",
+    "Trackers",
     "find_runs",
     "make_tracker",
+    "open_trackers",
     "read_offline",
     "run_id",
     "sync",
-    "trackers",
 ]

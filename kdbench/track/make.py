@@ -51,12 +51,29 @@ def make_tracker(
     return WandbTracker(root, project=project, entity=entity, online=mode == "online", base_url=base_url, notify=notify)
 
 
+class Trackers:
+    """One tracker for each trial that goes on at a time: taken up again by the next, made where all are in use."""
+
+    def __init__(self, another: Callable[[], Tracker]) -> None:
+        self._another = another
+        self._idle = [another()]  # a server is asked before anything is trained
+
+    @contextmanager
+    def lend(self) -> Iterator[Tracker]:
+        """A tracker for one trial. After an exception it is not lent again: its run has not ended."""
+        tracker = self._idle.pop() if self._idle else self._another()
+        yield tracker
+        self._idle.append(tracker)
+
+
 @contextmanager
-def trackers(
+def open_trackers(
     mode: str, *, root: Path, project: str, entity: str | None, notify: Notify = say
-) -> Iterator[Callable[[], Tracker]]:
-    """Gives another tracker whenever it is called, one for each trial that goes on at a time; closes them all."""
+) -> Iterator[Trackers]:
+    """Trackers of one process; all of them are closed in the end."""
     with ExitStack() as opened:
-        yield lambda: opened.enter_context(
-            closing(make_tracker(mode, root=root, project=project, entity=entity, notify=notify))
+        yield Trackers(
+            lambda: opened.enter_context(
+                closing(make_tracker(mode, root=root, project=project, entity=entity, notify=notify))
+            )
         )

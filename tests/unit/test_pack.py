@@ -9,8 +9,9 @@ from training import CPU, DIGITS, RECIPE, Watched, banked, config_of, data_of, s
 
 from kdbench.data import ResidentSplit, load, resolve_dataset
 from kdbench.engine import Hooks, Pack, RunOutcome, share_batches, training
-from kdbench.engine.pack import PACK_VARIABLE, Turns, pack_size
+from kdbench.engine.pack import Turns, pack_size
 from kdbench.errors import BadInput, TrialFailed
+from kdbench.host import PACK_VARIABLE
 from kdbench.schema import EpochLog
 
 TWO = RECIPE.model_copy(update={"epochs": 2})

@@ -11,7 +11,8 @@ import torch
 from kdbench.data import load, resolve_dataset
 from kdbench.engine import Hooks, RunOutcome, Shape, Step, choose_step, run_training, tune
 from kdbench.engine.optim import make_optimizer
-from kdbench.engine.step import EXACT_VARIABLE, MANIFEST, REFERENCE, begun_with
+from kdbench.engine.step import MANIFEST, REFERENCE, begun_with
+from kdbench.host import EXACT_VARIABLE
 from kdbench.models import build
 from kdbench.schema import DataConfig, Recipe, TrialConfig
 
