@@ -8,7 +8,6 @@ parent's process.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, ClassVar
 import psutil
 
 from kdbench.errors import BadInput, MachineFault
+from kdbench.track.apart import apart
 
 Notify = Callable[[str], None]
 PREFLIGHT_TIMEOUT = 3
@@ -25,6 +25,8 @@ INIT_TIMEOUT = 20
 """Seconds that an online run may take to begin."""
 FINISH_TIMEOUT = 60
 """Seconds that an online run may take to upload its rest; what is left stays on disk for ``kdbench sync``."""
+CALL_PATIENCE = 120
+"""Seconds that any call of the client may take: more than its own time-outs allow."""
 TEARDOWN_PATIENCE = 30
 """Seconds that the client's background process may take to end, its runs being finished; then it is killed."""
 _VARIABLES = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_DIR", "WANDB_ERROR_REPORTING", "WANDB_BASE_URL")
@@ -155,23 +157,21 @@ def silence() -> Any:
 
 
 def teardown() -> None:
-    """``wandb.teardown()``, whatever state the background process is in (it exits with that process's bad code).
+    """``wandb.teardown()``, whatever state the client is in (it raises ``SystemExit`` with its process's bad code).
 
     Without a network that process was seen to live on for ever, and the client to wait for it: it is killed then.
     """
     import wandb
 
-    deadline = threading.Timer(TEARDOWN_PATIENCE, _kill_background)
-    deadline.daemon = True
-    deadline.start()
+    def end() -> None:
+        with suppress(SystemExit):
+            wandb.teardown()
+
     try:
-        wandb.teardown()
-    except SystemExit:
-        os.environ.pop(_SERVICE, None)
+        apart(end, TEARDOWN_PATIENCE)
     except wandb_faults():
-        os.environ.pop(_SERVICE, None)
-    finally:
-        deadline.cancel()
+        _kill_background()
+    os.environ.pop(_SERVICE, None)
 
 
 def _kill_background() -> None:

@@ -11,8 +11,9 @@ from typing import IO, Any
 from kdbench.errors import KdbenchError
 from kdbench.schema import EpochLog, TrialConfig, TrialResult
 from kdbench.track import lock
+from kdbench.track.apart import apart
 from kdbench.track.base import describe, history_row, run_id, tags
-from kdbench.track.service import Notify, Service, connect, settings, silence, teardown, wandb_faults
+from kdbench.track.service import CALL_PATIENCE, Notify, Service, connect, settings, silence, teardown, wandb_faults
 
 INTERRUPTED = 255
 """Exit code of an attempt that was stopped; W&B shows it as killed."""
@@ -97,8 +98,8 @@ class WandbTracker:
 
     def _reachable(self) -> bool:
         try:
-            connect()
-        except KdbenchError as error:
+            apart(connect, CALL_PATIENCE)
+        except (KdbenchError, TimeoutError) as error:
             self._notify(f"{error}. Going on offline; `kdbench sync` sends the runs later")
             teardown()
             return False
@@ -146,7 +147,7 @@ class WandbTracker:
     def _attempt(self, action: Callable[[], Any]) -> BaseException | None:
         """Do ``action``; what the client raised, after dropping the run and the background process."""
         try:
-            action()
+            apart(action, CALL_PATIENCE)
         except wandb_faults() as error:
             self._forget()
             self._service.restart()

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import psutil
@@ -157,7 +158,7 @@ finally:
 
 
 def child(
-    root: Path, handler: bool, mode: str = "offline", epochs: int = 10**6, **streams: int
+    root: Path, handler: bool, mode: str = "offline", epochs: int = 10**6, **streams: IO[str] | int
 ) -> subprocess.Popen[str]:
     tests = Path(__file__).parents[1]
     script = SCRIPT.format(tests=str(tests), root=str(root), handler=handler, mode=mode, epochs=epochs)
@@ -167,29 +168,27 @@ def child(
 
 def test_a_killed_process_leaves_its_history(tmp_path: Path) -> None:
     children: dict[signal.Signals, subprocess.Popen[str]] = {}
-    others = {process.pid for process in psutil.Process().children(recursive=True)}  # of tests before this one
-    for how in (signal.SIGKILL, signal.SIGTERM):
-        children[how] = child(tmp_path / how.name, how == signal.SIGTERM, stdout=subprocess.PIPE)
-    for process in children.values():
-        assert process.stdout is not None
-        process.stdout.readline()  # the first epoch is logged
+    printed = {how: tmp_path / f"{how.name}.txt" for how in (signal.SIGKILL, signal.SIGTERM)}
+    for how, file in printed.items():
+        with file.open("w") as stream:  # a file: what outlives the child would keep a pipe open
+            children[how] = child(tmp_path / how.name, how == signal.SIGTERM, stdout=stream)
+    deadline = time.monotonic() + 120
+    while not all(file.read_text() for file in printed.values()) and time.monotonic() < deadline:
+        time.sleep(0.1)  # until the first epoch is logged
     time.sleep(3.5)
-    services = psutil.Process().children(recursive=True)
-    services = [process for process in services if process.pid not in {*others, *(c.pid for c in children.values())}]
-    assert len(services) >= 2
+    services = {how: psutil.Process(process.pid).children(recursive=True) for how, process in children.items()}
+    assert all(services.values())
     runs = {}
     for how, process in children.items():
         process.send_signal(how)
-        assert process.stdout is not None
-        printed = process.stdout.read().split()
         process.wait(120)
         runs[how] = read_offline(find_runs(tmp_path / how.name)[0])
         epochs = [row["epoch"] for row in runs[how].history]
         assert epochs == list(range(1, len(epochs) + 1))
-        assert how == signal.SIGKILL or len(epochs) == int(printed[-1])
+        assert how == signal.SIGKILL or len(epochs) == int(printed[how].read_text().split()[-1])
+        assert psutil.wait_procs(services[how], timeout=60)[1] == [], how.name
     assert (runs[signal.SIGTERM].exit_code, runs[signal.SIGKILL].exit_code) == (255, None)
     assert runs[signal.SIGKILL].history
-    assert psutil.wait_procs(services, timeout=60)[1] == []
 
 
 def test_a_lost_client_costs_one_record_and_no_training(tmp_path: Path) -> None:

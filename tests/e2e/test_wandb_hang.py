@@ -1,13 +1,14 @@
-"""A background process of the W&B client that never ends, as one was seen to do without a network."""
+"""A W&B client whose background process never ends (seen without a network), or whose own tasks never do."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
+import pytest
 from helpers import ROOT
 
-CODE = """
+STOPPED = """
 import psutil, signal
 from kdbench.track import service
 service.TEARDOWN_PATIENCE = 1
@@ -21,8 +22,23 @@ print("over")
 """
 
 
-def test_a_background_process_that_hangs_is_killed() -> None:
+LOST_TASK = """
+import asyncio
+from kdbench.track import service
+service.TEARDOWN_PATIENCE = 1
+service.silence()
+from wandb.sdk import wandb_setup
+wandb_setup.singleton().asyncer.run_soon(asyncio.Event().wait)
+service.teardown()
+service.silence()
+service.teardown()
+print("over")
+"""
+
+
+@pytest.mark.parametrize("code", [STOPPED, LOST_TASK])
+def test_a_client_that_hangs_ends_all_the_same(code: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", CODE], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.stdout.strip() == "over", done.stderr
