@@ -26,7 +26,7 @@ from kdbench.identity import identify
 from kdbench.methods import LossFunction, loss_function
 from kdbench.models import build, count_macs, count_params
 from kdbench.schema import EpochLog, Recipe, TrialConfig, TrialResult
-from kdbench.teacher import TeacherSignal
+from kdbench.teacher import TeacherSignal, truncate
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Trainer:
             with self._autocast(recipe):
                 logits = self.forward(batch.x)
             logits = logits.float()
-            soft = guide(batch) if guide is not None else None
+            soft = self._kept(guide(batch)) if guide is not None else None
             loss = self.loss(logits, soft, batch.y, config.hyper, label_smoothing=recipe.label_smoothing, epoch=epoch)
             self.optimizer.zero_grad(set_to_none=True)
             loss.total.backward()
@@ -113,6 +113,11 @@ class Trainer:
             accuracy = (logits.detach().argmax(1) == batch.y).float().mean()
             self._rows.append(torch.stack([loss.total.detach(), accuracy, *(p.detach() for p in loss.parts.values())]))
             yield len(batch.y)
+
+    def _kept(self, soft: Tensor) -> Tensor:
+        """What the recipe keeps of the teacher's logits, whatever its signal keeps on disk."""
+        k = self.config.recipe.teacher_top_k
+        return soft if k is None else truncate(soft, k)
 
     def _means(self, epoch: int) -> dict[str, float]:
         """Means over an epoch's steps of ``loss``, ``acc`` and the loss's parts."""

@@ -69,7 +69,8 @@ class Bench:
         teacher = job.teacher
         network = LazyTeacher(lambda: self.network(teacher, data), self.device)
         root = self.cache / "teachers" / teacher.id / "bank"
-        return make_signal(root, teacher.id, data.classes, network, data.train, job.config.recipe.epochs)
+        r = job.config.recipe
+        return make_signal(root, teacher.id, data.classes, network, data.train, r.epochs, r.teacher_top_k)
 
     def network(self, config: TrialConfig, data: TaskData) -> nn.Module:
         """A finished run's network.

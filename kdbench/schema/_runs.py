@@ -80,6 +80,9 @@ class Recipe(Frozen):
     arXiv:1207.0580); only for networks that say which weights (``max_norm_weights``)."""
     model_options: dict[str, float] = Field(default_factory=dict, exclude_if=is_default({}))
     """Further arguments of the network's constructor, such as ``drop_rate``."""
+    teacher_top_k: int | None = Field(default=None, ge=1, exclude_if=unset)
+    """Only so many of the teacher's largest logits guide the student; the other classes share the rest of the
+    probability evenly. Its record of 1,000 classes is then a tenth (K = 50) on disk."""
 
 
 class TrialConfig(Frozen):

@@ -75,7 +75,8 @@ class Context:
         """Banked by view or by epoch, or live: see ``make_signal``."""
         network = LazyTeacher(self.teacher_network, self.device)
         folder, known_as = self.teacher_folder / "bank", self.teacher_config.id
-        return make_signal(folder, known_as, self.data.classes, network, self.data.train, self.passes)
+        kept = self.sweep.recipe.teacher_top_k
+        return make_signal(folder, known_as, self.data.classes, network, self.data.train, self.passes, kept)
 
     @property
     def passes(self) -> int:

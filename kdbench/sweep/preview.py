@@ -32,6 +32,8 @@ FORWARD_SHARE = 1 / 3
 
 FEW_UPDATES = 100
 """Updates below which a run can hardly have learnt anything."""
+FEW_LOGITS = 50
+"""What the plan proposes to keep of many classes' logits, where all of them need too much disk."""
 
 
 def plan_sweep(
@@ -138,11 +140,14 @@ def _teacher_note(context: Context) -> str:
     if isinstance(teacher, BankedTeacher):
         size = teacher.key(train, plain=False).bytes / 2**20
         return f"teacher bank: {passes} serve every trial; {size:,.0f} MiB on disk ({train.n_views} views a sample)"
-    size = recorded_bytes(train, context.data.classes, context.passes) / 2**20
+    classes, kept = context.data.classes, context.sweep.recipe.teacher_top_k
+    size = recorded_bytes(train, classes, context.passes, kept) / 2**20
     why = "the augmentation is continuous" if train.n_views is None else "the images are too large for memory"
     if isinstance(teacher, RecordedTeacher):
         return f"{why}: {passes}, recorded by (seed, epoch, sample), serve trials of the same seed; {size:,.0f} MiB"
-    return f"{why} and recorded logits would take {size:,.0f} MiB: the teacher runs live in every step"
+    less = recorded_bytes(train, classes, context.passes, FEW_LOGITS) / 2**20
+    way_out = f"; --set recipe.teacher-top-k={FEW_LOGITS} would take {less:,.0f} MiB" if less < size / 2 else ""
+    return f"{why} and recorded logits would take {size:,.0f} MiB: the teacher runs live in every step{way_out}"
 
 
 def _data_note(context: Context) -> str:

@@ -59,7 +59,7 @@ def run_sweep(
     context = Context(sweep, cache=cache, device=chosen, teacher_weights=teacher_weights)
     for method in sweep.methods:
         loss_function(method)  # a third party's loss fails now, not after hours of teacher
-    _ = context.data  # what is wrong with the data is said before anything is written
+    _ = context.data, context.teacher  # what is wrong with them is said before anything is written
     _check_weights(context)
     url = storage_url(sweep_dir, storage)
     if storage is not None:

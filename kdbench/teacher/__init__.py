@@ -4,6 +4,7 @@ from kdbench.teacher.bank import BankKey, LogitBank
 from kdbench.teacher.card import TeacherCard, gate, load_card, save_card
 from kdbench.teacher.recorded import RecordedTeacher, make_signal, recorded_bytes
 from kdbench.teacher.signal import BankedTeacher, LiveTeacher, TeacherSignal
+from kdbench.teacher.topk import truncate
 
 __all__ = [
     "BankKey",
@@ -18,4 +19,5 @@ __all__ = [
     "make_signal",
     "recorded_bytes",
     "save_card",
+    "truncate",
 ]

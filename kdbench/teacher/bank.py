@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from kdbench.errors import MachineFault
 from kdbench.fsio import atomic, atomic_text
 from kdbench.identity import identify
+from kdbench.teacher.topk import pack, unpack, words
 
 CHUNK = 256
 """Samples a teacher pass takes at once; part of what makes refilled logits equal, bit for bit."""
@@ -38,6 +39,8 @@ class BankKey(BaseModel):
     samples: int
     views: int
     classes: int
+    top_k: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    """So many logits of an entry are kept, see ``teacher.topk``; None: all."""
 
     @property
     def id(self) -> str:
@@ -46,12 +49,17 @@ class BankKey(BaseModel):
 
     @property
     def bytes(self) -> int:
-        """Size on disk when full: 16-bit logits and a 32-bit mark an entry."""
-        return self.samples * self.views * (2 * self.classes + 4)
+        """Size on disk when full: 16-bit words and a 32-bit mark an entry."""
+        return self.samples * self.views * (2 * self.words + 4)
+
+    @property
+    def words(self) -> int:
+        """16-bit words an entry: its logits, or the packed largest of them."""
+        return words(self.classes, self.top_k)
 
 
 class LogitBank:
-    """Memory-mapped float16 logits, (samples, views, classes), and a uint32 mark an entry.
+    """Memory-mapped 16-bit words, (samples, views, ``key.words``), and a uint32 mark an entry.
 
     The mark is a checksum of the entry that is never 0, written after it: an entry counts as filled only if
     its mark fits, so a torn write or a damaged block reads as missing and is computed again. Fillers of the
@@ -64,7 +72,7 @@ class LogitBank:
         self.folder = root / key.id
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._logits = self._map("logits.f16", np.dtype("<f2"), (key.samples, key.views, key.classes))
+            self._words = self._map("logits.f16", np.dtype("<u2"), (key.samples, key.views, key.words))
             self._marks = self._map("marks.u32", np.dtype("<u4"), (key.samples, key.views))
             if not (self.folder / "key.json").exists():
                 atomic_text(self.folder / "key.json", key.model_dump_json(indent=1))
@@ -87,22 +95,24 @@ class LogitBank:
 
     def read(self, rows: NDArray[np.int64], views: NDArray[np.int64]) -> NDArray[np.float16]:
         """Logits of the given entries, float16, (n, classes); zeros where nothing was filled."""
-        return np.asarray(self._logits[rows, views])
+        kept = self._words[rows, views]
+        return np.asarray(kept.view("<f2") if self.key.top_k is None else unpack(kept, self.key.classes))
 
     def filled(self, rows: NDArray[np.int64], views: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which entries are present and undamaged, (n,)."""
         marks = np.asarray(self._marks[rows, views])
-        return np.asarray((marks != 0) & (marks == checksum(self.read(rows, views))))
+        return np.asarray((marks != 0) & (marks == checksum(self._words[rows, views])))
 
     def write(self, rows: NDArray[np.int64], views: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
-        """Store logits (n, classes), then their marks."""
+        """Store logits (n, classes), truncated where the key says so, then their marks."""
         with np.errstate(over="ignore"):
             half = logits.astype(np.float16)
         if not np.isfinite(half).all():
             raise MachineFault("the teacher's logits do not fit 16 bits: largest magnitude "
                                f"{np.abs(logits).max():.4g}")  # fmt: skip
-        self._logits[rows, views] = half
-        self._marks[rows, views] = checksum(half)
+        kept = half.view(np.uint16) if self.key.top_k is None else pack(half, self.key.top_k)
+        self._words[rows, views] = kept
+        self._marks[rows, views] = checksum(kept)
 
     def ensure(
         self,
@@ -156,9 +166,9 @@ class LogitBank:
         return float(np.count_nonzero(self._marks) / self._marks.size)
 
 
-def checksum(logits: NDArray[np.float16]) -> NDArray[np.uint32]:
-    """A 32-bit mark a row of (n, classes), never 0: a position-weighted sum of the bits, then mixed."""
-    bits = logits.view(np.uint16).astype(np.uint64) + np.uint64(1)
+def checksum(entries: NDArray[np.uint16]) -> NDArray[np.uint32]:
+    """A 32-bit mark a row of (n, words), never 0: a position-weighted sum of the bits, then mixed."""
+    bits = entries.astype(np.uint64) + np.uint64(1)
     weights = (np.arange(1, bits.shape[1] + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)) | np.uint64(1)
     with np.errstate(over="ignore"):
         total = (bits * weights).sum(axis=1, dtype=np.uint64)

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from kdbench.data import Batch, ResidentSplit, Split
+from kdbench.errors import BadInput
 from kdbench.teacher.bank import BankKey, LogitBank, Progress
 from kdbench.teacher.signal import BankedTeacher, Guide, LazyTeacher, LiveTeacher, TeacherSignal
+from kdbench.teacher.topk import MOST_CLASSES, truncate, words
 
 SHARE_OF_DISK = 0.5
 """The largest part of the free disk that recorded logits may take; beyond it the teacher runs live."""
@@ -25,8 +27,11 @@ class RecordedTeacher:
     use, so the trial that computes and those that read train on the same bits.
     """
 
-    def __init__(self, root: Path, teacher_id: str, classes: int, network: LazyTeacher) -> None:
+    def __init__(
+        self, root: Path, teacher_id: str, classes: int, network: LazyTeacher, top_k: int | None = None
+    ) -> None:
         self._root, self._teacher_id, self._classes, self._network = root, teacher_id, classes, network
+        self._top_k = top_k
         self._plain = BankedTeacher(root, teacher_id, classes, network)
 
     def key(self, split: Split, augment_seed: int, epoch: int) -> BankKey:
@@ -38,6 +43,7 @@ class RecordedTeacher:
             samples=len(split),
             views=1,
             classes=self._classes,
+            top_k=self._top_k,
         )
 
     def epoch(self, split: Split, augment_seed: int, epoch: int, progress: Progress | None = None) -> Guide:
@@ -50,6 +56,7 @@ class RecordedTeacher:
             if bank.filled(rows, views).all():
                 return torch.from_numpy(bank.read(rows, views)).to(batch.x.device).float()
             out = self._network(batch.x)
+            out = out if self._top_k is None else truncate(out, self._top_k)
             bank.write(rows, views, out.cpu().numpy())
             return out
 
@@ -60,22 +67,33 @@ class RecordedTeacher:
         return self._plain.plain(split)
 
 
-def recorded_bytes(split: Split, classes: int, passes: int) -> int:
+def recorded_bytes(split: Split, classes: int, passes: int, top_k: int | None = None) -> int:
     """Disk that ``passes`` recorded epochs take."""
-    return passes * len(split) * (2 * classes + 4)
+    return passes * len(split) * (2 * words(classes, top_k) + 4)
 
 
 def make_signal(
-    root: Path, teacher_id: str, classes: int, network: LazyTeacher, split: Split, passes: int
+    root: Path,
+    teacher_id: str,
+    classes: int,
+    network: LazyTeacher,
+    split: Split,
+    passes: int,
+    top_k: int | None = None,
 ) -> TeacherSignal:
     """The cheapest teacher that the augmentation and the disk allow, for ``passes`` epochs over ``split``.
 
     A bank by view where views are finitely many and in memory; else a record by (seed, epoch, sample) where the
-    disk has room for it; else the live network.
+    disk has room for it; else the live network. ``top_k`` logits of a view are kept (``Recipe.teacher_top_k``).
+
+    Raises:
+        BadInput: a ``top_k`` that leaves no class out.
     """
+    if top_k is not None and not top_k < classes <= MOST_CLASSES:
+        raise BadInput(f"recipe.teacher-top-k={top_k}: of {classes:,} classes, give 1 to {classes - 1:,}")
     if split.n_views is not None and isinstance(split, ResidentSplit):
-        return BankedTeacher(root, teacher_id, classes, network)
+        return BankedTeacher(root, teacher_id, classes, network, top_k)
     place = next(folder for folder in (root, *root.parents) if folder.exists())
-    if recorded_bytes(split, classes, passes) <= SHARE_OF_DISK * shutil.disk_usage(place).free:
-        return RecordedTeacher(root, teacher_id, classes, network)
+    if recorded_bytes(split, classes, passes, top_k) <= SHARE_OF_DISK * shutil.disk_usage(place).free:
+        return RecordedTeacher(root, teacher_id, classes, network, top_k)
     return LiveTeacher(network)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kdbench.data import Batch, ResidentSplit, Split
 from kdbench.teacher.bank import CHUNK, BankKey, LogitBank, Progress
+from kdbench.teacher.topk import truncate
 
 Guide = Callable[[Batch], Tensor]
 """Gives the teacher's logits for a training batch: float32, (B, classes), on the data's device."""
@@ -69,14 +70,18 @@ class LiveTeacher:
 class BankedTeacher:
     """Reads the bank, filling what is missing an epoch at a time.
 
-    ``root`` is the folder of the banks (usually ``<cache>/teachers/<id>/bank``).
+    ``root`` is the folder of the banks (usually ``<cache>/teachers/<id>/bank``). ``top_k`` of an augmented view's
+    logits are kept; of un-augmented samples, by which the teacher is measured, all.
     """
 
-    def __init__(self, root: Path, teacher_id: str, classes: int, network: LazyTeacher) -> None:
+    def __init__(
+        self, root: Path, teacher_id: str, classes: int, network: LazyTeacher, top_k: int | None = None
+    ) -> None:
         self._root = root
         self._teacher_id = teacher_id
         self._classes = classes
         self._network = network
+        self._top_k = top_k
         self._banks: dict[str, LogitBank] = {}
         # an epoch's logits live as long as a trial uses them, and trials of one seed share them
         self._epochs: WeakValueDictionary[tuple[str, int, int], Tensor] = WeakValueDictionary()
@@ -91,6 +96,7 @@ class BankedTeacher:
             samples=len(split),
             views=1 if plain else (split.n_views or 0),
             classes=self._classes,
+            top_k=None if plain else self._top_k,
         )
 
     def bank(self, split: Split, *, plain: bool = False) -> LogitBank:
@@ -108,7 +114,9 @@ class BankedTeacher:
 
         def compute(some: NDArray[np.int64], their: NDArray[np.int64]) -> NDArray[np.float32]:
             x = split.render(torch.from_numpy(some).to(device), torch.from_numpy(their).to(device))
-            return np.asarray(self._network(x).cpu().numpy(), dtype=np.float32)
+            logits = self._network(x)
+            logits = logits if self._top_k is None else truncate(logits, self._top_k)
+            return np.asarray(logits.cpu().numpy(), dtype=np.float32)
 
         return self.bank(split, plain=False).ensure(rows, views, compute, progress)
 

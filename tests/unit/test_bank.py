@@ -9,10 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kdbench.errors import MachineFault
-from kdbench.teacher import BankKey, LogitBank
+from kdbench.teacher import BankKey, LogitBank, truncate
 from kdbench.teacher.bank import CHUNK, checksum
+from kdbench.teacher.topk import pack, unpack
 
 KEY = BankKey(teacher_id="t", split_digest="d", augment="crop-p1", samples=700, views=9, classes=10)
 ROWS = np.arange(KEY.samples)
@@ -59,7 +63,8 @@ def test_what_was_written_is_read_by_another_process_rounded_to_16_bits(tmp_path
 def test_every_field_of_the_key_is_another_bank():
     others = {"teacher_id": "u", "split_digest": "e", "augment": "plain", "samples": 1, "views": 1, "classes": 2}
     ids = {KEY.id, *(KEY.model_copy(update={name: value}).id for name, value in others.items())}
-    assert set(others) == set(BankKey.model_fields) and len(ids) == 7
+    ids.add(KEY.model_copy(update={"top_k": 3}).id)
+    assert {*others, "top_k"} == set(BankKey.model_fields) and len(ids) == 8
 
 
 @pytest.mark.parametrize("damage", ["logits", "mark", "torn", "block"])
@@ -151,11 +156,40 @@ def test_two_processes_filling_at_once_leave_what_one_leaves(tmp_path):
     assert content(two) == content(one) and two.coverage() == 1 and not list(two.folder.glob("pending*"))
 
 
+@given(st.integers(2, 40), st.data())
+def test_the_largest_logits_keep_their_probability_and_the_others_share_theirs(classes, data):
+    k = data.draw(st.integers(1, classes - 1))
+    seed, scale = data.draw(st.integers(0, 2**32 - 1)), data.draw(st.sampled_from([0.0, 0.03, 5.0, 500.0]))
+    logits = torch.randn(7, classes, generator=torch.Generator().manual_seed(seed)).mul(scale).half().float()
+    cut = truncate(logits, k)
+    top = logits.topk(k, dim=1).indices
+    whole, kept = logits.softmax(1), cut.softmax(1)
+    torch.testing.assert_close(kept.gather(1, top), whole.gather(1, top), rtol=2e-3 * max(1.0, scale), atol=1e-6)
+    others = kept.scatter(1, top, float("nan"))
+    assert all(len(row[~row.isnan()].unique()) == 1 for row in others)
+    assert torch.equal(truncate(cut, k), cut)
+    half = cut.numpy().astype(np.float16)
+    np.testing.assert_array_equal(unpack(pack(half, k), classes), half)
+
+
+def test_a_bank_of_the_largest_logits_takes_their_space(tmp_path):
+    key = KEY.model_copy(update={"top_k": 2})
+    bank = LogitBank(tmp_path, key)
+
+    def cut(rows, views):
+        return truncate(torch.from_numpy(pure(rows, views).astype(np.float16)).float(), 2).numpy()
+
+    assert bank.ensure(ROWS, VIEWS, cut) == 700 and bank.filled(ROWS, VIEWS).all()
+    np.testing.assert_array_equal(LogitBank(tmp_path, key).read(ROWS, VIEWS), cut(ROWS, VIEWS).astype(np.float16))
+    size = sum(path.stat().st_size for path in bank.folder.glob("*.[fu]*"))
+    assert size == key.bytes == 700 * 9 * (2 * (2 * 2 + 1) + 4)
+
+
 def test_marks_are_never_0_and_tell_places_apart():
-    random = np.random.default_rng(0).normal(size=(20_000, 10)).astype(np.float16)
+    random = np.random.default_rng(0).normal(size=(20_000, 10)).astype(np.float16).view(np.uint16)
     marks = checksum(random)
     assert marks.min() > 0 and len(set(marks.tolist())) > 19_990
-    assert checksum(np.zeros((1, 10), np.float16))[0] != 0
+    assert checksum(np.zeros((1, 10), np.uint16))[0] != 0
     assert (checksum(random[:, ::-1].copy()) != marks).all()
 
 

@@ -20,7 +20,7 @@ from kdbench.engine import run as engine_run
 from kdbench.engine.checkpoint import NAME
 from kdbench.engine.metrics import collect_logits
 from kdbench.engine.optim import FLOOR, make_optimizer, make_schedule
-from kdbench.errors import TrialFailed
+from kdbench.errors import BadInput, TrialFailed
 from kdbench.models import build
 from kdbench.schema import DataConfig, Recipe, TrialConfig
 from kdbench.teacher import LiveTeacher, RecordedTeacher, TeacherSignal, make_signal, recorded_bytes
@@ -79,6 +79,23 @@ def test_views_without_numbers_cost_one_teacher_pass_an_epoch_however_many_trial
     assert not same(first, train(other, tmp_path / "d", recorded())) and network.images > before
 
 
+@pytest.mark.parametrize("views", ["crop", "resized-crop"])
+def test_a_few_logits_of_a_view_are_the_same_kept_or_computed(tmp_path, views):
+    config = config_of(RECIPE.model_copy(update={"views": views, "pad": 0, "teacher_top_k": 3}))
+    split, network = data_of(0, None, None, views).train, Watched()
+
+    def kept(top_k: int | None) -> TeacherSignal:
+        return make_signal(tmp_path / str(top_k), "t", 10, LazyTeacher(lambda: network, CPU), split, 1, top_k)
+
+    first = train(config, tmp_path / "a", kept(3))
+    before = network.images
+    assert same(first, train(config, tmp_path / "b", kept(3))) and network.images == before
+    assert same(first, train(config, tmp_path / "c", kept(None))) and same(first, train(config, tmp_path / "d", live()))
+    for k in (10, 11):
+        with pytest.raises(BadInput, match=rf"recipe.teacher-top-k={k}: of 10 classes, give 1 to 9"):
+            kept(k)
+
+
 def test_a_disk_without_room_for_a_record_means_a_live_teacher(tmp_path, monkeypatch):
     split = data_of(0, None, None, "resized-crop").train
     enough = 2 * recorded_bytes(split, 10, passes=3)
@@ -125,6 +142,7 @@ CHANGES: dict[str, tuple[dict[str, object], object]] = {  # field: (what it need
     "gamma": (STEP, 0.5), "warmup_epochs": ({}, 0.7), "label_smoothing": ({}, 0.1), "clip_grad": ({}, 0.5),
     "pad": ({}, 2), "flip": ({}, True), "input_size": ({}, 40), "stem": ({}, "small"), "precision": ({}, "bf16"),
     "views": ({}, "resized-crop"), "max_norm": ({}, 0.3), "model_options": ({}, {"drop_rate": 0.4}),
+    "teacher_top_k": ({}, 2),
 }  # fmt: skip
 SAYS = {"max_norm": "hinton_mlp_30"}
 """Fields that only some networks have a use for."""
