@@ -25,7 +25,8 @@ from kdbench.sweep.measure import (
 )
 from kdbench.sweep.plan import lanes, slots, with_precision
 from kdbench.sweep.store import rows_of
-from kdbench.teacher import BankedTeacher, RecordedTeacher, load_card, recorded_bytes
+from kdbench.teacher import BankedTeacher, RecordedTeacher, load_card, recorded_bytes, room
+from kdbench.teacher.topk import MOST_CLASSES
 
 FORWARD_SHARE = 1 / 3
 """Cost of evaluating a sample against training on it: one forward pass of a forward and two backward ones."""
@@ -54,6 +55,7 @@ def plan_sweep(
     context = Context(sweep, cache=cache, device=chosen, teacher_weights=teacher_weights)
     for method in sweep.methods:
         loss_function(method)
+    _ = context.teacher  # what is wrong with it is said before anything is measured
     held = stored_precisions(sweep, sweep_dir)
     precisions = measured_precisions(context, processes, remember=False) if held is None else held
     sweep = sweep.model_copy(update={"precisions": precisions})
@@ -127,13 +129,13 @@ def _rows(
 def _notes(context: Context, cached: bool) -> tuple[str, ...]:
     notes = [f"the teacher is in the cache: {context.teacher_folder}"] if cached else []
     notes.append(_data_note(context))
-    notes.append(_teacher_note(context))
+    notes.append(teacher_note(context))
     if os.environ.get(THREADS_VARIABLE):
         notes.append(f"threads limited to {os.environ[THREADS_VARIABLE]} by {THREADS_VARIABLE}")
     return tuple(notes)
 
 
-def _teacher_note(context: Context) -> str:
+def teacher_note(context: Context) -> str:
     """Where trials will get the teacher's logits, how many passes and how much disk that takes."""
     train, teacher = context.data.train, context.teacher
     passes = f"at most {context.passes} passes of the teacher over {len(train):,} samples"
@@ -145,8 +147,9 @@ def _teacher_note(context: Context) -> str:
     why = "the augmentation is continuous" if train.n_views is None else "the images are too large for memory"
     if isinstance(teacher, RecordedTeacher):
         return f"{why}: {passes}, recorded by (seed, epoch, sample), serve trials of the same seed; {size:,.0f} MiB"
-    less = recorded_bytes(train, classes, context.passes, FEW_LOGITS) / 2**20
-    way_out = f"; --set recipe.teacher-top-k={FEW_LOGITS} would take {less:,.0f} MiB" if less < size / 2 else ""
+    less = recorded_bytes(train, classes, context.passes, FEW_LOGITS)
+    fits = FEW_LOGITS < classes <= MOST_CLASSES and less <= room(context.teacher_folder)
+    way_out = f"; --set recipe.teacher-top-k={FEW_LOGITS} would take {less / 2**20:,.0f} MiB" if fits else ""
     return f"{why} and recorded logits would take {size:,.0f} MiB: the teacher runs live in every step{way_out}"
 
 

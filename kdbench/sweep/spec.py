@@ -108,6 +108,8 @@ def build_sweep(
             f"input-size: the students see {sweep.recipe.input_size} pixels, the teacher "
             f"{sweep.teacher_recipe.input_size}; a teacher must see what its students see"
         )
+    if sweep.teacher_recipe.teacher_top_k is not None:
+        raise BadInput("teacher-recipe.teacher-top-k: the teacher has no teacher; students have recipe.teacher-top-k")
     if not 0 <= sweep.teacher_floor <= 1:
         raise BadInput(f"teacher-floor must lie in [0, 1], not at {sweep.teacher_floor}")
     return sweep

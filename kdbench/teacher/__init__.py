@@ -2,7 +2,7 @@
 
 from kdbench.teacher.bank import BankKey, LogitBank
 from kdbench.teacher.card import TeacherCard, gate, load_card, save_card
-from kdbench.teacher.recorded import RecordedTeacher, make_signal, recorded_bytes
+from kdbench.teacher.recorded import RecordedTeacher, make_signal, recorded_bytes, room
 from kdbench.teacher.signal import BankedTeacher, LiveTeacher, TeacherSignal
 from kdbench.teacher.topk import truncate
 
@@ -18,6 +18,7 @@ __all__ = [
     "load_card",
     "make_signal",
     "recorded_bytes",
+    "room",
     "save_card",
     "truncate",
 ]

@@ -64,7 +64,8 @@ class LogitBank:
     The mark is a checksum of the entry that is never 0, written after it: an entry counts as filled only if
     its mark fits, so a torn write or a damaged block reads as missing and is computed again. Fillers of the
     same entry write values that agree to the rounding of 16 bits (to the last bit, where they use the same
-    chunks and threads), so any number of processes may fill at once.
+    chunks and threads; with ``top_k``, they may keep one or the other of two classes that tie for the last place),
+    so any number of processes may fill at once.
     """
 
     def __init__(self, root: Path, key: BankKey) -> None:
@@ -104,7 +105,7 @@ class LogitBank:
         return np.asarray((marks != 0) & (marks == checksum(self._words[rows, views])))
 
     def write(self, rows: NDArray[np.int64], views: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
-        """Store logits (n, classes), truncated where the key says so, then their marks."""
+        """Store logits (n, classes), already truncated where the key has a ``top_k``, then their marks."""
         with np.errstate(over="ignore"):
             half = logits.astype(np.float16)
         if not np.isfinite(half).all():

@@ -72,6 +72,12 @@ def recorded_bytes(split: Split, classes: int, passes: int, top_k: int | None = 
     return passes * len(split) * (2 * words(classes, top_k) + 4)
 
 
+def room(root: Path) -> float:
+    """Bytes of the disk below ``root``, which need not exist yet, that recorded logits may take."""
+    place = next(folder for folder in (root, *root.parents) if folder.exists())
+    return SHARE_OF_DISK * shutil.disk_usage(place).free
+
+
 def make_signal(
     root: Path,
     teacher_id: str,
@@ -87,13 +93,14 @@ def make_signal(
     disk has room for it; else the live network. ``top_k`` logits of a view are kept (``Recipe.teacher_top_k``).
 
     Raises:
-        BadInput: a ``top_k`` that leaves no class out.
+        BadInput: a ``top_k`` that leaves no class out, or more classes than can be told apart.
     """
-    if top_k is not None and not top_k < classes <= MOST_CLASSES:
+    if top_k is not None and classes > MOST_CLASSES:
+        raise BadInput(f"recipe.teacher-top-k={top_k}: serves up to {MOST_CLASSES:,} classes, not {classes:,}")
+    if top_k is not None and top_k >= classes:
         raise BadInput(f"recipe.teacher-top-k={top_k}: of {classes:,} classes, give 1 to {classes - 1:,}")
     if split.n_views is not None and isinstance(split, ResidentSplit):
         return BankedTeacher(root, teacher_id, classes, network, top_k)
-    place = next(folder for folder in (root, *root.parents) if folder.exists())
-    if recorded_bytes(split, classes, passes, top_k) <= SHARE_OF_DISK * shutil.disk_usage(place).free:
+    if recorded_bytes(split, classes, passes, top_k) <= room(root):
         return RecordedTeacher(root, teacher_id, classes, network, top_k)
     return LiveTeacher(network)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -28,7 +29,8 @@ def apart(action: Callable[[], _T], patience: float) -> _T:
 
     def call() -> None:
         if before is not None:
-            before.join()
+            with suppress(RuntimeError):  # a signal may have come before it was started
+                before.join()
         try:
             done.set_result(action())
         except BaseException as error:  # noqa: BLE001  (raised by the waiting thread)

@@ -37,17 +37,19 @@ _FORBIDDEN = set("/\\#?%:")
 def wandb_faults(*more: type[Exception]) -> tuple[type[Exception], ...]:
     """What the client raises when recording fails: its own errors, the operating system's, a lost background process.
 
-    With ``more``, those too.
+    With ``more``, those too. A run whose background process was dropped by another tracker raises
+    ``AlreadyJoinedError``.
 
     ``TimeoutError`` and every connection error are ``OSError``; the others below do not derive from ``wandb.Error``.
     """
     import wandb
+    from wandb.sdk.lib.asyncio_manager import AlreadyJoinedError, RunCancelledError
     from wandb.sdk.lib.service.service_connection import WandbApiFailedError
     from wandb.sdk.lib.service.service_token import WandbServiceConnectionError
     from wandb.sdk.mailbox.mailbox import MailboxClosedError
     from wandb.sdk.mailbox.mailbox_handle import HandleAbandonedError, ServerResponseError
 
-    own = (wandb.Error, WandbApiFailedError, WandbServiceConnectionError)
+    own = (wandb.Error, WandbApiFailedError, WandbServiceConnectionError, AlreadyJoinedError, RunCancelledError)
     return (*own, MailboxClosedError, HandleAbandonedError, ServerResponseError, OSError, *more)
 
 
@@ -97,16 +99,19 @@ class Service:
     with runs of its own) had started it before.
     """
 
-    _open = 0
+    users: ClassVar[int] = 0
+    """How many hold it open."""
+    generation: ClassVar[int] = 0
+    """How often this process dropped its background process."""
     _foreign = False
     _before: ClassVar[dict[str, str | None]] = {}
 
     def __init__(self, root: Path, *, base_url: str | None = None) -> None:
         cls = type(self)
-        if cls._open == 0:
+        if cls.users == 0:
             cls._before = {name: os.environ.get(name) for name in _VARIABLES}
             cls._foreign = _adopted_service()
-        cls._open += 1
+        cls.users += 1
         self._closed = False
         folder = (root / "wandb").resolve()
         os.environ["WANDB_DATA_DIR"] = str(folder / ".data")
@@ -116,9 +121,14 @@ class Service:
         if base_url is not None:
             os.environ["WANDB_BASE_URL"] = base_url
 
-    def restart(self) -> None:
-        """Drop a background process that failed; the next run starts another."""
-        if not type(self)._foreign:
+    def restart(self, since: int | None = None) -> None:
+        """Drop a background process that failed; the next run starts another.
+
+        With ``since``, the generation that failed: nothing, where another has begun meanwhile.
+        """
+        cls = type(self)
+        if not cls._foreign and since in (None, cls.generation):
+            Service.generation += 1
             teardown()
 
     def close(self) -> None:
@@ -127,8 +137,8 @@ class Service:
         if self._closed:
             return
         self._closed = True
-        cls._open -= 1
-        if cls._open:
+        cls.users -= 1
+        if cls.users:
             return
         self.restart()
         for name, value in cls._before.items():

@@ -13,12 +13,53 @@ from kdbench.schema import EpochLog, TrialConfig, TrialResult
 from kdbench.track import lock
 from kdbench.track.apart import apart
 from kdbench.track.base import describe, history_row, run_id, tags
-from kdbench.track.service import CALL_PATIENCE, Notify, Service, connect, settings, silence, teardown, wandb_faults
+from kdbench.track.service import CALL_PATIENCE, Notify, Service, connect, settings, silence, wandb_faults
 
 INTERRUPTED = 255
 """Exit code of an attempt that was stopped; W&B shows it as killed."""
 FAILED = 1
 """Exit code of a failed trial."""
+
+
+class _Record:
+    """One attempt's W&B run, from when it is asked for until it is over or given up."""
+
+    def __init__(self) -> None:
+        self.service = Service.generation
+        self.run: Any = None
+        self._lock: IO[bytes] | None = None
+        self._dropped = False
+
+    def begin(self, root: Path, mode: str, about: Mapping[str, Any]) -> None:
+        """Start the run under ``root``. One that comes after it was given up ends as interrupted."""
+        import wandb
+
+        silence()
+        folder = root / "wandb"
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):  # the client would write to the system's temporary folder instead
+            raise PermissionError(f"{folder} cannot be written to")
+        # `never` makes the server refuse an id it has: another sweep's run of the same name is not overwritten.
+        more = {"resume": "never"} if mode == "online" else {}
+        self.run = run = wandb.init(**about, settings=settings(root, mode, **more))
+        self._lock = lock.hold(Path(run.dir).parent)
+        run.define_metric("epoch")
+        run.define_metric("*", step_metric="epoch")
+        if self._dropped:
+            self.end(INTERRUPTED)
+            self.drop()
+
+    def end(self, exit_code: int) -> None:
+        """Finish the run, if there is one."""
+        if self.run is not None:
+            self.run.finish(exit_code=exit_code)
+
+    def drop(self) -> None:
+        """Let go of the run's folder."""
+        self._dropped = True
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
 
 class WandbTracker:
@@ -36,8 +77,7 @@ class WandbTracker:
         self.entity = entity
         self.failures = 0
         self._notify = notify
-        self._run: Any = None
-        self._lock: IO[bytes] | None = None
+        self._record: _Record | None = None
         self._attempts = 0
         self._doubted = False
         self._service = Service(root, base_url=base_url)
@@ -69,23 +109,25 @@ class WandbTracker:
             self._doubted = False
             self._mode = "online" if self._reachable() else "offline"
         if self._mode == "online":
-            error = self._attempt(lambda: self._init(about))
+            error = self._begin(about)
             if error is None:
                 return name
             self._notify(f"W&B: no run online ({_short(error)}). Going on offline; `kdbench sync` sends the runs later")
             self._mode = "offline"
-        return name if self._guard(lambda: self._init(about)) else None
+        return name if self._whole(self._begin(about)) else None
 
     def epoch(self, log: EpochLog) -> None:
         """One history row, with ``epoch`` as its axis."""
-        if self._run is not None:
-            self._guard(lambda: self._run.log(history_row(log)))
+        record = self._record
+        if record is not None:
+            self._guard(lambda: record.run.log(history_row(log)))
 
     def finish(self, result: TrialResult, row: Mapping[str, Any]) -> None:
         """Write the trial's row as summary and end the run: exit code 1 for a failed trial, else 0."""
-        if self._run is None:
+        record = self._record
+        if record is None:
             return
-        if self._guard(lambda: self._run.summary.update({key: _plain(value) for key, value in row.items()})):
+        if self._guard(lambda: record.run.summary.update({key: _plain(value) for key, value in row.items()})):
             self._end(FAILED if result.status == "failed" else 0)
 
     def close(self) -> None:
@@ -99,42 +141,35 @@ class WandbTracker:
     def _reachable(self) -> bool:
         try:
             apart(connect, CALL_PATIENCE)
-        except (KdbenchError, TimeoutError) as error:
+        except wandb_faults(KdbenchError) as error:
             self._notify(f"{error}. Going on offline; `kdbench sync` sends the runs later")
-            teardown()
+            if Service.users == 1:  # runs of other trackers may be going on
+                self._service.restart()
             return False
         return True
 
-    def _init(self, about: dict[str, Any]) -> None:
-        import wandb
-
-        silence()
-        folder = self.root / "wandb"
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):  # the client would write to the system's temporary folder instead
-            raise PermissionError(f"{folder} cannot be written to")
-        online = self._mode == "online"
-        # `never` makes the server refuse an id it has: another sweep's run of the same name is not overwritten.
-        more = {"resume": "never"} if online else {}
-        self._run = run = wandb.init(**about, settings=settings(self.root, self._mode, **more))
-        self._lock = lock.hold(Path(run.dir).parent)
-        run.define_metric("epoch")
-        run.define_metric("*", step_metric="epoch")
+    def _begin(self, about: Mapping[str, Any]) -> BaseException | None:
+        record, mode = _Record(), self._mode
+        self._record = record
+        return self._attempt(lambda: record.begin(self.root, mode, about))
 
     def _end(self, exit_code: int) -> None:
-        if self._run is not None:
-            self._guard(lambda: self._run.finish(exit_code=exit_code))
-        self._forget()
+        record = self._record
+        if record is not None:
+            self._guard(lambda: record.end(exit_code))  # after a start that was interrupted, and goes on
+            self._forget()
 
     def _forget(self) -> None:
-        self._run = None
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        if self._record is not None:
+            self._record.drop()
+            self._record = None
 
     def _guard(self, action: Callable[[], Any]) -> bool:
-        """Do ``action``; where that fails give up this run's record, count it, and say so the first time."""
-        error = self._attempt(action)
+        """Do ``action``; where that fails give up this run's record."""
+        return self._whole(self._attempt(action))
+
+    def _whole(self, error: BaseException | None) -> bool:
+        """Whether there is none; one is counted, and the first is told."""
         if error is None:
             return True
         self.failures += 1
@@ -145,12 +180,13 @@ class WandbTracker:
         return False
 
     def _attempt(self, action: Callable[[], Any]) -> BaseException | None:
-        """Do ``action``; what the client raised, after dropping the run and the background process."""
+        """Do ``action``; what the client raised, after dropping the run and the background process it was with."""
+        since = self._record.service if self._record is not None else None
         try:
             apart(action, CALL_PATIENCE)
         except wandb_faults() as error:
             self._forget()
-            self._service.restart()
+            self._service.restart(since)
             return error
         return None
 

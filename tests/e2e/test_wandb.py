@@ -8,14 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import psutil
 import pytest
+import wandb
+from interrupt import Interrupted, interrupted
 
 from kdbench.errors import BadInput, MachineFault
 from kdbench.schema import DataConfig, EpochLog, Recipe, TrialConfig, TrialResult
@@ -189,7 +192,8 @@ def test_a_killed_process_leaves_its_history(tmp_path: Path) -> None:
         runs[how] = read_offline(find_runs(tmp_path / how.name)[0])
         epochs = [row["epoch"] for row in runs[how].history]
         assert epochs == list(range(1, len(epochs) + 1))
-        assert how == signal.SIGKILL or len(epochs) == int(printed[how].read_text().split()[-1])
+        last = int(printed[how].read_text().split()[-1])
+        assert how == signal.SIGKILL or len(epochs) - last in (0, 1)  # logged, and not printed any more
     assert (runs[signal.SIGTERM].exit_code, runs[signal.SIGKILL].exit_code) == (255, None)
     assert runs[signal.SIGKILL].history
 
@@ -212,6 +216,71 @@ def test_a_lost_client_costs_one_record_and_no_training(tmp_path: Path) -> None:
     assert len(said) == 2 and "training goes on" in said[0] and "1 of 2" in said[1]
     whole = [run for run in map(read_offline, find_runs(tmp_path)) if run.exit_code == 0]
     assert [run.config["seed"] for run in whole] == [2]
+
+
+def test_a_lost_client_stops_no_other_tracker_of_the_process(tmp_path: Path) -> None:
+    one, other = (make_tracker("offline", root=tmp_path, project="p", notify=lambda text: None) for _ in range(2))
+    one.start(trial(1), sweep="s", attempt=1, extra={})
+    other.start(trial(2), sweep="s", attempt=1, extra={})
+    for process in core_processes():
+        process.kill()
+        psutil.wait_procs([process], timeout=5)
+    deadline = time.monotonic() + 10
+    while not (one.failures and other.failures) and time.monotonic() < deadline:
+        one.epoch(log(1))
+        other.epoch(log(1))
+        time.sleep(0.05)
+    assert one.failures == other.failures == 1
+    one.start(trial(3), sweep="s", attempt=1, extra={})
+    assert attempt(other, seed=4) is not None  # what had failed was the client before
+    one.finish(TrialResult(id="x", status="complete"), ROW)
+    one.close()
+    other.close()
+    whole = [run for run in map(read_offline, find_runs(tmp_path)) if run.exit_code == 0]
+    assert {run.config["seed"] for run in whole} == {3, 4}
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """The first start of a run waits for this."""
+    first, init = threading.Event(), wandb.init
+
+    def slow(**about: Any) -> wandb.Run:
+        monkeypatch.setattr(wandb, "init", init)
+        assert first.wait(60)
+        return init(**about)
+
+    monkeypatch.setattr(wandb, "init", slow)
+    return first
+
+
+def test_a_signal_during_a_start_leaves_a_run_that_was_interrupted(tmp_path: Path, held: threading.Event) -> None:
+    tracker = make_tracker("offline", root=tmp_path, project="p")
+    with interrupted(0.5), pytest.raises(Interrupted):
+        tracker.start(trial(), sweep="s", attempt=1, extra={})
+    held.set()
+    tracker.close()
+    assert [read_offline(file).exit_code for file in find_runs(tmp_path)] == [255]
+
+
+def test_a_start_that_was_given_up_does_not_touch_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: threading.Event
+) -> None:
+    tracker = make_tracker("offline", root=tmp_path, project="p", notify=lambda text: None)
+    with monkeypatch.context() as hurry:
+        hurry.setattr("kdbench.track.wandb_tracker.CALL_PATIENCE", 0.5)
+        assert tracker.start(trial(1), sweep="s", attempt=1, extra={}) is None
+    tracker.start(trial(2), sweep="s", attempt=1, extra={})
+    held.set()
+    for thread in threading.enumerate():
+        if thread.name == "kdbench-wandb":
+            thread.join(30)
+    tracker.epoch(log(1))
+    tracker.finish(TrialResult(id="x", status="complete"), ROW)
+    tracker.close()
+    runs = {run.config["seed"]: run for run in map(read_offline, find_runs(tmp_path))}
+    assert (runs[2].exit_code, len(runs[2].history)) == (0, 1)
+    assert (runs[1].exit_code, len(runs[1].history)) == (255, 0)
 
 
 def test_a_folder_that_cannot_be_written_stops_no_training(tmp_path: Path) -> None:

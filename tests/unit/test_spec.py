@@ -131,6 +131,7 @@ def test_any_text_is_a_dimension_or_bad_input(text: str) -> None:
         ({"stem": "big"}, "stem"),
         ({"teacher-floor": 90}, "teacher-floor"),
         ({"val-fraction": 1}, "val-fraction"),
+        ({"teacher-recipe.teacher-top-k": 5}, "students have recipe.teacher-top-k"),
         ({"name": "../elsewhere"}, "name '../elsewhere'"),
         ({"dataset": "digitz"}, "did you mean 'digits'"),
         ({"dataset": 7}, "dataset must be a name"),
