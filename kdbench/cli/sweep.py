@@ -76,7 +76,8 @@ def sweep(
     pruner: Annotated[str | None, _what("median or none. [dim](median)[/dim]")] = None,
     limit: Annotated[int | None, _what("Use only this many training samples, for rehearsals.")] = None,
     teacher_weights: Annotated[
-        str | None, _what("'pretrained' or a .safetensors file. [dim](train it here)[/dim]", "PATH|pretrained")
+        str | None,
+        _what("'pretrained' or a .safetensors file; several: an ensemble. [dim](train it here)[/dim]", "PATH[,..]"),
     ] = None,
     teacher_floor: Annotated[
         float | None, _what("Validation accuracy (0 to 1) that the teacher must reach. [dim](the data set's)[/dim]")

@@ -11,10 +11,12 @@ from __future__ import annotations
 from kdbench.models import cifar, hinton
 from kdbench.models.build import build, known_models
 from kdbench.models.cost import count_macs, count_params, latency_ms
+from kdbench.models.ensemble import Ensemble
 from kdbench.models.stem import apply_small_stem
-from kdbench.models.weights import load_weights, weights_digest
+from kdbench.models.weights import load_weights, members, weights_digest
 
 __all__ = [
+    "Ensemble",
     "apply_small_stem",
     "build",
     "cifar",
@@ -24,5 +26,6 @@ __all__ = [
     "known_models",
     "latency_ms",
     "load_weights",
+    "members",
     "weights_digest",
 ]

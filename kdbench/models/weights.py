@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from kdbench.errors import BadInput, MachineFault, unknown
 from kdbench.models.build import build, construct, explained, fit_to, known_models, seeded
+from kdbench.models.ensemble import Ensemble
 
 PRETRAINED = "pretrained"
 REACH_SECONDS = 5.0
@@ -37,11 +38,15 @@ def load_weights(name: str, *, classes: int, channels: int, input_size: int, ste
             embeddings to other sizes; a local file must fit exactly.
         source: ``pretrained``, ``pretrained:TAG``, a ``.safetensors`` file, or a torch file that holds nothing
             but tensors (read with ``weights_only``); a dictionary under ``state_dict`` or ``model`` is unwrapped.
+            Several, with commas between them, make an ``Ensemble``.
 
     Raises:
         BadInput: no such weights, another number of classes, or names or shapes that do not fit.
         MachineFault: pretrained weights that are not on this machine, and no network.
     """
+    if len(parts := members(source)) > 1:
+        shape = {"classes": classes, "channels": channels, "input_size": input_size, "stem": stem}
+        return Ensemble(load_weights(name, **shape, source=part) for part in parts).eval()  # type: ignore[arg-type]
     if source.split(":")[0] == PRETRAINED:
         model = _pretrained(_tagged(name, source), classes, channels, input_size, stem)
     else:
@@ -54,13 +59,27 @@ def load_weights(name: str, *, classes: int, channels: int, input_size: int, ste
 def weights_digest(source: str, name: str) -> str:
     """What identifies the weights: ``pretrained:<timm tag>``, or ``file:<12 hex digits of SHA-256>``.
 
+    Those of an ensemble's members have commas between them.
+
     Raises:
-        BadInput: no such file, or no such pretrained weights.
+        BadInput: no such file, no such pretrained weights, or the same twice.
     """
+    if len(parts := members(source)) > 1:
+        each = [weights_digest(part, name) for part in parts]
+        twice = [part for k, part in enumerate(parts) if each[k] in each[:k]]
+        if twice:
+            raise BadInput(f"teacher weights '{twice[0]}' are in the ensemble already")
+        return ",".join(each)
     if source.split(":")[0] == PRETRAINED:
         return f"{PRETRAINED}:{_config(_tagged(name, source)).tag}"
     with _file(source).open("rb") as stream:
         return f"file:{hashlib.file_digest(stream, 'sha256').hexdigest()[:12]}"
+
+
+def members(source: str) -> list[str]:
+    """The parts of ``source`` (or of its digest): one, or the members of an ensemble."""
+    whole = Path(source).expanduser().is_file()  # a file's name may hold a comma
+    return [source] if whole else [part.strip() for part in source.split(",")]
 
 
 def _file(source: str) -> Path:

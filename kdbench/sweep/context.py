@@ -21,7 +21,7 @@ from kdbench.engine.pack import Turns
 from kdbench.engine.run import steps_per_epoch
 from kdbench.engine.step import answering, usual_step
 from kdbench.errors import BadInput, MachineFault
-from kdbench.models import build, count_macs, count_params, load_weights, weights_digest
+from kdbench.models import Ensemble, build, count_macs, count_params, load_weights, members, weights_digest
 from kdbench.schema import EpochLog, Recipe, Sweep, TrialConfig
 from kdbench.sweep.plan import lanes, slots, teacher_config
 from kdbench.teacher import BankedTeacher, TeacherCard, TeacherSignal, gate, load_card, make_signal, save_card
@@ -97,13 +97,17 @@ class Context:
         return answering(model, self.device)
 
     def _empty_teacher(self) -> nn.Module:
-        return build(
-            self.sweep.pair.teacher,
-            classes=self.data.classes,
-            channels=self.data.channels,
-            input_size=self.data.input_size,
-            stem=self.sweep.teacher_recipe.stem,
-        )
+        several = [
+            build(
+                self.sweep.pair.teacher,
+                classes=self.data.classes,
+                channels=self.data.channels,
+                input_size=self.data.input_size,
+                stem=self.sweep.teacher_recipe.stem,
+            )
+            for _ in members(self.sweep.teacher_weights or "")
+        ]
+        return several[0] if len(several) == 1 else Ensemble(several)
 
     def prepare_teacher(self, hooks: Hooks) -> tuple[TeacherCard, list[EpochLog]]:
         """Load the teacher's card, or train or import the teacher first; refuse one below its floor.
@@ -164,7 +168,8 @@ class Context:
             BadInput: weights that do not fit. MachineFault: weights that cannot be had.
         """
         named = self.sweep.teacher_weights or ""
-        source = self.teacher_weights or (named if named.startswith("pretrained") else None)
+        published = all(part.startswith("pretrained") for part in members(named))
+        source = self.teacher_weights or (named if published else None)
         if source is None or weights_digest(source, self.sweep.pair.teacher) != named:
             raise MachineFault(
                 f"the teacher's weights ({named}) are not in this machine's cache: run `kdbench sweep` with "

@@ -10,7 +10,7 @@ from kdbench.engine import Shape, seconds_per_step
 from kdbench.engine.hardware import describe_hardware
 from kdbench.engine.run import steps_per_epoch
 from kdbench.methods import loss_function
-from kdbench.models import build, count_params
+from kdbench.models import build, count_params, members
 from kdbench.schema import Recipe, Sweep
 from kdbench.sweep.context import Context, pick_device
 from kdbench.sweep.events import Plan, PlanRow, View
@@ -103,14 +103,17 @@ def _rows(
     context: Context, seconds: dict[str, float], done: dict[tuple[str, str, str], int], cached: bool
 ) -> tuple[PlanRow, ...]:
     sweep, rows = context.sweep, []
+    given = sweep.teacher_weights or ""
     for lane in lanes(sweep):
         teacher = lane.phase == "teacher"
         recipe = sweep.teacher_recipe if teacher else sweep.recipe
         runs = 1 if teacher else slots(sweep, lane)
         have = min(runs, done.get((lane.phase, lane.model, lane.method), 0))
-        left = (runs - have) * recipe.epochs * seconds[lane.model]
+        epochs = 0 if teacher and given else recipe.epochs
+        together = len(members(given)) if teacher else 1
+        left = (runs - have) * epochs * seconds[lane.model]
         if teacher:
-            left = (0.0 if cached else left) + context.passes * seconds[lane.model] * FORWARD_SHARE
+            left = (0.0 if cached else left) + context.passes * together * seconds[lane.model] * FORWARD_SHARE
         rows.append(
             PlanRow(
                 phase=lane.phase,
@@ -118,8 +121,8 @@ def _rows(
                 method=lane.method,
                 runs=runs,
                 done=have,
-                epochs=recipe.epochs,
-                params=count_params(build(lane.model, **shape_of(context, recipe))),
+                epochs=epochs,
+                params=together * count_params(build(lane.model, **shape_of(context, recipe))),
                 seconds=left,
             )
         )

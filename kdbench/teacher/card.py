@@ -20,7 +20,7 @@ class TeacherCard(BaseModel):
     model: str
     """timm name."""
     source: str
-    """``trained``, ``pretrained:<tag>`` or ``file:<sha256 prefix>``."""
+    """``trained``, ``pretrained:<tag>`` or ``file:<sha256 prefix>``; of an ensemble, these with commas."""
     val_acc: float
     """Validation accuracy, a fraction."""
     nll: float

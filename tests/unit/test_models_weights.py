@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from scipy.stats import gmean
 from torch import Tensor, nn
 
 from kdbench.errors import BadInput, MachineFault
-from kdbench.models import build, load_weights, weights_digest
+from kdbench.models import build, count_params, load_weights, weights_digest
 
 SHAPE = {"classes": 10, "channels": 1, "input_size": 32, "stem": "native"}
 
@@ -43,6 +45,24 @@ def test_files_come_back_as_they_were(trained: nn.Module, tmp_path: Path, form: 
     x = torch.randn(2, 1, 32, 32)
     with torch.no_grad():
         assert not model.training and torch.equal(model(x), trained(x))
+
+
+def test_several_files_answer_together(trained: nn.Module, tmp_path: Path) -> None:
+    """The softmax of the ensemble is the normalised geometric mean of its members' (scipy)."""
+    other = build("test_resnet", seed=12, **SHAPE).eval()  # type: ignore[arg-type]
+    a, b = (saved(tmp_path / f"{k}.safetensors", m.state_dict()) for k, m in enumerate((trained, other)))
+    both, x = load(f"{a}, {b}"), torch.randn(4, 1, 32, 32)
+    with torch.no_grad():
+        shares = torch.stack([trained(x).softmax(1), other(x).softmax(1)]).numpy()
+        mean = gmean(shares, axis=0)
+        np.testing.assert_allclose(both(x).softmax(1), mean / mean.sum(1, keepdims=True), rtol=1e-4)
+    assert count_params(both) == 2 * count_params(trained)
+    digests = [weights_digest(str(path), "test_resnet") for path in (a, b)]
+    assert weights_digest(f"{a},{b}", "test_resnet") == ",".join(digests)
+    with pytest.raises(BadInput, match=r"0\.safetensors' are in the ensemble already"):
+        weights_digest(f"{a},{b},{a}", "test_resnet")
+    comma = saved(tmp_path / "a,b.safetensors", trained.state_dict())
+    assert weights_digest(str(comma), "test_resnet") == digests[0]
 
 
 def test_another_class_count_is_an_error_in_plain_words(trained: nn.Module, tmp_path: Path) -> None:

@@ -1,0 +1,46 @@
+"""Teachers that come as files: two of them are one ensemble, in the plan, on the card and in every student's loss."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from sweeps import TEACHER, command, finish
+
+from kdbench.data import load, resolve_dataset
+from kdbench.models import build, count_params, load_weights, weights_digest
+from kdbench.sweep.store import read_spec
+from kdbench.teacher import LogitBank, TeacherCard
+from kdbench.teacher.bank import BankKey
+
+
+def test_two_files_teach_as_an_ensemble(tmp_path: Path) -> None:
+    shape = {"classes": 10, "channels": 1, "input_size": 32, "stem": "native"}
+    files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for seed, file in enumerate(files):
+        save_file(build(TEACHER, **shape, seed=seed).state_dict(), file)  # type: ignore[arg-type]
+    source = ",".join(map(str, files))
+    out, cache = tmp_path / "results", tmp_path / "cache"
+    words = command(out, cache, "--teacher-weights", source, "--name", "two", "--trials", 1, "--seeds", 1, "--json")
+    both = load_weights(TEACHER, source=source, **shape)  # type: ignore[arg-type]
+
+    told = finish([*words, "--dry-run"], tmp_path / "plan.log")
+    row = json.loads(told[told.index("{\n") :])["rows"][0]
+    assert (row["params"], row["epochs"]) == (count_params(both), 0)
+
+    finish(words, tmp_path / "log")
+    (file,) = cache.glob("teachers/*/card.json")
+    card = TeacherCard.model_validate_json(file.read_text())
+    assert (card.source, card.params) == (weights_digest(source, TEACHER), count_params(both))
+    sweep, _ = read_spec(out / "two")
+    val = load(resolve_dataset("digits")[0], sweep.data, sweep.recipe, torch.device("cpu")).val
+    for folder in (file.parent / "bank").iterdir():
+        key = BankKey.model_validate_json((folder / "key.json").read_text())
+        if key.split_digest == val.digest:
+            rows = torch.arange(len(val)).numpy()
+            kept = torch.from_numpy(LogitBank(file.parent / "bank", key).read(rows, 0 * rows)).float()
+    with torch.no_grad():
+        logits = torch.cat([both(batch.x) for batch in val.plain(256)])
+    torch.testing.assert_close(kept, logits, rtol=1e-2, atol=1e-2)
