@@ -27,7 +27,8 @@ def protocol_of(config: TrialConfig, teacher: TrialConfig | None, searched: int)
     if teacher is None:
         protocol["teacher"] = {"weights": f"unknown ({config.teacher_id})"}
     elif teacher.teacher_id is not None:  # weights given by the user
-        protocol["teacher"] = {"weights": "given"}
+        several = teacher.teacher_id.count(",") + 1
+        protocol["teacher"] = {"weights": "given" if several == 1 else f"an ensemble of {several}, weights given"}
     else:
         protocol["teacher"] = {"weights": "trained"}
         protocol["teacher-recipe"] = teacher.recipe.model_dump(mode="json", exclude={"precision"})

@@ -7,6 +7,7 @@ that is refused before anything is loaded, and a network that is random in any p
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import threading
 import urllib.error
@@ -59,7 +60,7 @@ def load_weights(name: str, *, classes: int, channels: int, input_size: int, ste
 def weights_digest(source: str, name: str) -> str:
     """What identifies the weights: ``pretrained:<timm tag>``, or ``file:<12 hex digits of SHA-256>``.
 
-    Those of an ensemble's members have commas between them.
+    Those of an ensemble's members have commas between them, in an order of their own.
 
     Raises:
         BadInput: no such file, no such pretrained weights, or the same twice.
@@ -69,7 +70,7 @@ def weights_digest(source: str, name: str) -> str:
         twice = [part for k, part in enumerate(parts) if each[k] in each[:k]]
         if twice:
             raise BadInput(f"teacher weights '{twice[0]}' are in the ensemble already")
-        return ",".join(each)
+        return ",".join(sorted(each))
     if source.split(":")[0] == PRETRAINED:
         return f"{PRETRAINED}:{_config(_tagged(name, source)).tag}"
     with _file(source).open("rb") as stream:
@@ -78,7 +79,7 @@ def weights_digest(source: str, name: str) -> str:
 
 def members(source: str) -> list[str]:
     """The parts of ``source`` (or of its digest): one, or the members of an ensemble."""
-    whole = Path(source).expanduser().is_file()  # a file's name may hold a comma
+    whole = os.path.isfile(os.path.expanduser(source))  # a file's name may hold a comma; Path refuses long texts
     return [source] if whole else [part.strip() for part in source.split(",")]
 
 

@@ -79,7 +79,8 @@ class Bench:
             MachineFault: when its weights cannot be read.
         """
         shape = {"classes": data.classes, "channels": data.channels, "input_size": data.input_size}
-        model = build(config.model, **shape, stem=config.recipe.stem, options=config.recipe.model_options)
+        # a teacher may be built in the middle of an epoch, whose random numbers it must not draw: hence the seed
+        model = build(config.model, **shape, stem=config.recipe.stem, seed=0, options=config.recipe.model_options)
         place = trial_folder(self.folder, config.id)
         try:
             model.load_state_dict(load_file(place / WEIGHTS))

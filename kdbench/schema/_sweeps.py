@@ -43,7 +43,7 @@ class Sweep(Frozen):
     teacher_recipe: Recipe
     """The teacher's recipe."""
     teacher_weights: str | None = None
-    """``pretrained:<timm tag>`` or ``file:<sha256 prefix>``; None trains it here."""
+    """``pretrained:<timm tag>`` or ``file:<sha256 prefix>``, of an ensemble's members with commas; None trains it."""
     teacher_floor: float = 0.0
     """Validation accuracy (fraction) that the teacher must reach."""
     teacher_seed: int = 0

@@ -104,6 +104,7 @@ class Context:
                 channels=self.data.channels,
                 input_size=self.data.input_size,
                 stem=self.sweep.teacher_recipe.stem,
+                seed=0,  # it may be built in the middle of an epoch, whose random numbers it must not draw
             )
             for _ in members(self.sweep.teacher_weights or "")
         ]

@@ -195,6 +195,8 @@ def merge(config: str | None, sets: Iterable[str], flags: Mapping[str, Any]) -> 
     for text in sets:
         merged.update(expand(dict([parse_set(text)]), f"--set {text}"))
     merged.update(expand({name: value for name, value in flags.items() if value is not None}, "options"))
+    if isinstance(files := merged.get("teacher-weights"), list):
+        merged["teacher-weights"] = ",".join(map(str, files))
     return merged
 
 

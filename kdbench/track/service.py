@@ -25,6 +25,8 @@ INIT_TIMEOUT = 20
 """Seconds that an online run may take to begin."""
 FINISH_TIMEOUT = 60
 """Seconds that an online run may take to upload its rest; what is left stays on disk for ``kdbench sync``."""
+INTERRUPTED = 255
+"""Exit code of an attempt that was stopped; W&B shows it as killed."""
 CALL_PATIENCE = 120
 """Seconds that any call of the client may take: more than its own time-outs allow."""
 TEARDOWN_PATIENCE = 30
@@ -169,13 +171,14 @@ def silence() -> Any:
 def teardown() -> None:
     """``wandb.teardown()``, whatever state the client is in (it raises ``SystemExit`` with its process's bad code).
 
+    Runs that were not finished end as interrupted, not as the successes that the client would make of them.
     Without a network that process was seen to live on for ever, and the client to wait for it: it is killed then.
     """
     import wandb
 
     def end() -> None:
         with suppress(SystemExit):
-            wandb.teardown()
+            wandb.teardown(INTERRUPTED)
 
     try:
         apart(end, TEARDOWN_PATIENCE)

@@ -13,10 +13,17 @@ from kdbench.schema import EpochLog, TrialConfig, TrialResult
 from kdbench.track import lock
 from kdbench.track.apart import apart
 from kdbench.track.base import describe, history_row, run_id, tags
-from kdbench.track.service import CALL_PATIENCE, Notify, Service, connect, settings, silence, wandb_faults
+from kdbench.track.service import (
+    CALL_PATIENCE,
+    INTERRUPTED,
+    Notify,
+    Service,
+    connect,
+    settings,
+    silence,
+    wandb_faults,
+)
 
-INTERRUPTED = 255
-"""Exit code of an attempt that was stopped; W&B shows it as killed."""
 FAILED = 1
 """Exit code of a failed trial."""
 
@@ -42,12 +49,15 @@ class _Record:
         # `never` makes the server refuse an id it has: another sweep's run of the same name is not overwritten.
         more = {"resume": "never"} if mode == "online" else {}
         self.run = run = wandb.init(**about, settings=settings(root, mode, **more))
-        self._lock = lock.hold(Path(run.dir).parent)
-        run.define_metric("epoch")
-        run.define_metric("*", step_metric="epoch")
-        if self._dropped:
-            self.end(INTERRUPTED)
-            self.drop()
+        try:
+            self._lock = lock.hold(Path(run.dir).parent)
+            run.define_metric("epoch")
+            run.define_metric("*", step_metric="epoch")
+            if self._dropped:
+                self.end(INTERRUPTED)
+        finally:
+            if self._dropped:
+                self.drop()
 
     def end(self, exit_code: int) -> None:
         """Finish the run, if there is one."""
@@ -57,16 +67,17 @@ class _Record:
     def drop(self) -> None:
         """Let go of the run's folder."""
         self._dropped = True
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        held, self._lock = self._lock, None
+        if held is not None:
+            held.close()
 
 
 class WandbTracker:
     """One run a trial attempt: group = sweep, job type = phase, history against ``epoch``, summary = the trial's row.
 
     Runs are independent of each other (``reinit="create_new"``) and ``wandb.run`` is never set. A recording failure
-    ends the record of that attempt only: the next ``start`` tries again.
+    ends the record of that attempt, and of those that other trackers of the process have under way (all share the
+    client's background process, which is dropped): the next ``start`` tries again.
     """
 
     def __init__(
@@ -132,8 +143,10 @@ class WandbTracker:
 
     def close(self) -> None:
         """End an unfinished run as interrupted, then wandb's background process. Safe to call twice."""
-        self._end(INTERRUPTED)
-        self._service.close()
+        try:
+            self._end(INTERRUPTED)
+        finally:  # a second Ctrl-C
+            self._service.close()
         if self.failures:
             self._notify(f"W&B: {self.failures} of {self._attempts} trial attempts were not recorded whole")
             self.failures, self._attempts = 0, 0

@@ -218,26 +218,52 @@ def test_a_lost_client_costs_one_record_and_no_training(tmp_path: Path) -> None:
     assert [run.config["seed"] for run in whole] == [2]
 
 
-def test_a_lost_client_stops_no_other_tracker_of_the_process(tmp_path: Path) -> None:
+def fail(tracker: Tracker) -> None:
+    """Log until recording fails."""
+    deadline = time.monotonic() + 10
+    while not tracker.failures and time.monotonic() < deadline:
+        tracker.epoch(log(1))
+        time.sleep(0.05)
+    assert tracker.failures == 1
+
+
+def test_a_lost_client_breaks_no_run_that_another_tracker_began_after_it(tmp_path: Path) -> None:
     one, other = (make_tracker("offline", root=tmp_path, project="p", notify=lambda text: None) for _ in range(2))
-    one.start(trial(1), sweep="s", attempt=1, extra={})
-    other.start(trial(2), sweep="s", attempt=1, extra={})
+    for seed, tracker in enumerate((one, other)):
+        tracker.start(trial(seed), sweep="s", attempt=1, extra={})
     for process in core_processes():
         process.kill()
         psutil.wait_procs([process], timeout=5)
-    deadline = time.monotonic() + 10
-    while not (one.failures and other.failures) and time.monotonic() < deadline:
-        one.epoch(log(1))
-        other.epoch(log(1))
-        time.sleep(0.05)
-    assert one.failures == other.failures == 1
+    fail(one)
     one.start(trial(3), sweep="s", attempt=1, extra={})
-    assert attempt(other, seed=4) is not None  # what had failed was the client before
+    fail(other)  # of the client before: the one that `one` goes on with is left alone
+    assert attempt(other, seed=4) is not None
+    one.epoch(log(1))
     one.finish(TrialResult(id="x", status="complete"), ROW)
     one.close()
     other.close()
-    whole = [run for run in map(read_offline, find_runs(tmp_path)) if run.exit_code == 0]
-    assert {run.config["seed"] for run in whole} == {3, 4}
+    runs = {run.config["seed"]: run for run in map(read_offline, find_runs(tmp_path)) if not run.dead}
+    assert (runs[3].exit_code, len(runs[3].history), runs[3].summary["epochs"]) == (0, 1, 3)
+    assert (runs[4].exit_code, len(runs[4].history)) == (0, 3)
+
+
+def test_a_start_that_fails_makes_no_success_of_a_run_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (make_tracker("offline", root=tmp_path, project="p", notify=lambda text: None) for _ in range(2))
+    one.start(trial(1), sweep="s", attempt=1, extra={})
+    one.epoch(log(1))
+
+    def full(folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("kdbench.track.lock.hold", full)
+        assert other.start(trial(2), sweep="s", attempt=1, extra={}) is None
+    fail(one)
+    one.close()
+    other.close()
+    assert {run.config["seed"]: run.exit_code for run in map(read_offline, find_runs(tmp_path))} == {1: 255, 2: 255}
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from sweeps import LARGE, SMALL, spec
 
 from kdbench.board import Board, leaderboard, read, records, write
-from kdbench.board._protocol import letters
+from kdbench.board._protocol import describe as protocol_text
+from kdbench.board._protocol import letters, protocol_id, protocol_of
 from kdbench.board._pull import _safe, config_of
 from kdbench.board._render import escape, markdown, page, table
 from kdbench.errors import BadInput
@@ -89,6 +90,14 @@ def test_one_seed_in_two_precisions_is_one_seed(tmp_path: Path) -> None:
     found = board(tmp_path)
     assert {len(row.scores) for row in found.rows} == {3} and list(found.protocols["digits"]) == ["A"]
     assert any("bf16 and fp32" in note for note in found.notes)
+
+
+def test_an_ensemble_competes_under_its_own_protocol() -> None:
+    teacher, *_, run = configs(spec(), HYPER)
+    ways = [(None, "trained"), ("file:a", "weights given"), ("file:a,file:b", "an ensemble of 2, weights given")]
+    found = [protocol_of(run, teacher.model_copy(update={"teacher_id": weights}), 4) for weights, _ in ways]
+    assert len({protocol_id(one) for one in found}) == 3
+    assert all(says in protocol_text(one) for one, (_, says) in zip(found, ways, strict=True))
 
 
 def test_other_protocols_are_not_ranked_together_and_say_why(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from scipy.stats import gmean
 from torch import Tensor, nn
 
 from kdbench.errors import BadInput, MachineFault
-from kdbench.models import build, count_params, load_weights, weights_digest
+from kdbench.models import build, count_params, load_weights, members, weights_digest
 
 SHAPE = {"classes": 10, "channels": 1, "input_size": 32, "stem": "native"}
 
@@ -58,7 +58,9 @@ def test_several_files_answer_together(trained: nn.Module, tmp_path: Path) -> No
         np.testing.assert_allclose(both(x).softmax(1), mean / mean.sum(1, keepdims=True), rtol=1e-4)
     assert count_params(both) == 2 * count_params(trained)
     digests = [weights_digest(str(path), "test_resnet") for path in (a, b)]
-    assert weights_digest(f"{a},{b}", "test_resnet") == ",".join(digests)
+    assert weights_digest(f"{a},{b}", "test_resnet") == weights_digest(f"{b},{a}", "test_resnet")
+    assert weights_digest(f"{a},{b}", "test_resnet") == ",".join(sorted(digests))
+    assert len(members(",".join(digests * 100))) == 200  # longer than any file's name may be
     with pytest.raises(BadInput, match=r"0\.safetensors' are in the ensemble already"):
         weights_digest(f"{a},{b},{a}", "test_resnet")
     comma = saved(tmp_path / "a,b.safetensors", trained.state_dict())

@@ -45,6 +45,7 @@ def test_the_same_option_by_flag_yaml_or_dotted_key_is_the_same_sweep() -> None:
     assert resolved(epochs=3) == resolved(**{"recipe.epochs": 3}) == resolved(recipe={"epochs": 3})
     assert resolved(trials=3) == resolved(budget={"trials": 3}) == resolved(**{"budget.trials": 3})
     assert resolved(temperature="1,2") == resolved(temperature=[1, 2]) == resolved(space={"temperature": "1,2"})
+    assert merge(None, ["teacher-weights=[a.pt, b.pt]"], {}) == merge(None, [], {"teacher-weights": "a.pt,b.pt"})
     assert resolved(batch_size=32) == resolved(**{"batch-size": "32"})
 
 
