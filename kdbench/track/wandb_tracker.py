@@ -154,7 +154,7 @@ class WandbTracker:
     def _reachable(self) -> bool:
         try:
             apart(connect, CALL_PATIENCE)
-        except wandb_faults(KdbenchError) as error:
+        except wandb_faults(KdbenchError, ValueError) as error:
             self._notify(f"{error}. Going on offline; `kdbench sync` sends the runs later")
             if Service.users == 1:  # runs of other trackers may be going on
                 self._service.restart()
@@ -197,7 +197,7 @@ class WandbTracker:
         since = self._record.service if self._record is not None else None
         try:
             apart(action, CALL_PATIENCE)
-        except wandb_faults() as error:
+        except wandb_faults(ValueError) as error:  # "inside async loop": a thread with a dropped client's number
             self._forget()
             self._service.restart(since)
             return error
