@@ -1,6 +1,6 @@
 """kdbench: which small student keeps how much of a teacher's accuracy, and is the gain bigger than the noise?
 
-``python -m kdbench`` is the command line (:mod:`kdbench.cli`); :mod:`kdbench.schema` holds the types that everything
+``python -m kdbench`` is the command line (:mod:`kdbench.cli`); :mod:`kdbench.config` holds the types that everything
 else speaks. Importing this package imports nothing else.
 """
 

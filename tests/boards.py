@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 from sweeps import LARGE, SMALL, TEACHER, spec
 
-from kdbench.fsio import atomic_text
-from kdbench.schema import Sweep, TrialConfig, TrialResult
+from kdbench.config import RunConfig, RunResult
+from kdbench.files import atomic_text
 from kdbench.sweep.plan import lanes, slots, teacher_config, trial_config
 from kdbench.sweep.store import trial_folder, write_config, write_result, write_spec
+from kdbench.sweep.types import Sweep
 
 PARAMS = {TEACHER: 900_000, SMALL: 300_000, LARGE: 400_000}
 HYPER = {"temperature": 4.0, "alpha": 0.5}
 
 
-def configs(sweep: Sweep, hyper: dict[str, float]) -> list[TrialConfig]:
+def configs(sweep: Sweep, hyper: dict[str, float]) -> list[RunConfig]:
     """Every run of ``sweep``; confirm runs at ``hyper``, each search trial at a point of its own."""
     found = [teacher_config(sweep)]
     for lane in list(lanes(sweep))[1:]:
@@ -28,7 +29,7 @@ def configs(sweep: Sweep, hyper: dict[str, float]) -> list[TrialConfig]:
     return found
 
 
-def result(config: TrialConfig, *, lift: float = 0.02, luck: str = "", **more: Any) -> TrialResult:
+def result(config: RunConfig, *, lift: float = 0.02, luck: str = "", **more: Any) -> RunResult:
     """A complete run; its score is settled by its config, ``lift`` (gain of distilling) and ``luck``."""
     noise = np.random.default_rng([*f"{config.seed} {config.method} {luck}".encode()]).normal(0, 0.002)
     score = 0.9 + PARAMS[config.model] / 1e8 + (lift if config.method != "hard" else 0.0) + float(noise)
@@ -40,7 +41,7 @@ def result(config: TrialConfig, *, lift: float = 0.02, luck: str = "", **more: A
         "epochs": config.recipe.epochs,
         "seconds": 1 + abs(float(noise)),
     }
-    return TrialResult.model_validate({"id": config.id, "hardware": "cpu", **about, **more})
+    return RunResult.model_validate({"id": config.id, "hardware": "cpu", **about, **more})
 
 
 def submit(

@@ -12,10 +12,10 @@ from typing import Any
 
 from helpers import ROOT
 
-from kdbench.schema import Sweep
 from kdbench.sweep.plan import Lane
 from kdbench.sweep.queue import Queue, open_storage
 from kdbench.sweep.spec import build_sweep
+from kdbench.sweep.types import Sweep
 
 TEACHER, SMALL, LARGE = "test_resnet", "test_efficientnet", "test_vit"
 SEARCH = Lane("search", SMALL, "kd")

@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from kdbench.config import DataConfig, Recipe, RunConfig
 from kdbench.data import TaskData, load, resolve_dataset
-from kdbench.engine import RunOutcome, run_training
 from kdbench.models import build
-from kdbench.schema import DataConfig, Recipe, TrialConfig
 from kdbench.teacher import BankedTeacher, LiveTeacher
 from kdbench.teacher.signal import LazyTeacher
+from kdbench.train import RunOutcome, run_training
 
 CPU = torch.device("cpu")
 DIGITS = DataConfig(name="digits", limit=200)
@@ -53,12 +53,12 @@ def banked(root: Path, network: nn.Module | None = None) -> BankedTeacher:
     return BankedTeacher(root, "teacher", 10, LazyTeacher(lambda: network or Watched(), CPU))
 
 
-def config_of(recipe: Recipe = RECIPE, **more) -> TrialConfig:
+def config_of(recipe: Recipe = RECIPE, **more) -> RunConfig:
     values = {"data": DIGITS, "model": "test_resnet", "method": "kd", "hyper": KD, "seed": 3, "phase": "search"} | more
-    return TrialConfig(recipe=recipe, **values)
+    return RunConfig(recipe=recipe, **values)
 
 
-def train(config: TrialConfig, workdir: Path, teacher=None, hooks=None) -> RunOutcome:
+def train(config: RunConfig, workdir: Path, teacher=None, hooks=None) -> RunOutcome:
     r = config.recipe
     data = data_of(r.pad, r.flip, r.input_size, r.views)
     return run_training(config, data=data, teacher=teacher, workdir=workdir, device=CPU, hooks=hooks)

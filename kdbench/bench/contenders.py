@@ -20,17 +20,17 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from kdbench.config import DataConfig, Hyper, Recipe, RunConfig
 from kdbench.data import ResidentSplit, TaskData, load, resolve_dataset
-from kdbench.engine import Pack, share_batches
-from kdbench.engine.optim import make_optimizer
-from kdbench.engine.pack import Turns
-from kdbench.engine.run import Trainer
-from kdbench.engine.step import REFERENCE, Step, prepare
 from kdbench.host import PACK_VARIABLE
 from kdbench.models import build
-from kdbench.schema import DataConfig, Hyper, Recipe, TrialConfig
 from kdbench.teacher import BankedTeacher
 from kdbench.teacher.signal import LazyTeacher
+from kdbench.train import Pack, share_batches
+from kdbench.train.loop import Trainer
+from kdbench.train.optim import make_optimizer
+from kdbench.train.pack import Turns
+from kdbench.train.step import REFERENCE, Step, prepare
 
 TEMPERATURE, ALPHA = 4.0, 0.7
 
@@ -127,8 +127,8 @@ def _warm(task: Task) -> Iterator[tuple[TaskData, BankedTeacher]]:
         yield data, teacher
 
 
-def _config(task: Task, hyper: Hyper) -> TrialConfig:
-    return TrialConfig(
+def _config(task: Task, hyper: Hyper) -> RunConfig:
+    return RunConfig(
         data=which_samples(task), model=task.student, method="kd", hyper=hyper, recipe=recipe(task), seed=0,
         phase="search",
     )  # fmt: skip

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from kdbench.bench.contenders import Steps, endless
 from kdbench.bench.rounds import ratio
+from kdbench.config import DataConfig, Recipe, RunConfig
 from kdbench.data import load, resolve_dataset
-from kdbench.engine.run import Trainer
-from kdbench.engine.step import Step
 from kdbench.models import build
 from kdbench.models.dropout import CoarseDropout
-from kdbench.schema import DataConfig, Recipe, TrialConfig
+from kdbench.train.loop import Trainer
+from kdbench.train.step import Step
 
 BATCH, SAMPLES = 128, 1280
 NETWORKS = {"hinton_mlp_1200": (784, 1200, 1200, 10), "hinton_mlp_800": (784, 800, 800, 10)}
@@ -46,7 +46,7 @@ def trial(name: str, step: Step, precision: str) -> Steps:
     options: dict[str, Any] = {"lr": 0.01, "warmup_epochs": 0, "precision": precision, "epochs": 1000}
     recipe = Recipe(batch_size=BATCH, pad=0, flip=False, input_size=28, **options)
     samples = DataConfig.model_validate({"name": "digits", "limit": SAMPLES})
-    config = TrialConfig(data=samples, model=name, method="hard", hyper={}, recipe=recipe, seed=0, phase="baseline")
+    config = RunConfig(data=samples, model=name, method="hard", hyper={}, recipe=recipe, seed=0, phase="baseline")
     data = load(resolve_dataset("digits")[0], samples, recipe, CPU)
     yield from endless(Trainer(config, data, None, CPU, step))
 

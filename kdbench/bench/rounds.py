@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import IO, Any
 
+from kdbench.config import Frozen
 from kdbench.host import processor
-from kdbench.schema import Frozen
 
 ONE, WHOLE = "one process", "whole machine"
 PEERS = ("tutorial loop", "timm", "timm channels_last", "torchdistill")
@@ -189,8 +189,8 @@ def _measure(
 def _machine(cores: int, device: str) -> dict[str, Any]:
     found: dict[str, Any] = {"processor": processor(), "cores": cores, "system": platform.system()}
     if device != "cpu":
-        from kdbench.engine.hardware import describe_hardware
         from kdbench.sweep.context import pick_device
+        from kdbench.train.hardware import describe_hardware
 
         found["device"] = describe_hardware(pick_device(device))
     for package in ("torch", "timm", "torchdistill"):

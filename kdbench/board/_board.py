@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from kdbench.board._protocol import Protocol
+from kdbench.config import Hyper
 from kdbench.report._cells import Row as Words
-from kdbench.schema import Hyper
 
 
 class Latency(NamedTuple):

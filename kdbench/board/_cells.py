@@ -8,7 +8,7 @@ from typing import Any
 
 from kdbench.board._board import Board, Row
 from kdbench.board._protocol import describe, differences, protocol_id
-from kdbench.identity import canonical_json
+from kdbench.files import canonical_json
 from kdbench.report._frames import HARD
 
 HEADS: Mapping[str, str] = {

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdbench.identity import identify
-from kdbench.schema import TrialConfig
-from kdbench.track.base import flatten
+from kdbench.config import RunConfig
+from kdbench.files import identify
+from kdbench.tracking.base import flatten
 
 Protocol = dict[str, Any]
 """``recipe.epochs`` and the like (the keys that ``--set`` takes) to values."""
 
 
-def protocol_of(config: TrialConfig, teacher: TrialConfig | None, searched: int) -> Protocol:
+def protocol_of(config: RunConfig, teacher: RunConfig | None, searched: int) -> Protocol:
     """The protocol of one confirm run: data, recipe, how the teacher was made, the budget of the selection.
 
     Left out: what is compared (teacher, student, method, hyper-parameters), the seed, and the precision, which is

@@ -11,8 +11,8 @@ from kdbench.board._board import Board
 from kdbench.board._cells import records
 from kdbench.board._render import markdown, table, write
 from kdbench.errors import BadInput, MachineFault
-from kdbench.identity import identify
-from kdbench.track.service import Service, check_name, connect, settings, silence, wandb_faults
+from kdbench.files import identify
+from kdbench.tracking.service import Service, check_name, connect, settings, silence, wandb_faults
 
 NAME = "leaderboard"
 """Job type of the run, its display name, the key of its table, and the artifact's name and type."""

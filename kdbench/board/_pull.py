@@ -13,13 +13,12 @@ from typing import Any, NamedTuple, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from kdbench.board._sources import PULLED
+from kdbench.config import PHASES, RunConfig, RunResult
 from kdbench.errors import BadInput, MachineFault
-from kdbench.fsio import atomic_text
-from kdbench.identity import identify
-from kdbench.schema import PHASES, TrialConfig, TrialResult
+from kdbench.files import atomic_text, identify
 from kdbench.sweep.manifest import read_manifest
 from kdbench.sweep.store import RUNS_FILE, Run
-from kdbench.track.service import Service, check_name, connect, wandb_faults
+from kdbench.tracking.service import Service, check_name, connect, wandb_faults
 
 _PATIENCE = 60
 _PAGE = 200
@@ -128,10 +127,10 @@ def _keep(folder: Path, sweep: str, member: str, held: Mapping[str, _Found], sou
 def _trial(config: Mapping[str, Any], summary: Mapping[str, Any], run: str, created: str) -> _Found | None:
     """The trial that a run recorded; None where config or summary are not what kdbench wrote."""
     about = {"id": config.get("trial_id"), "attempts": config.get("attempt", 1), "wandb_run": run}
-    numbers = {name: summary[name] for name in TrialResult.model_fields if summary.get(name) is not None}
+    numbers = {name: summary[name] for name in RunResult.model_fields if summary.get(name) is not None}
     try:
         held = config_of(config)
-        result = TrialResult.model_validate(numbers | about)
+        result = RunResult.model_validate(numbers | about)
     except ValidationError:
         return None
     if held.id != result.id:
@@ -139,18 +138,18 @@ def _trial(config: Mapping[str, Any], summary: Mapping[str, Any], run: str, crea
     return _Found(Run(held, result, []), result.attempts, str(config.get("started") or created))
 
 
-def config_of(flat: Mapping[str, Any]) -> TrialConfig:
-    """The trial's config out of what ``kdbench.track.base.describe`` made of it.
+def config_of(flat: Mapping[str, Any]) -> RunConfig:
+    """The trial's config out of what ``kdbench.tracking.base.describe`` made of it.
 
     Raises:
         ValidationError: when it is not that.
     """
     teacher = {"teacher": None} if flat.get("phase") == "teacher" else {}  # described as being its own teacher
-    return TrialConfig.model_validate(nested({**flat, **teacher}, TrialConfig))
+    return RunConfig.model_validate(nested({**flat, **teacher}, RunConfig))
 
 
 def nested(flat: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    """The inverse of ``kdbench.track.base.flatten`` for the fields of ``model``: ``recipe_lr`` into ``recipe``."""
+    """The inverse of ``kdbench.tracking.base.flatten`` for the fields of ``model``: ``recipe_lr`` into ``recipe``."""
     data: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         kind = field.annotation

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from kdbench.board._board import Board, Row
 from kdbench.board._cells import HEADS, LEGEND, caveats, hardware_labels, protocol_lines, records, words
-from kdbench.fsio import atomic_text
+from kdbench.files import atomic_text
 from kdbench.report._cells import shared_prefix, short_names
 
 _LEFT = ("place", "student", "teacher", "method", "settings", "verdict", "by")

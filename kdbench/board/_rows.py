@@ -13,13 +13,13 @@ import pandas as pd
 from kdbench.board._board import Board, Latency, Row
 from kdbench.board._protocol import Protocol, letters, protocol_id, protocol_of
 from kdbench.board._sources import Submission
-from kdbench.identity import canonical_json
+from kdbench.config import RunConfig
+from kdbench.files import canonical_json
 from kdbench.report._cells import Row as Words
 from kdbench.report._cells import rows_of as in_words
 from kdbench.report._frames import HARD, PARETO_COLUMNS
 from kdbench.report._pareto import Verdict, judge
 from kdbench.report._points import Point, gather
-from kdbench.schema import TrialConfig
 from kdbench.stats import paired_difference
 from kdbench.sweep.store import Run, row_of
 
@@ -177,7 +177,7 @@ def _one_a_seed(trials: Mapping[str, list[_Copy]]) -> dict[str, _Copy]:
     return {name: _counting(trials[name]) for name in seen.values()}
 
 
-def _setting(config: TrialConfig) -> tuple[str, str]:
+def _setting(config: RunConfig) -> tuple[str, str]:
     """What takes the places of student and method in the report's tables: the same words mean the same point."""
     method = config.method if config.method == HARD else f"{config.method} {canonical_json(config.hyper)}"
     return f"{config.model} {config.teacher_id}", method

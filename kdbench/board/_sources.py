@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdbench.errors import BadInput, MachineFault
-from kdbench.schema import Sweep
 from kdbench.sweep.manifest import read_manifest
 from kdbench.sweep.plan import search_slots
 from kdbench.sweep.store import RUNS_FILE, Run, load_runs, read_spec
+from kdbench.sweep.types import Sweep
 
 PULLED = "pulled_from"
 """Key of a manifest that ``pull`` wrote: W&B knows best who ran what."""

@@ -8,7 +8,7 @@ party adds a data set through the entry point group ``kdbench.datasets``; its by
 from __future__ import annotations
 
 from kdbench.catalog.registry import Registry
-from kdbench.schema import DatasetSpec
+from kdbench.catalog.types import DatasetSpec
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kdbench.catalog.registry import Registry
-from kdbench.schema import Ladder
+from kdbench.catalog.types import Ladder
 
 
 def _ladder(name: str, models: str, note: str) -> Ladder:

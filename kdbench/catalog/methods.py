@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kdbench.catalog.registry import Registry
-from kdbench.schema import Dimension, MethodSpec
+from kdbench.catalog.types import Dimension, MethodSpec
 
 TEMPERATURE = Dimension(low=1.0, high=20.0, log=True)
 """Softening of logits, searched on a logarithmic scale."""

@@ -7,8 +7,8 @@ from itertools import chain
 
 from kdbench.catalog.ladders import BUILTIN, LADDERS
 from kdbench.catalog.registry import Registry
+from kdbench.catalog.types import Pair
 from kdbench.errors import BadInput, unknown
-from kdbench.schema import Pair
 
 _TEACHER_OF: dict[str, str] = {
     "cifar-resnet": "cifar_resnet32x4",

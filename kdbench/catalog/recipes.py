@@ -1,6 +1,6 @@
 """How long and how networks are trained, by role, data set and budget: the table of starting values.
 
-A preset of ``kdbench.schema.Budget`` says how much a sweep may spend; ``recipe_for`` says how each network
+A preset of ``kdbench.catalog.types.Budget`` says how much a sweep may spend; ``recipe_for`` says how each network
 is trained under it. Values are resolved here and then written into the sweep, so that changing this table
 never changes a sweep that has begun.
 """
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from kdbench.catalog.types import Budget, DatasetSpec
+from kdbench.config import Recipe
 from kdbench.errors import unknown
-from kdbench.schema import Budget, DatasetSpec, Recipe
 
 Role = Literal["teacher", "student"]
 

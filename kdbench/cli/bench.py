@@ -12,7 +12,7 @@ import typer
 
 from kdbench.cli.view import make_view
 from kdbench.errors import BadInput
-from kdbench.fsio import atomic_text
+from kdbench.files import atomic_text
 
 
 def register(app: typer.Typer) -> None:

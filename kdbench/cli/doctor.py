@@ -177,7 +177,7 @@ def _wandb() -> Iterator[Check]:
     mode = os.environ.get("WANDB_MODE")
     yield Check("wandb", "mode", "ok", "offline by default" + (f" (WANDB_MODE={mode} is not read)" if mode else ""))
     try:
-        from kdbench.track.service import require_key
+        from kdbench.tracking.service import require_key
 
         require_key()
         yield Check("wandb", "key", "ok", "found")

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from kdbench.cli.view import make_view
-from kdbench.fsio import atomic_text
+from kdbench.files import atomic_text
 
 app = typer.Typer(no_args_is_help=True, help="Pictures of the ideas behind a sweep, made from a real teacher.")
 

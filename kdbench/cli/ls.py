@@ -8,8 +8,8 @@ from typing import Annotated, Any, NamedTuple, get_args
 
 import typer
 
+from kdbench.catalog.types import Dimension
 from kdbench.cli.common import JsonFlag, console, print_json, print_table
-from kdbench.schema import Dimension
 
 
 class Listing(NamedTuple):

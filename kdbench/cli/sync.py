@@ -33,7 +33,7 @@ def sync(
     """
     # a paper's table has no sweep.json, but runs that were recorded offline all the same
     folder = out / sweep if (out / sweep / "wandb").is_dir() else find_sweep(sweep, out)
-    from kdbench.track import sync as upload
+    from kdbench.tracking import sync as upload
 
     report = upload(folder, entity=entity, project=project)
     if as_json:

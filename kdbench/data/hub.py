@@ -12,7 +12,7 @@ from PIL import Image
 
 from kdbench.data.samples import Samples, cut_test
 from kdbench.errors import BadInput, MachineFault
-from kdbench.identity import identify
+from kdbench.files import identify
 
 _NAMES = {"train": ("train", "training"), "val": ("validation", "valid", "val"), "test": ("test",)}
 

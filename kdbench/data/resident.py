@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kdbench.catalog.types import DatasetSpec
 from kdbench.data.base import Batch, epoch_batches
 from kdbench.data.samples import Fit, Samples, fitted
 from kdbench.data.views import Augment, Renderer, view_ids
-from kdbench.schema import DatasetSpec
 
 
 class ResidentSplit:

@@ -8,11 +8,11 @@ from importlib.util import find_spec
 from PIL import Image
 
 from kdbench.catalog.datasets import DATASETS, IMAGENET_MEAN, IMAGENET_STD
+from kdbench.catalog.types import DatasetSpec
 from kdbench.data import places
 from kdbench.data.samples import TEST_FRACTION, TEST_SEED, Samples
 from kdbench.errors import BadInput, MachineFault, unknown
-from kdbench.identity import identify
-from kdbench.schema import DatasetSpec
+from kdbench.files import identify
 
 _PROBES = 32
 _SIZES = (32, 64, 96, 128, 224)

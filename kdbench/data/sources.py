@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kdbench.catalog.types import DatasetSpec
 from kdbench.data import places
 from kdbench.data.cifar import read_cifar
 from kdbench.data.download import download
@@ -13,7 +14,6 @@ from kdbench.data.folders import read_folder, read_tiny_imagenet
 from kdbench.data.idx import read_idx_split
 from kdbench.data.samples import ArraySamples, Samples, cut_test
 from kdbench.errors import BadInput
-from kdbench.schema import DatasetSpec
 
 
 def read_part(spec: DatasetSpec, part: str) -> Samples | None:

@@ -15,11 +15,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from kdbench.catalog.types import DatasetSpec
 from kdbench.data.base import Batch, epoch_batches
 from kdbench.data.hashing import key64
 from kdbench.data.samples import Fit, Pixels, Samples, as_array
 from kdbench.data.views import Augment, normalise, view_ids
-from kdbench.schema import DatasetSpec
 
 _SAMPLE = 5
 MAX_WORKERS = 8

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from kdbench.catalog.types import DatasetSpec
+from kdbench.config import DataConfig, Recipe
 from kdbench.data.base import Split
 from kdbench.data.resident import ResidentSplit
 from kdbench.data.resolve import resolve_dataset
@@ -18,7 +20,6 @@ from kdbench.data.splits import stratified_cut, stratified_limit
 from kdbench.data.stream import StreamSplit
 from kdbench.data.views import PLAIN, Augment, augment_for
 from kdbench.errors import BadInput
-from kdbench.schema import DataConfig, DatasetSpec, Recipe
 
 Rows = NDArray[np.int64]
 MEMORY_SHARE = 0.25

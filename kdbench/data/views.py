@@ -12,8 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from kdbench.catalog.types import DatasetSpec
+from kdbench.config import Recipe
 from kdbench.data.hashing import key, scatter
-from kdbench.schema import DatasetSpec, Recipe
 
 _VIEW = 3
 

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import torch
 
-from kdbench.engine.hardware import describe_hardware
+from kdbench.config import Phase
 from kdbench.errors import BadInput
 from kdbench.papers.estimate import Estimate, estimate
 from kdbench.papers.plan import Protocol, missing
 from kdbench.papers.run import Bench, PaperWorker
-from kdbench.schema import Phase
 from kdbench.sweep import manifest
 from kdbench.sweep.context import pick_device
 from kdbench.sweep.events import View
@@ -20,7 +19,8 @@ from kdbench.sweep.machine import limit_threads, threads_each
 from kdbench.sweep.measure import worker_count
 from kdbench.sweep.options import RunOptions, WandbOptions
 from kdbench.sweep.pool import alone, start_workers, supervise
-from kdbench.track import open_trackers
+from kdbench.tracking import open_trackers
+from kdbench.train.hardware import describe_hardware
 
 
 def run_paper(

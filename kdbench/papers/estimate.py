@@ -9,14 +9,15 @@ from pathlib import Path
 import torch
 
 from kdbench.catalog.datasets import DATASETS
+from kdbench.catalog.types import DatasetSpec
+from kdbench.config import RunConfig
 from kdbench.data.views import augment_for
-from kdbench.engine import Shape, seconds_per_step
-from kdbench.engine.hardware import describe_hardware
 from kdbench.papers.plan import Job, Protocol, missing
-from kdbench.schema import DatasetSpec, TrialConfig
 from kdbench.sweep.events import View
 from kdbench.sweep.machine import threads_each
 from kdbench.sweep.measure import threads_set_to
+from kdbench.train import Shape, seconds_per_step
+from kdbench.train.hardware import describe_hardware
 
 FORWARD_SHARE = 1 / 3
 """A forward pass as a share of a training step."""
@@ -70,7 +71,7 @@ def _passes(spec: DatasetSpec, taught: Sequence[Job]) -> float:
     return float(epochs if views is None else min(views, epochs))
 
 
-def samples_of(spec: DatasetSpec, config: TrialConfig) -> float:
+def samples_of(spec: DatasetSpec, config: RunConfig) -> float:
     """Training samples of a run, as published sizes say."""
     data = config.data
     whole = spec.sizes.get("train", 0) * (1.0 if data.validate_on == "test" else 1 - data.val_fraction)
@@ -85,7 +86,7 @@ class _Speed:
         self._spec, self._device, self._view = spec, device, view
         self._sample: dict[tuple[object, ...], float] = {}
 
-    def epoch(self, config: TrialConfig) -> float:
+    def epoch(self, config: RunConfig) -> float:
         """Training steps, and a forward pass over the samples that are measured every epoch."""
         recipe = config.recipe
         size = recipe.input_size or self._spec.input_size
@@ -97,7 +98,7 @@ class _Speed:
         watched = measured * (1.0 if config.data.validate_on == "test" else config.data.val_fraction)
         return self._sample[key] * (samples_of(self._spec, config) + watched * FORWARD_SHARE)
 
-    def _measured(self, config: TrialConfig, size: int) -> float:
+    def _measured(self, config: RunConfig, size: int) -> float:
         """Seconds a sample: from a part of a batch where that already takes long, else from whole batches."""
         recipe = config.recipe
         whole = max(1, min(recipe.batch_size, PIXELS_AT_ONCE // size**2))

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdbench.catalog.datasets import DATASETS
+from kdbench.config import RunConfig, RunResult
 from kdbench.errors import MachineFault
 from kdbench.papers.plan import Protocol
 from kdbench.papers.schema import Bias, Cell
-from kdbench.schema import TrialConfig, TrialResult
 from kdbench.sweep.store import read_result, trial_folder
 
 LOGITS = "logits.npz"
@@ -48,7 +48,7 @@ class Value(NamedTuple):
 
 def save_outputs(path: Path, **splits: Outputs) -> None:
     """Keep logits and labels of ``val`` and ``test``, whole or not at all."""
-    from kdbench.fsio import atomic
+    from kdbench.files import atomic
 
     arrays: dict[str, Any] = {}
     for name, outputs in splits.items():
@@ -104,8 +104,8 @@ def choose_bias(outputs: Outputs, correction: Bias) -> float:
 class Trial:
     """A finished run and where its files are."""
 
-    config: TrialConfig
-    result: TrialResult
+    config: RunConfig
+    result: RunResult
     folder: Path
 
     @cached_property
@@ -126,7 +126,7 @@ class Trials:
         self.folder = folder
         self._known: dict[str, Trial | None] = {}
 
-    def get(self, config: TrialConfig) -> Trial | None:
+    def get(self, config: RunConfig) -> Trial | None:
         """The trial, or None while it is not finished."""
         if config.id not in self._known:
             place = trial_folder(self.folder, config.id)

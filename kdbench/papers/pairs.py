@@ -20,8 +20,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from kdbench.catalog.pairs import CIFAR_NETS, cifar_model
+from kdbench.config import Frozen, Hyper
 from kdbench.errors import BadInput, unknown
-from kdbench.schema import Frozen, Hyper
 from kdbench.sweep.options import readable
 
 HARD = ("teacher", "student")

@@ -8,9 +8,9 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 
+from kdbench.config import Recipe, RunConfig
 from kdbench.errors import BadInput
 from kdbench.papers.schema import Cell, PaperFile, RunSpec
-from kdbench.schema import Recipe, TrialConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,8 @@ class Job:
     """One training run of the table."""
 
     run: RunSpec
-    config: TrialConfig
-    teacher: TrialConfig | None
+    config: RunConfig
+    teacher: RunConfig | None
     keep_logits: bool
 
 
@@ -97,13 +97,13 @@ class Protocol:
         count = self.request.seeds or self.paper.seeds
         return min(count, run.seeds or count)
 
-    def config(self, run: RunSpec, k: int) -> TrialConfig:
+    def config(self, run: RunSpec, k: int) -> RunConfig:
         """The k-th run (0-based) of a kind."""
         teacher = self.teacher_config(run, k)
         data = self.paper.data_config(run)
         if self.request.limit is not None:
             data = data.model_copy(update={"limit": self.request.limit})
-        return TrialConfig(
+        return RunConfig(
             data=data,
             model=run.model,
             teacher=teacher.model if teacher else None,
@@ -115,7 +115,7 @@ class Protocol:
             phase=run.phase,
         )
 
-    def teacher_config(self, run: RunSpec, k: int) -> TrialConfig | None:
+    def teacher_config(self, run: RunSpec, k: int) -> RunConfig | None:
         """The run that teaches the k-th run of a kind."""
         if run.teacher is None:
             return None

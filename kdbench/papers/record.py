@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from kdbench.errors import BadInput
-from kdbench.fsio import atomic_text
+from kdbench.files import atomic_text
 from kdbench.papers.plan import Protocol
 from kdbench.sweep.record import run_line
 from kdbench.sweep.store import RUNS_FILE, read_result, trial_folder

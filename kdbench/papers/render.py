@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kdbench.fsio import atomic_text
+from kdbench.files import atomic_text
 from kdbench.papers.schema import DECIMALS, UNITS
 from kdbench.papers.table import PaperTable, Row
 from kdbench.report._tables import _escape_markdown as escape_markdown

@@ -15,25 +15,25 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 from torch import nn
 
+from kdbench.config import EpochLog, RunConfig, RunResult
 from kdbench.data import TaskData, load, resolve_dataset
-from kdbench.engine import Hooks, Pack, RunOutcome, share_batches, training
-from kdbench.engine.checkpoint import drop_checkpoint
-from kdbench.engine.metrics import collect_logits
-from kdbench.engine.pack import Turns
-from kdbench.engine.step import answering, usual_step
 from kdbench.errors import MachineFault, TrialFailed
-from kdbench.fsio import atomic, atomic_text
+from kdbench.files import atomic, atomic_text
 from kdbench.models import build
 from kdbench.papers.measures import LOGITS, Outputs, save_outputs
 from kdbench.papers.plan import Job, Protocol
-from kdbench.schema import EpochLog, TrialConfig, TrialResult
 from kdbench.sweep.context import save_weights
 from kdbench.sweep.events import View, epoch_event, trial_event
 from kdbench.sweep.execute import check_parent
 from kdbench.sweep.store import read_result, row_of, trial_folder, write_config, write_result
 from kdbench.teacher import TeacherSignal, make_signal
 from kdbench.teacher.signal import LazyTeacher
-from kdbench.track import Tracker, Trackers
+from kdbench.tracking import Tracker, Trackers
+from kdbench.train import Hooks, Pack, RunOutcome, share_batches, training
+from kdbench.train.checkpoint import drop_checkpoint
+from kdbench.train.metrics import collect_logits
+from kdbench.train.pack import Turns
+from kdbench.train.step import answering, usual_step
 
 PATIENCE = 1.0
 """Seconds between looks at trials that other processes hold."""
@@ -49,7 +49,7 @@ class Bench:
         self.folder, self.cache, self.device = folder, cache, device
         self._data: OrderedDict[str, TaskData] = OrderedDict()
 
-    def data(self, config: TrialConfig) -> TaskData:
+    def data(self, config: RunConfig) -> TaskData:
         """The samples that a run sees, shared by runs of the same data and augmentation."""
         recipe = config.recipe
         key = f"{config.data.model_dump_json()}{recipe.input_size}{recipe.pad}{recipe.flip}{recipe.views}"
@@ -72,7 +72,7 @@ class Bench:
         r = job.config.recipe
         return make_signal(root, teacher.id, data.classes, network, data.train, r.epochs, r.teacher_top_k)
 
-    def network(self, config: TrialConfig, data: TaskData) -> nn.Module:
+    def network(self, config: RunConfig, data: TaskData) -> nn.Module:
         """A finished run's network.
 
         Raises:
@@ -116,7 +116,7 @@ class PaperWorker:
                 else:
                     time.sleep(PATIENCE)
 
-    def _result(self, config: TrialConfig) -> TrialResult | None:
+    def _result(self, config: RunConfig) -> RunResult | None:
         return read_result(trial_folder(self.bench.folder, config.id))
 
     def _ready(self, job: Job) -> bool:
@@ -180,7 +180,7 @@ class PaperWorker:
                 step=usual_step(self.bench.device),
             )  # fmt: skip
         except TrialFailed as error:
-            result = TrialResult(id=config.id, status="failed", error=str(error))
+            result = RunResult(id=config.id, status="failed", error=str(error))
         else:
             self._keep(job, data, outcome, folder)
             result = outcome.result
@@ -200,7 +200,7 @@ class PaperWorker:
             numbers = {name: Outputs(z.cpu().numpy(), y.cpu().numpy()) for name, (z, y) in held.items()}
             save_outputs(folder / LOGITS, **numbers)
 
-    def _on_epoch(self, config: TrialConfig, tracker: Tracker) -> Callable[[EpochLog, bool], bool]:
+    def _on_epoch(self, config: RunConfig, tracker: Tracker) -> Callable[[EpochLog, bool], bool]:
         def on_epoch(log: EpochLog, replayed: bool) -> bool:
             check_parent()
             tracker.epoch(log)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from kdbench.schema import DataConfig, Frozen, Hyper, Recipe
+from kdbench.config import DataConfig, Frozen, Hyper, Recipe
 
 Measure = Literal["errors", "error_rate", "accuracy", "bias"]
 UNITS: dict[str, str] = {"errors": "errors", "error_rate": "% error", "accuracy": "%", "bias": "bias"}

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 
 from kdbench.catalog.datasets import DATASETS
+from kdbench.config import RunResult
 from kdbench.papers.measures import Trials, Value, values
 from kdbench.papers.plan import Protocol
 from kdbench.papers.schema import UNITS, Cell
-from kdbench.schema import TrialResult
 from kdbench.stats import t_interval
 
 Verdict = Literal["reproduced", "higher", "lower", "one run", "no spread", "ours only", "not run"]
@@ -108,7 +108,7 @@ def _why(protocol: Protocol, cell: Cell, trials: Trials, reason: str) -> str:
     return reason or data_reason(protocol.paper.dataset) or "not run yet"
 
 
-def _results(protocol: Protocol, name: str, trials: Trials) -> list[TrialResult]:
+def _results(protocol: Protocol, name: str, trials: Trials) -> list[RunResult]:
     run = protocol.paper.run(name)
     held = (trials.get(protocol.config(run, k)) for k in range(protocol.seed_count(run)))
     return [trial.result for trial in held if trial is not None]

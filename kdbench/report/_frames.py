@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from kdbench.config import PHASES
 from kdbench.errors import BadInput
-from kdbench.schema import PHASES
 
 _TEXT = ("sweep", "trial_id", "phase", "status", "dataset", "teacher", "student", "method", "hardware", "wandb_run")
 _WHOLE = ("seed", "params", "macs", "epochs")

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from kdbench.fsio import atomic
+from kdbench.files import atomic
 
 GREY = "#6b6b6b"
 INK = "#222222"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kdbench.fsio import atomic, atomic_text
+from kdbench.files import atomic, atomic_text
 from kdbench.report._cells import Row, rows_of
 from kdbench.report._frames import PARETO_COLUMNS, conform_trials
 from kdbench.report._points import gather

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from kdbench.fsio import atomic_text
+from kdbench.files import atomic_text
 from kdbench.report import _figure_pareto
 from kdbench.report._cost import cost_table
 from kdbench.report._figure_cost import cost_figure

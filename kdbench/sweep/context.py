@@ -12,20 +12,21 @@ from filelock import FileLock
 from safetensors.torch import load_file, save
 from torch import nn
 
+from kdbench.config import EpochLog, Recipe, RunConfig
 from kdbench.data import ResidentSplit, TaskData, load, resolve_dataset
-from kdbench.engine import Hooks, RunOutcome, Shape, Step, choose_step, run_training, score, share_batches, training
-from kdbench.engine.checkpoint import drop_checkpoint
-from kdbench.engine.hardware import describe_hardware
-from kdbench.engine.metrics import collect_logits
-from kdbench.engine.pack import Turns
-from kdbench.engine.run import steps_per_epoch
-from kdbench.engine.step import answering, usual_step
 from kdbench.errors import BadInput, MachineFault
 from kdbench.models import Ensemble, build, count_macs, count_params, load_weights, members, weights_digest
-from kdbench.schema import EpochLog, Recipe, Sweep, TrialConfig
 from kdbench.sweep.plan import lanes, slots, teacher_config
+from kdbench.sweep.types import Sweep
 from kdbench.teacher import BankedTeacher, TeacherCard, TeacherSignal, gate, load_card, make_signal, save_card
 from kdbench.teacher.signal import LazyTeacher
+from kdbench.train import Hooks, RunOutcome, Shape, Step, choose_step, run_training, score, share_batches, training
+from kdbench.train.checkpoint import drop_checkpoint
+from kdbench.train.hardware import describe_hardware
+from kdbench.train.loop import steps_per_epoch
+from kdbench.train.metrics import collect_logits
+from kdbench.train.pack import Turns
+from kdbench.train.step import answering, usual_step
 
 
 def pick_device(name: str) -> torch.device:
@@ -215,7 +216,7 @@ class Context:
         s = score(self.teacher.plain(split), split.labels)
         return s.acc, s.nll, s.ece, s.top5
 
-    def training(self, config: TrialConfig, workdir: Path, hooks: Hooks) -> Turns[RunOutcome]:
+    def training(self, config: RunConfig, workdir: Path, hooks: Hooks) -> Turns[RunOutcome]:
         """Train one student, a step at a time."""
         return training(
             config, data=self.data, teacher=self.teacher, workdir=workdir, device=self.device, hooks=hooks,
@@ -234,7 +235,7 @@ class Context:
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """A network's state as safetensors, whole or not at all."""
-    from kdbench.fsio import atomic
+    from kdbench.files import atomic
 
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     data = save(state)

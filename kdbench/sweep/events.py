@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from kdbench.schema import EpochLog, Phase, Status, TrialConfig, TrialResult
+from kdbench.config import EpochLog, Phase, RunConfig, RunResult, Status
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,7 @@ class TrialEvent:
     phase: Phase
     """Phase it belongs to."""
     trial_id: str
-    """The run's ``TrialConfig.id``."""
+    """The run's ``RunConfig.id``."""
     student: str
     """timm name of the network trained (in the teacher's phase, the teacher)."""
     method: str = "hard"
@@ -48,7 +48,7 @@ class EpochEvent:
     phase: Phase
     """Phase of the run."""
     trial_id: str
-    """The run's ``TrialConfig.id``."""
+    """The run's ``RunConfig.id``."""
     student: str
     """timm name of the network trained."""
     epoch: int
@@ -63,7 +63,7 @@ class EpochEvent:
     """Wall-clock seconds of the epoch."""
 
 
-def trial_event(config: TrialConfig, attempt: int = 1, result: TrialResult | None = None) -> TrialEvent:
+def trial_event(config: RunConfig, attempt: int = 1, result: RunResult | None = None) -> TrialEvent:
     """The start of a run, or with its result its end."""
     return TrialEvent(
         phase=config.phase,
@@ -82,7 +82,7 @@ def trial_event(config: TrialConfig, attempt: int = 1, result: TrialResult | Non
     )
 
 
-def epoch_event(config: TrialConfig, log: EpochLog) -> EpochEvent:
+def epoch_event(config: RunConfig, log: EpochLog) -> EpochEvent:
     """The end of one epoch of a run."""
     return EpochEvent(
         phase=config.phase,

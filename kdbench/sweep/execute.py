@@ -10,19 +10,20 @@ from filelock import FileLock, Timeout
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from kdbench.engine import Hooks
-from kdbench.engine.checkpoint import drop_checkpoint, write_metrics
-from kdbench.engine.pack import Turns
+from kdbench.config import EpochLog, RunConfig, RunResult
 from kdbench.errors import KdbenchError, MachineFault, TrialFailed
-from kdbench.schema import EpochLog, Sweep, TrialConfig, TrialResult
 from kdbench.sweep.context import Context, save_weights
 from kdbench.sweep.events import View, epoch_event, trial_event
 from kdbench.sweep.owner import Heartbeat
 from kdbench.sweep.plan import teacher_config, trial_config
 from kdbench.sweep.queue import Claim, Queue
 from kdbench.sweep.store import read_metrics, read_result, row_of, trial_folder, write_config, write_result
+from kdbench.sweep.types import Sweep
 from kdbench.teacher import TeacherCard
-from kdbench.track import Tracker
+from kdbench.tracking import Tracker
+from kdbench.train import Hooks
+from kdbench.train.checkpoint import drop_checkpoint, write_metrics
+from kdbench.train.pack import Turns
 
 PARENT_VARIABLE = "KDBENCH_PARENT"
 """Process number of the coordinator that a local worker belongs to."""
@@ -80,7 +81,7 @@ class Executor:
                 (self.context.card(), []) if reading_test else self.context.prepare_teacher(self._hooks(config, None))
             )
         except TrialFailed as error:
-            failed = TrialResult(id=config.id, status="failed", error=str(error), wandb_run=run)
+            failed = RunResult(id=config.id, status="failed", error=str(error), wandb_run=run)
             write_result(folder, failed)
             self.tracker.finish(failed, row_of(self.sweep.name, config, failed))
             raise KdbenchError(
@@ -118,7 +119,7 @@ class Executor:
         finally:
             lock.release()
 
-    def _told_before(self, claim: Claim, config: TrialConfig, before: TrialResult) -> None:
+    def _told_before(self, claim: Claim, config: RunConfig, before: RunResult) -> None:
         """The run is whole: another slot's, or this one's, killed between its result and telling the storage."""
         logs = read_metrics(trial_folder(self.sweep_dir, config.id))
         for log in logs:
@@ -132,24 +133,24 @@ class Executor:
             return
         self._tell(claim, config, before)
 
-    def _train(self, claim: Claim, config: TrialConfig, folder: Path) -> Turns[None]:
+    def _train(self, claim: Claim, config: RunConfig, folder: Path) -> Turns[None]:
         run = self.tracker.start(config, sweep=self.sweep.name, attempt=claim.attempt, extra={})
         try:
             outcome = yield from self.context.training(config, folder, self._hooks(config, claim))
         except TrialFailed as error:
-            self._finish(claim, config, TrialResult(id=config.id, status="failed", error=str(error), wandb_run=run))
+            self._finish(claim, config, RunResult(id=config.id, status="failed", error=str(error), wandb_run=run))
             return
         except RuntimeError as error:  # torch's faults: out of memory, an operator that is missing here
             if claim.attempt < ATTEMPTS:
                 raise
             words = f"after {claim.attempt} attempts: {str(error).splitlines()[0]}"
-            self._finish(claim, config, TrialResult(id=config.id, status="failed", error=words, wandb_run=run))
+            self._finish(claim, config, RunResult(id=config.id, status="failed", error=words, wandb_run=run))
             return
         if config.phase == "confirm":
             save_weights(outcome.model, folder / "model.safetensors")
         self._finish(claim, config, outcome.result.model_copy(update={"wandb_run": run, "attempts": claim.attempt}))
 
-    def _hooks(self, config: TrialConfig, claim: Claim | None) -> Hooks:
+    def _hooks(self, config: RunConfig, claim: Claim | None) -> Hooks:
         """Report each epoch to the storage, the tracker and the view; prune in the search phase alone."""
 
         def on_epoch(log: EpochLog, replayed: bool) -> bool:
@@ -164,7 +165,7 @@ class Executor:
 
         return Hooks(on_epoch=on_epoch, on_fill=lambda done, total: self.view.progress("teacher bank", done, total))
 
-    def _finish(self, claim: Claim, config: TrialConfig, result: TrialResult) -> None:
+    def _finish(self, claim: Claim, config: RunConfig, result: RunResult) -> None:
         """result.json, then W&B, then the storage: a kill in between is mended by the next attempt.
 
         Nothing is written of a trial that was given up meanwhile (this process slept past its grace): its slot
@@ -178,7 +179,7 @@ class Executor:
         self.tracker.finish(result, row_of(self.sweep.name, config, result))
         self._tell(claim, config, result)
 
-    def _tell(self, claim: Claim, config: TrialConfig, result: TrialResult) -> None:
+    def _tell(self, claim: Claim, config: RunConfig, result: RunResult) -> None:
         if result.status == "failed":
             claim.trial.set_user_attr("error", result.error or "failed")
         claim.trial.set_user_attr("trial_id", config.id)
@@ -200,8 +201,8 @@ def _taken(lock: FileLock) -> Turns[None]:
             return
 
 
-def _teacher_result(config: TrialConfig, card: TeacherCard, logs: list[EpochLog], run: str | None) -> TrialResult:
-    return TrialResult(
+def _teacher_result(config: RunConfig, card: TeacherCard, logs: list[EpochLog], run: str | None) -> RunResult:
+    return RunResult(
         id=config.id,
         status="complete",
         val_acc=card.val_acc,

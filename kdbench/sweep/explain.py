@@ -8,15 +8,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kdbench.engine import Hooks
+from kdbench.config import EpochLog
 from kdbench.errors import KdbenchError
-from kdbench.schema import EpochLog, Sweep
 from kdbench.sweep.context import Context, pick_device
 from kdbench.sweep.events import View, epoch_event
 from kdbench.sweep.machine import limit_threads
 from kdbench.sweep.measure import measured_precisions
 from kdbench.sweep.options import default_cache
+from kdbench.sweep.types import Sweep
 from kdbench.teacher import TeacherCard
+from kdbench.train import Hooks
 
 
 class Words(NamedTuple):

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import kdbench
+from kdbench.config import Frozen
 from kdbench.errors import MachineFault
-from kdbench.fsio import atomic_text
+from kdbench.files import atomic_text
 from kdbench.host import processor
-from kdbench.schema import Frozen
 
 PACKAGES = ("torch", "timm", "optuna", "wandb", "numpy", "scipy", "pandas")
 

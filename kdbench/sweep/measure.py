@@ -10,14 +10,15 @@ from typing import Any, Literal
 
 import torch
 
-from kdbench.engine import Shape, choose_precision
+from kdbench.config import Recipe
 from kdbench.errors import BadInput
-from kdbench.schema import Recipe, Sweep
 from kdbench.sweep.context import Context
 from kdbench.sweep.machine import cores, threads_each
 from kdbench.sweep.plan import with_precision
 from kdbench.sweep.spec import spec_difference
 from kdbench.sweep.store import read_spec
+from kdbench.sweep.types import Sweep
+from kdbench.train import Shape, choose_precision
 
 
 def worker_count(asked: int | Literal["auto"], device: torch.device) -> int:

@@ -16,9 +16,9 @@ import yaml
 from pydantic import ValidationError
 
 import kdbench
+from kdbench.config import Recipe
 from kdbench.errors import BadInput, MachineFault, suggestion
 from kdbench.host import EXACT_VARIABLE, PACK_VARIABLE
-from kdbench.schema import Recipe
 
 Options = dict[str, Any]
 """Dotted keys to values as YAML gives them."""

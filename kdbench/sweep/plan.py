@@ -10,8 +10,10 @@ import numpy as np
 from scipy.stats import qmc
 
 from kdbench.catalog.methods import METHODS
-from kdbench.identity import identify
-from kdbench.schema import Dimension, Hyper, Phase, Recipe, Sweep, TrialConfig
+from kdbench.catalog.types import Dimension
+from kdbench.config import Hyper, Phase, Recipe, RunConfig
+from kdbench.files import identify
+from kdbench.sweep.types import Sweep
 
 ADAPTIVE = ("tpe", "gp")
 
@@ -132,9 +134,9 @@ def with_precision(sweep: Sweep, model: str, recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"precision": sweep.precisions.get(model, "fp32")})
 
 
-def teacher_config(sweep: Sweep) -> TrialConfig:
+def teacher_config(sweep: Sweep) -> RunConfig:
     """The run that trains the teacher (or, with given weights, that names them)."""
-    return TrialConfig(
+    return RunConfig(
         data=sweep.data,
         model=sweep.pair.teacher,
         teacher_id=sweep.teacher_weights,
@@ -145,9 +147,9 @@ def teacher_config(sweep: Sweep) -> TrialConfig:
     )
 
 
-def trial_config(sweep: Sweep, lane: Lane, slot: int, hyper: Hyper) -> TrialConfig:
+def trial_config(sweep: Sweep, lane: Lane, slot: int, hyper: Hyper) -> RunConfig:
     """One student's run."""
-    return TrialConfig(
+    return RunConfig(
         data=sweep.data,
         model=lane.model,
         teacher=sweep.pair.teacher,

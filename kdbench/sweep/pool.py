@@ -13,8 +13,8 @@ from typing import Protocol
 
 from filelock import FileLock, Timeout
 
+from kdbench.config import Phase, RunConfig
 from kdbench.errors import BadInput, MachineFault
-from kdbench.schema import Phase, TrialConfig
 from kdbench.sweep.events import View, epoch_event, trial_event
 from kdbench.sweep.execute import PARENT_VARIABLE
 from kdbench.sweep.machine import THREADS_VARIABLE, threads_each
@@ -143,10 +143,10 @@ class Watch:
             folder = path.parent
             if folder.name in self._ended:
                 continue
-            config = TrialConfig.model_validate_json(path.read_text(encoding="utf-8"))
+            config = RunConfig.model_validate_json(path.read_text(encoding="utf-8"))
             self._follow(folder, config)
 
-    def _follow(self, folder: Path, config: TrialConfig) -> None:
+    def _follow(self, folder: Path, config: RunConfig) -> None:
         if folder.name not in self._epochs:
             self._epochs[folder.name] = 0
             self._worker.announce(config.phase)

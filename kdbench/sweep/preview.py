@@ -6,12 +6,9 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from kdbench.engine import Shape, seconds_per_step
-from kdbench.engine.hardware import describe_hardware
-from kdbench.engine.run import steps_per_epoch
+from kdbench.config import Recipe
 from kdbench.methods import loss_function
 from kdbench.models import build, count_params, members
-from kdbench.schema import Recipe, Sweep
 from kdbench.sweep.context import Context, pick_device
 from kdbench.sweep.events import Plan, PlanRow, View
 from kdbench.sweep.machine import THREADS_VARIABLE
@@ -25,8 +22,12 @@ from kdbench.sweep.measure import (
 )
 from kdbench.sweep.plan import lanes, slots, with_precision
 from kdbench.sweep.store import rows_of
+from kdbench.sweep.types import Sweep
 from kdbench.teacher import BankedTeacher, RecordedTeacher, load_card, recorded_bytes, room
 from kdbench.teacher.topk import MOST_CLASSES
+from kdbench.train import Shape, seconds_per_step
+from kdbench.train.hardware import describe_hardware
+from kdbench.train.loop import steps_per_epoch
 
 FORWARD_SHARE = 1 / 3
 """Cost of evaluating a sample against training on it: one forward pass of a forward and two backward ones."""

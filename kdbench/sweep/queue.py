@@ -23,13 +23,15 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
+from kdbench.catalog.types import Dimension
+from kdbench.config import Hyper
 from kdbench.errors import BadInput, MachineFault
-from kdbench.identity import identify
-from kdbench.schema import Dimension, Hyper, Sweep
+from kdbench.files import identify
 from kdbench.sweep.history import adaptive_sampler
 from kdbench.sweep.manifest import without_password
 from kdbench.sweep.owner import GRACE, HEARTBEAT, is_dead, me
 from kdbench.sweep.plan import ADAPTIVE, Lane, drawn_point, slots, space_of, startup
+from kdbench.sweep.types import Sweep
 
 OPEN = (TrialState.WAITING, TrialState.RUNNING)
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)

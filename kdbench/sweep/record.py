@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from kdbench.errors import BadInput
-from kdbench.fsio import atomic_text
+from kdbench.files import atomic_text
 from kdbench.sweep.store import RUNS_FILE, read_spec, read_status
 
 KEPT = ("manifest.json", "sweep.json")

@@ -7,12 +7,9 @@ from typing import Literal
 
 import torch
 
-from kdbench.engine import finish
-from kdbench.engine.hardware import describe_hardware
 from kdbench.errors import MachineFault
 from kdbench.methods import loss_function
 from kdbench.models import build, latency_ms
-from kdbench.schema import Sweep
 from kdbench.sweep import manifest
 from kdbench.sweep.context import Context, pick_device
 from kdbench.sweep.events import View
@@ -23,9 +20,12 @@ from kdbench.sweep.plan import lanes
 from kdbench.sweep.pool import alone, run_pool
 from kdbench.sweep.queue import Queue, open_storage
 from kdbench.sweep.store import read_result, trial_folder, write_spec
+from kdbench.sweep.types import Sweep
 from kdbench.sweep.work import Worker, storage_url
 from kdbench.teacher import load_card
-from kdbench.track import open_trackers
+from kdbench.tracking import open_trackers
+from kdbench.train import finish
+from kdbench.train.hardware import describe_hardware
 
 
 def run_sweep(

@@ -11,9 +11,10 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
+from kdbench.config import PHASES, EpochLog, RunConfig, RunResult
 from kdbench.errors import BadInput, MachineFault, suggestion
-from kdbench.fsio import atomic_text
-from kdbench.schema import PHASES, EpochLog, Sweep, TrialConfig, TrialResult
+from kdbench.files import atomic_text
+from kdbench.sweep.types import Sweep
 
 COLUMNS = [
     "sweep", "trial_id", "phase", "status", "dataset", "teacher", "student", "method", "temperature", "alpha", "seed",
@@ -56,20 +57,20 @@ def read_spec(sweep_dir: Path) -> tuple[Sweep, str | None]:
         raise MachineFault(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def write_config(folder: Path, config: TrialConfig) -> None:
+def write_config(folder: Path, config: RunConfig) -> None:
     """config.json of a run; written before it starts."""
     atomic_text(folder / "config.json", config.model_dump_json(indent=1) + "\n")
 
 
-def write_result(folder: Path, result: TrialResult) -> None:
+def write_result(folder: Path, result: RunResult) -> None:
     """result.json; its presence means that the run is whole."""
     atomic_text(folder / "result.json", result.model_dump_json(indent=1) + "\n")
 
 
-def read_result(folder: Path) -> TrialResult | None:
+def read_result(folder: Path) -> RunResult | None:
     """The run's result, or None while it has none (a damaged file counts as none: the run is repeated)."""
     try:
-        return TrialResult.model_validate_json((folder / "result.json").read_text(encoding="utf-8"))
+        return RunResult.model_validate_json((folder / "result.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValidationError):
         return None
 
@@ -81,7 +82,7 @@ def read_metrics(folder: Path) -> list[EpochLog]:
     return [EpochLog.model_validate_json(line) for line in lines]
 
 
-def row_of(sweep_name: str, config: TrialConfig, result: TrialResult) -> dict[str, Any]:
+def row_of(sweep_name: str, config: RunConfig, result: RunResult) -> dict[str, Any]:
     """One line of the trials table; further hyper-parameters follow as ``hyper_<name>``."""
     teacher = config.model if config.phase == "teacher" else config.teacher
     extra = {f"hyper_{k}": v for k, v in sorted(config.hyper.items()) if k not in ("temperature", "alpha")}
@@ -106,8 +107,8 @@ def row_of(sweep_name: str, config: TrialConfig, result: TrialResult) -> dict[st
 class Run(NamedTuple):
     """A finished run."""
 
-    config: TrialConfig
-    result: TrialResult
+    config: RunConfig
+    result: RunResult
     epochs: list[EpochLog]
     """Empty where they were not asked for."""
 
@@ -128,7 +129,7 @@ def load_runs(sweep_dir: Path, *, epochs: bool = False) -> list[Run]:
     for path in sorted(sweep_dir.glob("trials/*/result.json")):
         result = read_result(path.parent)
         if result is not None:
-            config = TrialConfig.model_validate_json((path.parent / "config.json").read_text(encoding="utf-8"))
+            config = RunConfig.model_validate_json((path.parent / "config.json").read_text(encoding="utf-8"))
             runs.append(Run(config, result, read_metrics(path.parent) if epochs else []))
     return runs
 
@@ -136,7 +137,7 @@ def load_runs(sweep_dir: Path, *, epochs: bool = False) -> list[Run]:
 def _recorded(line: str, epochs: bool) -> Run:
     held = json.loads(line)
     logs = [EpochLog.model_validate(log) for log in held["epochs"]] if epochs else []
-    return Run(TrialConfig.model_validate(held["config"]), TrialResult.model_validate(held["result"]), logs)
+    return Run(RunConfig.model_validate(held["config"]), RunResult.model_validate(held["result"]), logs)
 
 
 def rows_of(sweep_dir: Path, runs: list[Run] | None = None) -> list[dict[str, Any]]:
@@ -191,7 +192,7 @@ def read_status(sweep_dir: Path) -> dict[str, Any]:
 
 def _progress(sweep_dir: Path, trial_id: str) -> dict[str, Any]:
     folder = trial_folder(sweep_dir, trial_id)
-    config = TrialConfig.model_validate_json((folder / "config.json").read_text(encoding="utf-8"))
+    config = RunConfig.model_validate_json((folder / "config.json").read_text(encoding="utf-8"))
     logs = read_metrics(folder)
     lock = sweep_dir / ".lock" if config.phase == "teacher" else sweep_dir / ".locks" / trial_id
     return {

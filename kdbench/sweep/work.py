@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from kdbench.engine import Pack
-from kdbench.engine.pack import Turns
-from kdbench.schema import Hyper, Phase, Sweep
+from kdbench.config import Hyper, Phase
 from kdbench.sweep.context import Context, pick_device
 from kdbench.sweep.events import View
 from kdbench.sweep.execute import Executor, check_parent
@@ -19,7 +17,10 @@ from kdbench.sweep.options import WandbOptions, default_cache
 from kdbench.sweep.plan import Lane, lanes, slots
 from kdbench.sweep.queue import Claim, Queue, open_storage
 from kdbench.sweep.store import read_spec
-from kdbench.track import Trackers, open_trackers
+from kdbench.sweep.types import Sweep
+from kdbench.tracking import Trackers, open_trackers
+from kdbench.train import Pack
+from kdbench.train.pack import Turns
 
 STORAGE_VARIABLE = "KDBENCH_STORAGE"
 """How a local worker is told a storage whose URL may hold a password."""

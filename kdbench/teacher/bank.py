@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from kdbench.errors import MachineFault
-from kdbench.fsio import atomic, atomic_text
-from kdbench.identity import identify
+from kdbench.files import atomic, atomic_text, identify
 from kdbench.teacher.topk import pack, unpack, words
 
 CHUNK = 256

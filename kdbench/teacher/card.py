@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kdbench.errors import KdbenchError, MachineFault
-from kdbench.fsio import atomic_text
+from kdbench.files import atomic_text
 
 
 class TeacherCard(BaseModel):

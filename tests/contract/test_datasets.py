@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from kdbench.catalog.datasets import CHECKSUMS, DATASETS
+from kdbench.catalog.types import DatasetSpec
+from kdbench.config import DataConfig, Recipe
 from kdbench.data import ResidentSplit, describe_source, load, resolve_dataset
 from kdbench.errors import BadInput, MachineFault
-from kdbench.schema import DataConfig, DatasetSpec, Recipe
 
 NAMES = DATASETS.names()
 CPU = torch.device("cpu")

@@ -15,10 +15,11 @@ from helpers import Cli
 from sweeps import SMALL
 
 from kdbench.board import Board, leaderboard, publish, pull, read, records
+from kdbench.config import EpochLog
 from kdbench.errors import BadInput, MachineFault
-from kdbench.schema import EpochLog, Sweep
 from kdbench.sweep.store import row_of
-from kdbench.track import make_tracker
+from kdbench.sweep.types import Sweep
+from kdbench.tracking import make_tracker
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from wandb_standin import ENTITY, KEY, StandIn

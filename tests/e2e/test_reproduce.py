@@ -15,7 +15,7 @@ import pytest
 from helpers import Cli, run_process
 from sweeps import PATIENCE, finish, start
 
-from kdbench.track import find_runs, read_offline
+from kdbench.tracking import find_runs, read_offline
 
 SHORT = ["--epochs", "2", "--limit", "300", "--seeds", "2"]
 ROWS = ["--rows", "T20-30", "--rows", "without-3*", "--rows", "speech-baseline"]

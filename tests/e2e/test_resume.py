@@ -17,11 +17,11 @@ import pytest
 import torch
 from sweeps import PATIENCE, SMALL, UNEQUAL, command, finish, lines, spec, start
 
-from kdbench.engine import Hooks, run_training
-from kdbench.engine.checkpoint import Checkpoint, load_checkpoint
-from kdbench.schema import EpochLog, TrialConfig
+from kdbench.config import EpochLog, RunConfig
 from kdbench.sweep.context import Context
-from kdbench.track import find_runs, read_offline
+from kdbench.tracking import find_runs, read_offline
+from kdbench.train import Hooks, run_training
+from kdbench.train.checkpoint import Checkpoint, load_checkpoint
 
 # five trials: Sobol points in slots 0-2, TPE's own in 3 and 4; three epochs, so that a kill falls within a run
 ARGUMENTS = ["--trials", 5, "--epochs", 3, "--name", "run", "--json"]
@@ -130,7 +130,7 @@ def test_control_c_says_how_to_go_on_and_going_on_works(whole: Path, tmp_path: P
 def test_a_kill_between_the_last_checkpoint_and_its_line_loses_no_line(tmp_path: Path) -> None:
     sweep_spec = spec(epochs=2, precision="fp32")
     context = Context(sweep_spec, cache=tmp_path, device=torch.device("cpu"))
-    config = TrialConfig(
+    config = RunConfig(
         data=sweep_spec.data, model=SMALL, recipe=sweep_spec.recipe, seed=0, phase="baseline"
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ from scipy import stats
 from sweeps import LARGE, SMALL, TEACHER, UNEQUAL, command, finish, lines
 
 from kdbench.sweep.store import read_metrics, read_result
-from kdbench.track import find_runs, read_offline
+from kdbench.tracking import find_runs, read_offline
 
 FILES = [
     *("trials.parquet", "trials.csv", "pareto.csv", "pareto.md", "pareto.tex", "pareto.png", "pareto.svg"),

@@ -20,11 +20,11 @@ import pytest
 import wandb
 from interrupt import Interrupted, interrupted
 
+from kdbench.config import DataConfig, EpochLog, Recipe, RunConfig, RunResult
 from kdbench.errors import BadInput, MachineFault
-from kdbench.schema import DataConfig, EpochLog, Recipe, TrialConfig, TrialResult
-from kdbench.track import Tracker, find_runs, make_tracker, read_offline, sync
-from kdbench.track.base import describe, history_row
-from kdbench.track.service import require_key
+from kdbench.tracking import Tracker, find_runs, make_tracker, read_offline, sync
+from kdbench.tracking.base import describe, history_row
+from kdbench.tracking.service import require_key
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from wandb_standin import ENTITY, KEY, StandIn
@@ -79,11 +79,11 @@ def server(nothing_left_behind: None) -> Iterator[StandIn]:
         yield standin
 
 
-def trial(seed: int = 1) -> TrialConfig:
+def trial(seed: int = 1) -> RunConfig:
     hyper = {"temperature": 4.0, "alpha": 0.5}
     data = DataConfig(name="digits")
     about = {"teacher": "resnet50", "teacher_id": "t", "method": "kd", "hyper": hyper, "phase": "search"}
-    return TrialConfig.model_validate({"data": data, "model": "resnet18", "recipe": Recipe(), "seed": seed, **about})
+    return RunConfig.model_validate({"data": data, "model": "resnet18", "recipe": Recipe(), "seed": seed, **about})
 
 
 def log(epoch: int, seed: int = 1) -> EpochLog:
@@ -98,7 +98,7 @@ def attempt(tracker: Tracker, *, seed: int = 1, number: int = 1, failed: bool = 
     for epoch in (1, 2, 3):
         tracker.epoch(log(epoch, seed))
     status = "failed" if failed else "complete"
-    tracker.finish(TrialResult.model_validate({"id": trial(seed).id, "status": status}), ROW)
+    tracker.finish(RunResult.model_validate({"id": trial(seed).id, "status": status}), ROW)
     return run
 
 
@@ -209,7 +209,7 @@ def test_a_lost_client_costs_one_record_and_no_training(tmp_path: Path) -> None:
     while not tracker.failures and time.monotonic() < deadline:
         tracker.epoch(log(1))
         time.sleep(0.05)
-    tracker.finish(TrialResult(id="x", status="complete"), ROW)
+    tracker.finish(RunResult(id="x", status="complete"), ROW)
     assert tracker.failures == 1
     assert attempt(tracker, seed=2) is not None
     tracker.close()
@@ -239,7 +239,7 @@ def test_a_lost_client_breaks_no_run_that_another_tracker_began_after_it(tmp_pat
     fail(other)  # of the client before: the one that `one` goes on with is left alone
     assert attempt(other, seed=4) is not None
     one.epoch(log(1))
-    one.finish(TrialResult(id="x", status="complete"), ROW)
+    one.finish(RunResult(id="x", status="complete"), ROW)
     one.close()
     other.close()
     runs = {run.config["seed"]: run for run in map(read_offline, find_runs(tmp_path)) if not run.dead}
@@ -258,7 +258,7 @@ def test_a_start_that_fails_makes_no_success_of_a_run_under_way(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as disk:
-        disk.setattr("kdbench.track.lock.hold", full)
+        disk.setattr("kdbench.tracking.lock.hold", full)
         assert other.start(trial(2), sweep="s", attempt=1, extra={}) is None
     fail(one)
     one.close()
@@ -294,7 +294,7 @@ def test_a_start_that_was_given_up_does_not_touch_the_next(
 ) -> None:
     tracker = make_tracker("offline", root=tmp_path, project="p", notify=lambda text: None)
     with monkeypatch.context() as hurry:
-        hurry.setattr("kdbench.track.wandb_tracker.CALL_PATIENCE", 0.5)
+        hurry.setattr("kdbench.tracking.wandb_tracker.CALL_PATIENCE", 0.5)
         assert tracker.start(trial(1), sweep="s", attempt=1, extra={}) is None
     tracker.start(trial(2), sweep="s", attempt=1, extra={})
     held.set()
@@ -302,7 +302,7 @@ def test_a_start_that_was_given_up_does_not_touch_the_next(
         if thread.name == "kdbench-wandb":
             thread.join(30)
     tracker.epoch(log(1))
-    tracker.finish(TrialResult(id="x", status="complete"), ROW)
+    tracker.finish(RunResult(id="x", status="complete"), ROW)
     tracker.close()
     runs = {run.config["seed"]: run for run in map(read_offline, find_runs(tmp_path))}
     assert (runs[2].exit_code, len(runs[2].history)) == (0, 1)
@@ -423,13 +423,13 @@ def test_online_runs_reach_the_server_and_a_taken_id_goes_offline(tmp_path: Path
 def test_a_server_lost_midway_keeps_everything_on_disk(
     tmp_path: Path, key: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kdbench.track.service.FINISH_TIMEOUT", 2)
+    monkeypatch.setattr("kdbench.tracking.service.FINISH_TIMEOUT", 2)
     said: list[str] = []
     with StandIn() as first:
         tracker = make_tracker("online", root=tmp_path, project="p", notify=said.append, base_url=first.url)
         names = [tracker.start(trial(), sweep="s", attempt=1, extra={})]
     tracker.epoch(log(1))
-    tracker.finish(TrialResult(id="x", status="complete"), ROW)
+    tracker.finish(RunResult(id="x", status="complete"), ROW)
     names.append(attempt(tracker, seed=2))
     tracker.close()
     assert ["recording failed" in said[0], "going on offline" in said[1].lower(), "1 of 2" in said[2]] == [True] * 3

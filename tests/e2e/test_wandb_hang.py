@@ -10,7 +10,7 @@ from helpers import ROOT
 
 STOPPED = """
 import psutil, signal
-from kdbench.track import service
+from kdbench.tracking import service
 service.TEARDOWN_PATIENCE = 1
 service.silence()
 core = [child for child in psutil.Process().children() if "wandb-core" in child.name()]
@@ -24,7 +24,7 @@ print("over")
 
 LOST_TASK = """
 import asyncio
-from kdbench.track import service
+from kdbench.tracking import service
 service.TEARDOWN_PATIENCE = 1
 service.silence()
 from wandb.sdk import wandb_setup

@@ -12,7 +12,7 @@ import pytest
 from sweeps import PATIENCE, command, environment, lines
 
 from kdbench.board import leaderboard, pull, read
-from kdbench.track import sync
+from kdbench.tracking import sync
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from wandb_standin import KEY, StandIn

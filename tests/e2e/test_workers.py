@@ -20,7 +20,7 @@ from sweeps import PATIENCE, UNEQUAL, command, finish, start
 
 from kdbench.sweep.queue import open_storage
 from kdbench.sweep.store import read_status
-from kdbench.track import find_runs, read_offline
+from kdbench.tracking import find_runs, read_offline
 
 # random points depend on no other trial, and nothing is pruned: the order of runs cannot matter
 ARGUMENTS = ["--trials", 4, "--epochs", 4, "--sampler", "random", "--pruner", "none", "--name", "run"]

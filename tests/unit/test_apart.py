@@ -8,7 +8,7 @@ import threading
 import pytest
 from interrupt import Interrupted, interrupted
 
-from kdbench.track.apart import apart
+from kdbench.tracking.apart import apart
 
 
 def test_a_signal_ends_the_wait_and_not_the_call() -> None:

@@ -27,7 +27,7 @@ from kdbench.board._pull import _safe, config_of
 from kdbench.board._render import escape, markdown, page, table
 from kdbench.errors import BadInput
 from kdbench.sweep.store import read_result, trial_folder, write_result
-from kdbench.track.base import describe
+from kdbench.tracking.base import describe
 
 RECORDS = ROOT / "results" / "records"
 

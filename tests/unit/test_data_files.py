@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from kdbench.catalog.datasets import CHECKSUMS, DATASETS
+from kdbench.catalog.types import DatasetSpec
+from kdbench.config import DataConfig, Recipe
 from kdbench.data import load
 from kdbench.data.cifar import read_cifar
 from kdbench.data.idx import read_idx
 from kdbench.errors import BadInput, MachineFault
-from kdbench.schema import DataConfig, DatasetSpec, Recipe
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from kdbench.catalog.datasets import DATASETS
+from kdbench.config import DataConfig, Recipe
 from kdbench.data import ResidentSplit, StreamSplit, describe_source, load, resolve_dataset, task
 from kdbench.data.places import locate
 from kdbench.data.samples import Fit
 from kdbench.errors import BadInput
-from kdbench.schema import DataConfig, Recipe
 
 CPU = torch.device("cpu")
 

@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kdbench.catalog.datasets import DATASETS
+from kdbench.config import Recipe
 from kdbench.data.base import epoch_batches
 from kdbench.data.hashing import key, mix, scatter, shuffled
 from kdbench.data.resident import ResidentSplit
 from kdbench.data.samples import ArraySamples, Fit
 from kdbench.data.views import Augment, augment_for, view_ids
-from kdbench.schema import Recipe
 
 CPU = torch.device("cpu")
 

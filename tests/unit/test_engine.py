@@ -15,19 +15,19 @@ from torch import nn
 from training import CPU, KD, RECIPE, STEPS, Watched, banked, config_of, data_of, live, same, train
 
 from kdbench.catalog.methods import METHODS
+from kdbench.config import DataConfig, Recipe, RunConfig
 from kdbench.data import TaskData, load, resolve_dataset
-from kdbench.engine import Hooks
-from kdbench.engine import run as engine_run
-from kdbench.engine.checkpoint import NAME
-from kdbench.engine.metrics import collect_logits
-from kdbench.engine.optim import FLOOR, make_optimizer, make_schedule
 from kdbench.errors import BadInput, TrialFailed
 from kdbench.models import build
-from kdbench.schema import DataConfig, Recipe, TrialConfig
 from kdbench.sweep.preview import teacher_note
 from kdbench.teacher import LiveTeacher, RecordedTeacher, TeacherSignal, make_signal, recorded_bytes
 from kdbench.teacher.bank import CHUNK
 from kdbench.teacher.signal import LazyTeacher
+from kdbench.train import Hooks
+from kdbench.train import loop as engine_run
+from kdbench.train.checkpoint import NAME
+from kdbench.train.metrics import collect_logits
+from kdbench.train.optim import FLOOR, make_optimizer, make_schedule
 
 
 def test_the_bank_gives_the_training_that_the_live_teacher_gives(tmp_path):
@@ -170,7 +170,7 @@ SAYS = {"max_norm": "hinton_mlp_30"}
 
 @lru_cache
 def last_epoch(config_json: str, root: str) -> tuple[float, float]:
-    config = TrialConfig.model_validate_json(config_json)
+    config = RunConfig.model_validate_json(config_json)
     log = train(config, Path(root) / config.id, live()).logs[-1]
     return log.train_loss, log.val_loss
 
@@ -180,7 +180,7 @@ def shared(tmp_path_factory) -> str:
     return str(tmp_path_factory.mktemp("runs"))
 
 
-def differ(a: TrialConfig, b: TrialConfig, root: str) -> bool:
+def differ(a: RunConfig, b: RunConfig, root: str) -> bool:
     one, other = (last_epoch(config.model_dump_json(), root) for config in (a, b))
     return abs(one[1] - other[1]) > 1e-5 * one[1]
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from kdbench.engine.kernels import FastConv2d, optimise, plan_for
 from kdbench.models import build, count_macs, count_params
+from kdbench.train.fast_conv import FastConv2d, optimise, plan_for
 
 CPU = torch.device("cpu")
 

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from kdbench.catalog.methods import METHODS
+from kdbench.catalog.types import Dimension, MethodSpec
+from kdbench.config import Hyper
 from kdbench.errors import BadInput
 from kdbench.methods import loss_function
 from kdbench.methods.base import soft_kl
 from kdbench.methods.dkd import nontarget_kl, target_kl
-from kdbench.schema import Dimension, Hyper, MethodSpec
 
 ALL = list(METHODS.entries.values())
 TAUGHT = [spec for spec in ALL if spec.needs]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdbench.engine import expected_calibration_error, score
+from kdbench.train import expected_calibration_error, score
 
 
 def test_calibration_error_by_hand_and_by_a_plain_loop():

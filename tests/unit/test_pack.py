@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from training import CPU, DIGITS, RECIPE, Watched, banked, config_of, data_of, same, train
 
+from kdbench.config import EpochLog
 from kdbench.data import ResidentSplit, load, resolve_dataset
-from kdbench.engine import Hooks, Pack, RunOutcome, share_batches, training
-from kdbench.engine.pack import Turns, pack_size
 from kdbench.errors import BadInput, TrialFailed
 from kdbench.host import PACK_VARIABLE
-from kdbench.schema import EpochLog
+from kdbench.train import Hooks, Pack, RunOutcome, share_batches, training
+from kdbench.train.pack import Turns, pack_size
 
 TWO = RECIPE.model_copy(update={"epochs": 2})
 CONFIGS = {

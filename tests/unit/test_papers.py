@@ -11,9 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdbench.config import DataConfig, Recipe, RunConfig
 from kdbench.data import load, resolve_dataset
 from kdbench.data.task import _in_colour
-from kdbench.engine.optim import make_optimizer, make_schedule, max_norm_constraint
 from kdbench.errors import BadInput
 from kdbench.models import build
 from kdbench.papers.claims import answer
@@ -22,7 +22,7 @@ from kdbench.papers.measures import Outputs, Value, choose_bias, load_outputs, s
 from kdbench.papers.plan import Protocol, Request
 from kdbench.papers.schema import Bias
 from kdbench.papers.table import PaperTable, paper_table, verdict_of
-from kdbench.schema import DataConfig, Recipe, TrialConfig
+from kdbench.train.optim import make_optimizer, make_schedule, max_norm_constraint
 
 CPU = torch.device("cpu")
 RECORDS = Path(__file__).parents[2] / "results" / "records"
@@ -30,7 +30,7 @@ HINTON = Protocol(load_paper("hinton2015-mnist"))
 
 
 class NoTrials:
-    def get(self, config: TrialConfig) -> None:
+    def get(self, config: RunConfig) -> None:
         return None
 
 
@@ -46,7 +46,7 @@ def test_new_fields_leave_the_ids_of_recorded_runs_alone(record: Path) -> None:
     for line in record.read_text(encoding="utf-8").splitlines():
         held = json.loads(line)
         if held["config"]["phase"] != "teacher":
-            assert TrialConfig.model_validate(held["config"]).id == held["result"]["id"]
+            assert RunConfig.model_validate(held["config"]).id == held["result"]["id"]
     moved = DataConfig(name="mnist", train_classes=(7, 8)).model_dump()
     assert moved["train_classes"] == (7, 8) and "channels" not in moved and "validate_on" not in moved
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from sweeps import SMALL, spec
 
-from kdbench.engine import expected_calibration_error
-from kdbench.engine.checkpoint import write_metrics
-from kdbench.engine.metrics import reliability
+from kdbench.config import EpochLog, RunConfig, RunResult
 from kdbench.errors import MachineFault
-from kdbench.schema import EpochLog, TrialConfig, TrialResult
 from kdbench.sweep.plan import Lane, trial_config
 from kdbench.sweep.record import run_line
 from kdbench.sweep.store import RUNS_FILE, load_runs, load_trials, trial_folder, write_config, write_result, write_spec
+from kdbench.train import expected_calibration_error
+from kdbench.train.checkpoint import write_metrics
+from kdbench.train.metrics import reliability
 
 BINS = ((0, 0.0, 0),) * 13 + ((40, 36.5, 31), (60, 59.25, 58))
 
@@ -37,10 +37,10 @@ def test_bins_hold_every_sample_once() -> None:
 
 
 def test_results_without_bins_are_written_as_they_were() -> None:
-    bare = TrialResult(id="x", status="complete")
+    bare = RunResult(id="x", status="complete")
     assert "reliability" not in bare.model_dump_json()
     kept = bare.model_copy(update={"reliability": BINS})
-    assert TrialResult.model_validate_json(kept.model_dump_json()) == kept
+    assert RunResult.model_validate_json(kept.model_dump_json()) == kept
 
 
 @pytest.fixture
@@ -51,12 +51,12 @@ def folder(tmp_path: Path) -> Path:
     write_spec(out, sweep, None)
     for slot, lane in enumerate((Lane("confirm", SMALL, "hard"), Lane("confirm", SMALL, "kd"))):
         hyper = {"temperature": 4.0, "alpha": 0.5} if slot else {}
-        config: TrialConfig = trial_config(sweep, lane, 0, hyper)
+        config: RunConfig = trial_config(sweep, lane, 0, hyper)
         trial = trial_folder(out, config.id)
         write_config(trial, config)
         logs = [EpochLog(epoch=1, lr=0.1, train_loss=1.0, train_acc=0.5, val_loss=0.9, val_acc=0.6)]
         write_metrics(trial, logs)
-        write_result(trial, TrialResult(id=config.id, status="complete", test_acc=0.7 + slot / 10, reliability=BINS))
+        write_result(trial, RunResult(id=config.id, status="complete", test_acc=0.7 + slot / 10, reliability=BINS))
     return out
 
 

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from kdbench.config import DataConfig, Recipe, RunConfig
 from kdbench.data import load, resolve_dataset
-from kdbench.engine import Hooks, RunOutcome, Shape, Step, choose_step, run_training, tune
-from kdbench.engine.optim import make_optimizer
-from kdbench.engine.step import MANIFEST, REFERENCE, begun_with
 from kdbench.host import EXACT_VARIABLE
 from kdbench.models import build
-from kdbench.schema import DataConfig, Recipe, TrialConfig
+from kdbench.train import Hooks, RunOutcome, Shape, Step, choose_step, run_training, tune
+from kdbench.train.optim import make_optimizer
+from kdbench.train.step import MANIFEST, REFERENCE, begun_with
 
 CPU = torch.device("cpu")
 DATA = DataConfig(name="digits", limit=200)
 RECIPE = Recipe(epochs=2, batch_size=64, lr=0.02, pad=1, warmup_epochs=0, precision="fp32")
-CONFIG = TrialConfig(data=DATA, model="test_efficientnet", method="hard", recipe=RECIPE, seed=3, phase="search")
+CONFIG = RunConfig(data=DATA, model="test_efficientnet", method="hard", recipe=RECIPE, seed=3, phase="search")
 SHAPE = Shape("test_resnet", 10, 1, 16, "native", 32, CPU)
 
 
@@ -60,7 +60,7 @@ def test_the_fused_update_is_the_plain_one(name: str) -> None:
 
 
 def test_a_resumed_run_keeps_the_step_that_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdbench.engine.checkpoint.INTERVAL", 0)
+    monkeypatch.setattr("kdbench.train.checkpoint.INTERVAL", 0)
 
     class Killed(Exception):
         pass

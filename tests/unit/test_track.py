@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdbench.config import DataConfig, EpochLog, Phase, Recipe, RunConfig
 from kdbench.errors import BadInput
-from kdbench.schema import DataConfig, EpochLog, Phase, Recipe, TrialConfig
-from kdbench.track import NullTracker, find_runs, make_tracker, read_offline, run_id
-from kdbench.track.base import describe, flatten, history_row, tags
+from kdbench.tracking import NullTracker, find_runs, make_tracker, read_offline, run_id
+from kdbench.tracking.base import describe, flatten, history_row, tags
 
 
-def trial(phase: Phase = "search", **more: object) -> TrialConfig:
+def trial(phase: Phase = "search", **more: object) -> RunConfig:
     fields = {"data": DataConfig(name="digits"), "model": "resnet18", "teacher": "resnet50", "method": "kd"}
     fields |= {"hyper": {"temperature": 4.0, "alpha": 0.5}, "recipe": Recipe(), "seed": 1, "phase": phase}
-    return TrialConfig.model_validate(fields | more)
+    return RunConfig.model_validate(fields | more)
 
 
 def test_run_ids_are_valid_and_differ_by_trial_attempt_and_sweep() -> None:

@@ -13,20 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from kdbench.catalog.methods import METHODS
+from kdbench.config import EpochLog, Recipe, RunConfig, RunResult
 from kdbench.data import TaskData
-from kdbench.engine import checkpoint
-from kdbench.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_metrics
-from kdbench.engine.hardware import describe_hardware
-from kdbench.engine.metrics import collect_logits, reliability, score
-from kdbench.engine.optim import make_optimizer, make_schedule, max_norm_constraint
-from kdbench.engine.pack import Turns, finish
-from kdbench.engine.step import Step, begun_with, note_step, prepare
 from kdbench.errors import TrialFailed
-from kdbench.identity import identify
+from kdbench.files import identify
 from kdbench.methods import LossFunction, loss_function
 from kdbench.models import build, count_macs, count_params
-from kdbench.schema import EpochLog, Recipe, TrialConfig, TrialResult
 from kdbench.teacher import TeacherSignal, truncate
+from kdbench.train import checkpoint
+from kdbench.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_metrics
+from kdbench.train.hardware import describe_hardware
+from kdbench.train.metrics import collect_logits, reliability, score
+from kdbench.train.optim import make_optimizer, make_schedule, max_norm_constraint
+from kdbench.train.pack import Turns, finish
+from kdbench.train.step import Step, begun_with, note_step, prepare
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Hooks:
 class RunOutcome(NamedTuple):
     """The result, every epoch's log, and the trained network in eval mode."""
 
-    result: TrialResult
+    result: RunResult
     logs: list[EpochLog]
     model: nn.Module
 
@@ -57,7 +57,7 @@ class Trainer:
     """The state of one run: network, optimiser, schedule, and where it stands."""
 
     def __init__(
-        self, config: TrialConfig, data: TaskData, teacher: TeacherSignal | None, device: torch.device, step: Step
+        self, config: RunConfig, data: TaskData, teacher: TeacherSignal | None, device: torch.device, step: Step
     ) -> None:
         self.config, self.data, self.teacher, self.device = config, data, teacher, device
         recipe = config.recipe
@@ -160,7 +160,7 @@ class Trainer:
 
 
 def run_training(
-    config: TrialConfig,
+    config: RunConfig,
     *,
     data: TaskData,
     teacher: TeacherSignal | None,
@@ -175,7 +175,7 @@ def run_training(
 
 
 def training(
-    config: TrialConfig,
+    config: RunConfig,
     *,
     data: TaskData,
     teacher: TeacherSignal | None,
@@ -223,14 +223,14 @@ def training(
     return RunOutcome(_result(trainer, logs, attempts, pruned and not finished), logs, trainer.model.eval())
 
 
-def _result(trainer: Trainer, logs: list[EpochLog], attempts: int, pruned: bool) -> TrialResult:
+def _result(trainer: Trainer, logs: list[EpochLog], attempts: int, pruned: bool) -> RunResult:
     """Final measures: on test in the confirm phase, on validation otherwise."""
     confirm = trainer.config.phase == "confirm"
     split = trainer.data.test() if confirm else trainer.data.val
     logits, labels = collect_logits(trainer.model, split)
     guide = trainer.teacher.plain(split) if trainer.teacher is not None else None
     final = score(logits, labels, guide)
-    return TrialResult(
+    return RunResult(
         id=trainer.config.id,
         status="pruned" if pruned else "complete",
         val_acc=logs[-1].val_acc,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from kdbench.schema._base import Frozen, Hyper
+from kdbench.config import Frozen, Hyper
 
 
 class Ladder(Frozen):

@@ -1,14 +1,33 @@
-"""One training run: what it is, what it logs, what it comes to."""
+"""What is run and what came of it, as frozen types. A run's id hashes the names and values of its config's fields."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from kdbench.identity import identify
-from kdbench.schema._base import Frozen, Hyper, Phase, Status, is_default, unset
+from kdbench.files import identify
+
+Phase = Literal["teacher", "baseline", "search", "confirm"]
+PHASES: tuple[Phase, ...] = ("teacher", "baseline", "search", "confirm")
+Status = Literal["complete", "pruned", "failed"]
+Hyper = dict[str, float]
+
+
+def is_default(default: object) -> Callable[[object], bool]:
+    """Leaves a field out of dumps at its default: a field added later must not change the ids of earlier runs."""
+    return lambda value: value == default
+
+
+unset = is_default(None)
+
+
+class Frozen(BaseModel):
+    """Base of all types here: immutable, no unknown fields, every field documented."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class DataConfig(Frozen):
@@ -85,7 +104,7 @@ class Recipe(Frozen):
     probability evenly. Its record of 1,000 classes is then a tenth (K = 50) on disk."""
 
 
-class TrialConfig(Frozen):
+class RunConfig(Frozen):
     """One training run, whole. Its ``id`` is the hash of this and nothing else."""
 
     data: DataConfig
@@ -138,11 +157,11 @@ class EpochLog(Frozen):
     """Mean of each part of the loss (``soft``, ``hard``, ...), unweighted."""
 
 
-class TrialResult(Frozen):
+class RunResult(Frozen):
     """What a run came to; written last, so that its presence means the run is whole."""
 
     id: str
-    """The run's ``TrialConfig.id``."""
+    """The run's ``RunConfig.id``."""
     status: Status
     """complete, pruned or failed."""
     val_acc: float | None = None

@@ -8,10 +8,10 @@ read from it to decide. Importing this package does not import wandb.
 
 from __future__ import annotations
 
-from kdbench.track.base import NullTracker, Tracker, run_id
-from kdbench.track.make import Trackers, make_tracker, open_trackers
-from kdbench.track.offline import OfflineRun, find_runs, read_offline
-from kdbench.track.upload import SyncReport, sync
+from kdbench.tracking.base import NullTracker, Tracker, run_id
+from kdbench.tracking.make import Trackers, make_tracker, open_trackers
+from kdbench.tracking.offline import OfflineRun, find_runs, read_offline
+from kdbench.tracking.upload import SyncReport, sync
 
 __all__ = [
     "NullTracker",

@@ -10,8 +10,8 @@ from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
+from kdbench.config import Recipe
 from kdbench.errors import BadInput
-from kdbench.schema import Recipe
 
 FLOOR = 1e-3
 """Warm-up starts at this share of the peak rate, and the cosine ends there."""

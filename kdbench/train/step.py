@@ -13,12 +13,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from kdbench.engine.hardware import describe_hardware
-from kdbench.engine.kernels import optimise
-from kdbench.engine.pack import pack_size
-from kdbench.fsio import atomic_text
+from kdbench.config import Frozen
+from kdbench.files import atomic_text
 from kdbench.host import EXACT_VARIABLE, processor
-from kdbench.schema import Frozen
+from kdbench.train.fast_conv import optimise
+from kdbench.train.hardware import describe_hardware
+from kdbench.train.pack import pack_size
 
 MANIFEST = "manifest.json"
 """In a run's folder: the step that it was begun with, and on what."""
@@ -30,7 +30,7 @@ class Step(Frozen):
     layout: Literal["channels_last", "contiguous"] = "channels_last"
     """Memory format of images and feature maps."""
     kernels: bool = True
-    """The convolutions of ``kdbench.engine.kernels`` (on a CPU)."""
+    """The convolutions of ``kdbench.train.fast_conv`` (on a CPU)."""
     compiled: bool = False
     """``torch.compile``; on a GPU with CUDA graphs (``reduce-overhead``), unless trials run side by side."""
     fused: bool = True

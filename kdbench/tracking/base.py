@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from kdbench.identity import identify
-from kdbench.schema import EpochLog, TrialConfig, TrialResult
+from kdbench.config import EpochLog, RunConfig, RunResult
+from kdbench.files import identify
 
 TAG_LENGTH = 64
 """W&B refuses longer tags."""
@@ -22,7 +22,7 @@ class Tracker(Protocol):
     failures: int
     """Trial attempts whose record is missing or incomplete."""
 
-    def start(self, config: TrialConfig, *, sweep: str, attempt: int, extra: Mapping[str, Any]) -> str | None:
+    def start(self, config: RunConfig, *, sweep: str, attempt: int, extra: Mapping[str, Any]) -> str | None:
         """Begin one attempt (1-based) at a trial; the run's id, or None where nothing is recorded."""
         ...
 
@@ -30,7 +30,7 @@ class Tracker(Protocol):
         """Record one finished epoch."""
         ...
 
-    def finish(self, result: TrialResult, row: Mapping[str, Any]) -> None:
+    def finish(self, result: RunResult, row: Mapping[str, Any]) -> None:
         """End the attempt; ``row`` is the trial's row of the trials table, one summary key a column."""
         ...
 
@@ -44,14 +44,14 @@ class NullTracker:
 
     failures = 0
 
-    def start(self, config: TrialConfig, *, sweep: str, attempt: int, extra: Mapping[str, Any]) -> str | None:
+    def start(self, config: RunConfig, *, sweep: str, attempt: int, extra: Mapping[str, Any]) -> str | None:
         """Nothing to start."""
         return None
 
     def epoch(self, log: EpochLog) -> None:
         """Nothing to record."""
 
-    def finish(self, result: TrialResult, row: Mapping[str, Any]) -> None:
+    def finish(self, result: RunResult, row: Mapping[str, Any]) -> None:
         """Nothing to end."""
 
     def close(self) -> None:
@@ -78,10 +78,10 @@ def flatten(value: Mapping[str, Any], prefix: str = "", separator: str = "_") ->
     return flat
 
 
-def describe(config: TrialConfig, *, sweep: str, attempt: int, extra: Mapping[str, Any]) -> dict[str, Any]:
+def describe(config: RunConfig, *, sweep: str, attempt: int, extra: Mapping[str, Any]) -> dict[str, Any]:
     """A run's whole W&B config, flat.
 
-    All of ``TrialConfig`` (``data_name``, ``recipe_lr``, ``hyper_temperature``, ...), ``extra``, and the names that
+    All of ``RunConfig`` (``data_name``, ``recipe_lr``, ``hyper_temperature``, ...), ``extra``, and the names that
     the trials table uses (sweep, trial_id, dataset, teacher, student, temperature, alpha), so that W&B can filter and
     group by the same words. ``retry_of`` names the run of the attempt before, an offline run cannot be resumed.
     """

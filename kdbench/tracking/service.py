@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import psutil
 
 from kdbench.errors import BadInput, MachineFault
-from kdbench.track.apart import apart
+from kdbench.tracking.apart import apart
 
 Notify = Callable[[str], None]
 PREFLIGHT_TIMEOUT = 3

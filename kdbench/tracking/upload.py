@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdbench.errors import BadInput, MachineFault
-from kdbench.track import lock
-from kdbench.track.make import say
-from kdbench.track.offline import OfflineRun, find_runs, read_offline
-from kdbench.track.service import Notify, Service, check_name, connect, wandb_faults
+from kdbench.tracking import lock
+from kdbench.tracking.make import say
+from kdbench.tracking.offline import OfflineRun, find_runs, read_offline
+from kdbench.tracking.service import Notify, Service, check_name, connect, wandb_faults
 
 _MARK = "uploaded.json"
 _API_TIMEOUT = 15

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from kdbench.errors import BadInput
-from kdbench.track.base import NullTracker, Tracker
-from kdbench.track.service import Notify, check_name
+from kdbench.tracking.base import NullTracker, Tracker
+from kdbench.tracking.service import Notify, check_name
 
 Mode = Literal["offline", "online", "disabled"]
 MODES: tuple[Mode, ...] = ("offline", "online", "disabled")
@@ -46,7 +46,7 @@ def make_tracker(
     check_name("project", project)
     if entity is not None:
         check_name("entity", entity)
-    from kdbench.track.wandb_tracker import WandbTracker
+    from kdbench.tracking.wandb_tracker import WandbTracker
 
     return WandbTracker(root, project=project, entity=entity, online=mode == "online", base_url=base_url, notify=notify)
 

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from kdbench.config import EpochLog, RunConfig, RunResult
 from kdbench.errors import KdbenchError
-from kdbench.schema import EpochLog, TrialConfig, TrialResult
-from kdbench.track import lock
-from kdbench.track.apart import apart
-from kdbench.track.base import describe, history_row, run_id, tags
-from kdbench.track.service import (
+from kdbench.tracking import lock
+from kdbench.tracking.apart import apart
+from kdbench.tracking.base import describe, history_row, run_id, tags
+from kdbench.tracking.service import (
     CALL_PATIENCE,
     INTERRUPTED,
     Notify,
@@ -99,7 +99,7 @@ class WandbTracker:
         """``online`` or ``offline``: what the next run will be."""
         return self._mode
 
-    def start(self, config: TrialConfig, *, sweep: str, attempt: int, extra: Mapping[str, Any]) -> str | None:
+    def start(self, config: RunConfig, *, sweep: str, attempt: int, extra: Mapping[str, Any]) -> str | None:
         """Begin the attempt's run; its id, or None where the client failed (said and counted)."""
         self._end(INTERRUPTED)
         self._attempts += 1
@@ -133,7 +133,7 @@ class WandbTracker:
         if record is not None:
             self._guard(lambda: record.run.log(history_row(log)))
 
-    def finish(self, result: TrialResult, row: Mapping[str, Any]) -> None:
+    def finish(self, result: RunResult, row: Mapping[str, Any]) -> None:
         """Write the trial's row as summary and end the run: exit code 1 for a failed trial, else 0."""
         record = self._record
         if record is None:

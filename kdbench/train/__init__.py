@@ -1,10 +1,10 @@
 """One training run: train, evaluate, checkpoint, and the measurements that choose how."""
 
-from kdbench.engine.metrics import Scores, expected_calibration_error, score
-from kdbench.engine.pack import Pack, finish, pack_size, share_batches
-from kdbench.engine.run import Hooks, RunOutcome, run_training, training
-from kdbench.engine.step import Step
-from kdbench.engine.tune import Shape, choose_precision, choose_step, seconds_per_step
+from kdbench.train.autotune import Shape, choose_precision, choose_step, seconds_per_step
+from kdbench.train.loop import Hooks, RunOutcome, run_training, training
+from kdbench.train.metrics import Scores, expected_calibration_error, score
+from kdbench.train.pack import Pack, finish, pack_size, share_batches
+from kdbench.train.step import Step
 
 __all__ = [
     "Hooks",

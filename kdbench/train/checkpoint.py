@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kdbench.fsio import atomic, atomic_text
-from kdbench.schema import EpochLog
+from kdbench.config import EpochLog
+from kdbench.files import atomic, atomic_text
 
 NAME = "checkpoint.pt"
 INTERVAL = float(os.environ.get("KDBENCH_CHECKPOINT_SECONDS", "5"))

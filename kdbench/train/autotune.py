@@ -13,10 +13,10 @@ from typing import Any, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from kdbench.engine.step import REFERENCE, Step, prepare, usual_step
-from kdbench.fsio import atomic_text
+from kdbench.files import atomic_text
 from kdbench.host import processor
 from kdbench.models import build
+from kdbench.train.step import REFERENCE, Step, prepare, usual_step
 
 WORTH_IT = 1.15
 """bf16 is chosen only where it is at least this much faster: it costs accuracy in the last digits."""

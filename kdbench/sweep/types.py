@@ -7,10 +7,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from kdbench.identity import identify
-from kdbench.schema._base import Frozen, Hyper
-from kdbench.schema._catalog import Budget, Dimension, Pair
-from kdbench.schema._runs import DataConfig, Recipe
+from kdbench.catalog.types import Budget, Dimension, Pair
+from kdbench.config import DataConfig, Frozen, Hyper, Recipe
+from kdbench.files import identify
 
 
 class Sweep(Frozen):
