@@ -1,0 +1,106 @@
+"""A folder per run: config.json first, result.json last and whole; the truth about what was run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from kdbench.config import EpochLog, RunConfig, RunResult
+from kdbench.errors import MachineFault
+from kdbench.files import atomic_text
+
+RUNS_FILE = "runs.jsonl"
+"""A record's runs: config, epochs and result of one in each line."""
+WEIGHTS = "model.safetensors"
+LOGITS = "logits.npz"
+
+
+class Run(NamedTuple):
+    """A finished run."""
+
+    config: RunConfig
+    result: RunResult
+    epochs: list[EpochLog]
+    """Empty where they were not asked for."""
+
+
+def run_folder(folder: Path, run_id: str) -> Path:
+    """Where one run of a sweep or paper keeps config.json, metrics.jsonl, its checkpoint and, last, result.json."""
+    return folder / "trials" / run_id
+
+
+def write_config(place: Path, config: RunConfig) -> None:
+    """config.json of a run; written before it starts."""
+    atomic_text(place / "config.json", config.model_dump_json(indent=1) + "\n")
+
+
+def write_result(place: Path, result: RunResult) -> None:
+    """result.json; its presence means that the run is whole."""
+    atomic_text(place / "result.json", result.model_dump_json(indent=1) + "\n")
+
+
+def read_config(place: Path) -> RunConfig | None:
+    """What a run is, or None where that is missing or damaged (running it again writes it)."""
+    try:
+        return RunConfig.model_validate_json((place / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def read_result(place: Path) -> RunResult | None:
+    """A run's result, or None while it has none (a damaged file counts as none: the run is repeated)."""
+    try:
+        return RunResult.model_validate_json((place / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def read_epochs(place: Path) -> list[EpochLog]:
+    """A run's epochs so far, up to the first line that cannot be read."""
+    logs: list[EpochLog] = []
+    try:
+        for line in (place / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            logs.append(EpochLog.model_validate_json(line))
+    except (OSError, ValueError):
+        pass
+    return logs
+
+
+def load_runs(folder: Path, *, epochs: bool = False) -> list[Run]:
+    """All finished runs in a folder, from ``trials/``, or from a record's ``runs.jsonl``.
+
+    Raises:
+        MachineFault: when a record's lines cannot be read.
+    """
+    record = folder / RUNS_FILE
+    if record.is_file() and not (folder / "trials").is_dir():
+        return list(_recorded(record, epochs))
+    runs = []
+    for path in sorted(folder.glob("trials/*/result.json")):
+        config, result = read_config(path.parent), read_result(path.parent)
+        if config is not None and result is not None:
+            runs.append(Run(config, result, read_epochs(path.parent) if epochs else []))
+    return runs
+
+
+def _recorded(record: Path, epochs: bool) -> Iterator[Run]:
+    for number, line in enumerate(record.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            held = json.loads(line)
+            logs = [EpochLog.model_validate(log) for log in held["epochs"]] if epochs else []
+            yield Run(RunConfig.model_validate(held["config"]), RunResult.model_validate(held["result"]), logs)
+        except (ValueError, KeyError, TypeError, ValidationError) as error:
+            raise MachineFault(f"{record}, line {number}, cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def run_line(place: Path) -> str:
+    """One run as a record keeps it: its config, its epochs, its result."""
+    held: dict[str, Any] = {
+        part: json.loads((place / f"{part}.json").read_text(encoding="utf-8")) for part in ("config", "result")
+    }
+    epochs = [log.model_dump(mode="json") for log in read_epochs(place)]
+    return json.dumps({"config": held["config"], "epochs": epochs, "result": held["result"]})
