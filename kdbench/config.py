@@ -196,3 +196,5 @@ class RunResult(Frozen):
     """Id of the last attempt's W&B run."""
     error: str | None = None
     """Why a failed run failed."""
+    weights: str | None = Field(default=None, exclude_if=unset)
+    """SHA-256 of the weights' file, where the weights were kept."""

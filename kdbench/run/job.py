@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from kdbench.config import EpochLog, Phase, RunConfig, RunResult
+from kdbench.run.store import Run
 
 Finished = Mapping[str, RunResult]
 """Results by run id, of any status."""
@@ -23,6 +24,8 @@ class Job:
     """What is written beside the result: the network's weights, its logits on validation and test."""
     task: Literal["train", "test"] = "train"
     """``test``: read the test split with the weights that the run kept, once, in the confirm phase."""
+    serves: tuple[RunConfig, ...] = ()
+    """Of a teacher: one student's run for each seed whose views it will be asked about."""
     label: str = ""
     """What a paper calls the run; shown instead of network and method where given."""
     study: str = field(default="", compare=False)
@@ -61,8 +64,8 @@ class Plan(Protocol):
         A job stays in the list while it runs. One whose teacher has no result yet is left out.
         """
 
-    def planned(self, finished: Finished) -> list[Planned]:
-        """All runs that are foreseen, in the order of running."""
+    def planned(self, runs: Iterable[Run]) -> list[Planned]:
+        """All runs that are foreseen, in the order of running; ``runs``: those that are finished."""
 
     def epoch(self, job: Job, log: EpochLog) -> bool:
         """An epoch of a job ended; True ends the run here (pruned)."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +13,7 @@ from pydantic import ValidationError
 
 from kdbench.config import EpochLog, RunConfig, RunResult
 from kdbench.errors import MachineFault
-from kdbench.files import atomic_text
+from kdbench.files import atomic, atomic_text
 
 RUNS_FILE = "runs.jsonl"
 """A record's runs: config, epochs and result of one in each line."""
@@ -104,3 +106,18 @@ def run_line(place: Path) -> str:
     }
     epochs = [log.model_dump(mode="json") for log in read_epochs(place)]
     return json.dumps({"config": held["config"], "epochs": epochs, "result": held["result"]})
+
+
+def adopt(run_id: str, needed: Iterable[str], others: Iterable[Path], place: Path) -> RunResult | None:
+    """A finished run copied from another plan's folder, with the files needed of it: equal ids are the same run."""
+    for folder in others:
+        there = run_folder(folder, run_id)
+        held = read_result(there)
+        if held is None or held.status == "failed" or not all((there / name).exists() for name in needed):
+            continue
+        place.mkdir(parents=True, exist_ok=True)
+        for name in ("config.json", "metrics.jsonl", *needed):
+            atomic(place / name, partial(shutil.copyfile, there / name))
+        write_result(place, held)
+        return held
+    return None

@@ -1,0 +1,225 @@
+"""Where jobs run: in this process, or in persistent workers beside it. One contract, one test for all of them.
+
+A worker that dies is told as ``Broken(died=True)`` and replaced; its job goes on from the checkpoint elsewhere.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING, Protocol
+
+from kdbench.errors import MachineFault
+from kdbench.run.events import Broken, Ended, Epoch, Event, Handle, Setting
+from kdbench.run.job import Job
+from kdbench.run.lease import new_owner
+
+if TYPE_CHECKING:
+    from kdbench.run.worker import Context
+
+STOP_SECONDS = 10.0
+"""How long a worker may take to end when it is asked to."""
+
+
+class Executor(Protocol):
+    """Runs jobs; events reach the ``handle`` that it was made with, in this process, during ``poll``."""
+
+    def free(self) -> int:
+        """How many more jobs may be submitted now."""
+
+    def submit(self, job: Job) -> None:
+        """Begin a job; never blocks for long."""
+
+    def poll(self, seconds: float) -> None:
+        """Wait up to ``seconds`` for events and hand them on."""
+
+    def owns(self, owner: str | None) -> bool:
+        """Whether a lease's owner is (or was) a worker of this executor."""
+
+    def close(self) -> None:
+        """Stop all workers, whatever they do."""
+
+
+class InlineExecutor:
+    """One job at a time, in this very process: for one worker, notebooks and tests."""
+
+    def __init__(self, setting: Setting, handle: Handle) -> None:
+        self._setting, self._handle, self._owner = setting, handle, new_owner()
+        self._jobs: list[Job] = []
+        self._context: Context | None = None
+
+    def free(self) -> int:
+        return 1 - len(self._jobs)
+
+    def submit(self, job: Job) -> None:
+        self._jobs.append(job)
+
+    def poll(self, seconds: float) -> None:
+        if not self._jobs:
+            return
+        job = self._jobs[0]
+        try:
+            if self._context is None:
+                from kdbench.run.worker import Context
+
+                self._context = Context(self._setting, self._owner)
+            self._context.execute(job, self._tell)
+        except Exception as error:  # noqa: BLE001  the scheduler decides what becomes of it
+            self._jobs.remove(job)
+            self._handle(Broken(job.id, error))
+
+    def _tell(self, event: Event) -> bool:
+        if isinstance(event, Ended):
+            self._jobs.clear()
+        return self._handle(event)
+
+    def owns(self, owner: str | None) -> bool:
+        return owner == self._owner
+
+    def close(self) -> None:
+        self._jobs.clear()
+        self._context = None
+
+
+@dataclass(eq=False)
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    owner: str
+    job: Job | None = field(default=None)
+
+
+class LocalExecutor:
+    """``count`` processes of this machine, forked from a server that has torch and timm imported already."""
+
+    def __init__(self, setting: Setting, handle: Handle, count: int) -> None:
+        self._setting, self._handle = setting, handle
+        self._spawn = multiprocessing.get_context("forkserver")
+        self._spawn.set_forkserver_preload(["kdbench.run.worker"])
+        self._owners: set[str] = set()
+        self._workers = [self._start() for _ in range(count)]
+
+    def _start(self) -> _Worker:
+        here, there = self._spawn.Pipe()
+        owner = new_owner()
+        process = self._spawn.Process(target=work, args=(there, self._setting, owner), daemon=True)
+        with _bare_main():
+            process.start()
+        there.close()
+        self._owners.add(owner)
+        return _Worker(process, here, owner)
+
+    def free(self) -> int:
+        return sum(worker.job is None for worker in self._workers)
+
+    def submit(self, job: Job) -> None:
+        worker = next(worker for worker in self._workers if worker.job is None)
+        worker.job = job
+        with suppress(OSError):  # it is gone: `poll` will notice
+            worker.pipe.send(job)
+
+    def poll(self, seconds: float) -> None:
+        pipes = {worker.pipe: worker for worker in self._workers}
+        for pipe in wait(list(pipes), timeout=seconds):
+            self._read(pipes[pipe])  # type: ignore[index]
+
+    def _read(self, worker: _Worker) -> None:
+        try:
+            event: Event = worker.pipe.recv()
+        except (EOFError, OSError):
+            self._replace(worker)
+            return
+        if isinstance(event, Ended | Broken):
+            worker.job = None
+        answer = self._handle(event)
+        if isinstance(event, Epoch):
+            with suppress(OSError):
+                worker.pipe.send(answer)
+
+    def _replace(self, worker: _Worker) -> None:
+        """A worker died: start another, then tell whose job it was."""
+        worker.process.join(timeout=STOP_SECONDS)
+        code, job = worker.process.exitcode, worker.job
+        worker.pipe.close()
+        self._workers[self._workers.index(worker)] = self._start()
+        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        if job is not None:
+            self._handle(Broken(job.id, MachineFault(f"the worker of run {job.id} died ({how})"), died=True))
+        elif code is None or code >= 0:
+            raise MachineFault(f"a worker ended before it could be given anything ({how}); see its message above")
+
+    def owns(self, owner: str | None) -> bool:
+        return owner in self._owners
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.pipe.close()
+            if worker.process.is_alive():
+                worker.process.terminate()
+        for worker in self._workers:
+            worker.process.join(timeout=STOP_SECONDS)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+        self._workers = []
+
+
+def work(pipe: Connection, setting: Setting, owner: str) -> None:
+    """What a worker process does: jobs in, events out, until the pipe closes (the coordinator is gone)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the coordinator decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    from kdbench.run.worker import Context
+
+    def tell(event: Event) -> bool:
+        pipe.send(event)
+        return bool(pipe.recv()) if isinstance(event, Epoch) else False
+
+    context: Context | None = None
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            job: Job = pipe.recv()
+            try:
+                context = context or Context(setting, owner)
+                context.execute(job, tell)
+            except (EOFError, BrokenPipeError, ConnectionResetError):
+                raise
+            except Exception as error:  # noqa: BLE001  the scheduler decides what becomes of it
+                pipe.send(Broken(job.id, _plain(error)))
+
+
+def _plain(error: Exception) -> Exception:
+    """The error as something that can be sent: its own kind where that can be pickled, else its words."""
+    import pickle
+
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301  our own object, in this process
+    except Exception:  # noqa: BLE001
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+@contextmanager
+def _bare_main() -> Iterator[None]:
+    """Start processes that do not run the user's script again: it needs no ``if __name__ == "__main__"``."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def make_executor(kind: str, workers: int, setting: Setting, handle: Handle) -> Executor:
+    """``local`` (in this process for one worker) or ``ray``."""
+    if kind == "ray":
+        from kdbench.run.ray_executor import RayExecutor
+
+        return RayExecutor(setting, handle, workers)
+    return InlineExecutor(setting, handle) if workers == 1 else LocalExecutor(setting, handle, workers)

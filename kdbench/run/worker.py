@@ -1,0 +1,314 @@
+"""One job from start to end in the process that trains it, with data, teachers and steps kept warm between jobs."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from kdbench.config import EpochLog, RunConfig, RunResult
+from kdbench.data import TaskData, load, resolve_dataset
+from kdbench.errors import BadInput, MachineFault, TrialFailed
+from kdbench.files import atomic, atomic_text
+from kdbench.models import Ensemble, build, count_macs, count_params, load_weights, members, weights_digest
+from kdbench.run.events import Ended, Epoch, Handle, Note, Setting, Started
+from kdbench.run.job import Job
+from kdbench.run.lease import Lease
+from kdbench.run.store import LOGITS, WEIGHTS, read_epochs, read_result, run_folder, write_config, write_result
+from kdbench.teacher import TeacherSignal, make_signal
+from kdbench.teacher.signal import BankedTeacher, LazyTeacher
+from kdbench.train import Hooks, RunOutcome, Shape, Step, choose_step, run_training, score
+from kdbench.train.checkpoint import drop_checkpoint, write_metrics
+from kdbench.train.hardware import describe_hardware
+from kdbench.train.loop import steps_per_epoch
+from kdbench.train.metrics import collect_logits
+from kdbench.train.step import answering, usual_step
+
+DATASETS_KEPT = 3
+"""Data sets (with their augmentation) that a process keeps in memory."""
+ATTEMPTS = 3
+"""Starts after which a run that ends in an error of torch (memory, say) is given up as failed."""
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        BadInput: a device that torch does not know or that is not here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BadInput(f"--device '{name}' cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+class Context:
+    """What the jobs of one process share."""
+
+    def __init__(self, setting: Setting, owner: str) -> None:
+        self.setting, self.owner = setting, owner
+        self.device = pick_device(setting.device)
+        if self.device.type == "cuda":  # the same run twice is the same numbers
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.backends.cudnn.deterministic = True
+        torch.set_num_threads(setting.threads)
+        self._data: OrderedDict[str, TaskData] = OrderedDict()
+        self._teachers: dict[tuple[str, int, int | None], TeacherSignal] = {}
+
+    def data(self, config: RunConfig) -> TaskData:
+        """The samples that a run sees, shared by runs of the same data and augmentation."""
+        r = config.recipe
+        key = f"{config.data.model_dump_json()}{r.input_size}{r.pad}{r.flip}{r.views}"
+        if key not in self._data:
+            spec, digest = resolve_dataset(self.setting.data_path or config.data.name)
+            if digest != config.data.digest:
+                raise BadInput(f"the data of '{config.data.name}' changed since this sweep began; use another --name")
+            self._data[key] = load(spec, config.data, r, self.device)
+            if len(self._data) > DATASETS_KEPT:
+                self._data.popitem(last=False)
+        self._data.move_to_end(key)
+        return self._data[key]
+
+    def teacher(self, teacher: RunConfig, student: RunConfig, data: TaskData) -> TeacherSignal:
+        """The teacher of a run: its logits kept where that is cheaper than its network."""
+        kept = student.recipe.teacher_top_k
+        key = (teacher.id, id(data), kept)
+        if key not in self._teachers:
+            network = LazyTeacher(lambda: self.network(teacher), self.device)
+            passes = self.setting.passes or student.recipe.epochs
+            if data.train.n_views is not None:
+                passes = min(passes, data.train.n_views)
+            place = self.setting.cache / "teachers" / teacher.id
+            self._teachers[key] = make_signal(
+                place / "bank", teacher.id, data.classes, network, data.train, passes, kept
+            )
+        return self._teachers[key]
+
+    def weights_of(self, config: RunConfig) -> Path:
+        """The folder that holds a run's weights: its own, or the cache's where teachers are shared."""
+        own = run_folder(self.setting.folder, config.id)
+        return own if (own / WEIGHTS).exists() else self.setting.cache / "teachers" / config.id
+
+    def network(self, config: RunConfig) -> nn.Module:
+        """A finished run's network.
+
+        Raises:
+            MachineFault: when its weights cannot be read, or are not those that the run left.
+        """
+        place, data = self.weights_of(config), self.data(config)
+        model = self._empty(config, data)
+        try:
+            raw = (place / WEIGHTS).read_bytes()
+            held = read_result(place)
+            if held is not None and held.weights not in (None, hashlib.sha256(raw).hexdigest()):
+                raise OSError("their checksum does not fit")
+            model.load_state_dict(load_file(place / WEIGHTS))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise MachineFault(
+                f"the weights of {config.model} in {place} cannot be read ({str(error).splitlines()[0]}); "
+                "delete that folder to train it again"
+            ) from error
+        return answering(model, self.device)
+
+    def _empty(self, config: RunConfig, data: TaskData) -> nn.Module:
+        shape = {"classes": data.classes, "channels": data.channels, "input_size": data.input_size}
+        several = [
+            # it may be built in the middle of an epoch, whose random numbers it must not draw: hence the seed
+            build(config.model, **shape, stem=config.recipe.stem, seed=0, options=config.recipe.model_options)
+            for _ in members(config.teacher_id or "" if config.teacher is None else "")
+        ]
+        return several[0] if len(several) == 1 else Ensemble(several)
+
+    def step(self, config: RunConfig, data: TaskData) -> Step:
+        """How a student's steps are computed: measured where its network is trained long enough to pay for that."""
+        usual = usual_step(self.device)
+        runs = (self.setting.runs or {}).get(config.model)
+        if runs is None or config.phase == "teacher":
+            return usual
+        r = config.recipe
+        sharing = max(1, (os.cpu_count() or 1) // torch.get_num_threads()) if self.device.type == "cpu" else 1
+        steps = runs * r.epochs * steps_per_epoch(len(data.train), r.batch_size) // sharing
+        shape = Shape(config.model, data.classes, data.channels, data.input_size, r.stem, r.batch_size, self.device)
+        return choose_step(shape, precision=r.precision, steps=steps, cache=self.setting.cache)
+
+    def execute(self, job: Job, report: Handle) -> None:
+        """Do a job; its result is in its folder before ``Ended`` is reported.
+
+        Raises:
+            KdbenchError: what concerns more than this run: data, weights, disk.
+        """
+        if job.task == "test":
+            self._read_test(job, report)
+        elif job.config.phase == "teacher":
+            with self._all_cores():
+                self._prepare_teacher(job, report)
+        else:
+            self._train(job, run_folder(self.setting.folder, job.id), report)
+
+    @contextmanager
+    def _all_cores(self) -> Iterator[None]:
+        """A teacher has the machine for itself: nothing else can run before it is there."""
+        torch.set_num_threads(self.setting.cores)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(self.setting.threads)
+
+    def _train(self, job: Job, place: Path, report: Handle) -> RunResult:
+        config = job.config
+        data = self.data(config)
+        teacher = self.teacher(job.teacher, config, data) if job.teacher is not None else None
+        attempt = count_start(place)
+        report(Started(config.id, attempt))
+        with Lease(place, self.owner) as lease:
+            write_config(place, config)
+
+            def on_epoch(log: EpochLog, replayed: bool) -> bool:
+                if lease.lost:
+                    raise MachineFault(f"run {config.id} was taken over by another process while this one slept")
+                return report(Epoch(config.id, log))
+
+            def on_fill(done: int, total: int) -> None:
+                report(Note("teacher's logits", done, total))
+
+            try:
+                outcome = run_training(
+                    config, data=data, teacher=teacher, workdir=place, device=self.device,
+                    hooks=Hooks(on_epoch=on_epoch, on_fill=on_fill), step=self.step(config, data),
+                )  # fmt: skip
+                kept = self._keep(job, data, outcome, place)
+                result = outcome.result.model_copy(update={"attempts": attempt, **kept})
+            except TrialFailed as error:
+                result = RunResult(id=config.id, status="failed", error=str(error), attempts=attempt)
+            except RuntimeError as error:  # torch's faults: out of memory, an operator that is missing here
+                if attempt < ATTEMPTS:
+                    raise
+                words = f"after {attempt} attempts: {str(error).splitlines()[0]}"
+                result = RunResult(id=config.id, status="failed", error=words, attempts=attempt)
+            write_result(place, result)
+            drop_checkpoint(place)
+        if config.phase != "teacher":
+            report(Ended(config.id, result))
+        return result
+
+    def _keep(self, job: Job, data: TaskData, outcome: RunOutcome, place: Path) -> dict[str, Any]:
+        """What others still need of the network, written before the result; the checksum of its weights."""
+        if "logits" in job.keep:
+            splits = {"val": data.val, "test": data.test()}
+            arrays = {}
+            for name, split in splits.items():
+                logits, labels = collect_logits(outcome.model, split)
+                arrays |= {f"{name}_logits": logits.cpu().numpy(), f"{name}_labels": labels.cpu().numpy()}
+            atomic(place / LOGITS, functools.partial(_save_arrays, arrays=arrays))
+        return {"weights": save_weights(outcome.model, place / WEIGHTS)} if "weights" in job.keep else {}
+
+    def _prepare_teacher(self, job: Job, report: Handle) -> None:
+        """Train or import the teacher in the shared cache, then compute the logits that the plan's students will read.
+
+        A lock lets one process prepare it while those of other sweeps wait.
+        """
+        place = self.setting.cache / "teachers" / job.id
+        place.mkdir(parents=True, exist_ok=True)
+        with FileLock(place / ".lock"):
+            result = read_result(place)
+            if result is None or result.status == "failed" or not (place / WEIGHTS).exists():
+                result = self._import(job, place) if job.config.teacher_id else self._train(job, place, report)
+                before: list[EpochLog] = [] if result.epochs else read_epochs(place)
+            else:
+                report(Started(job.id, 1))
+                before = read_epochs(place)
+            for log in before:  # prepared before: its epochs are told here
+                report(Epoch(job.id, log))
+        if result.status == "complete":
+            result = result.model_copy(update={"agreement": 1.0})
+            for example in job.serves:
+                self._fill(job.config, example, report)
+        own = run_folder(self.setting.folder, job.id)
+        write_config(own, job.config)
+        write_metrics(own, read_epochs(place))
+        write_result(own, result)
+        report(Ended(job.id, result))
+
+    def _import(self, job: Job, place: Path) -> RunResult:
+        config, data = job.config, self.data(job.config)
+        named = config.teacher_id or ""
+        published = all(part.startswith("pretrained") for part in members(named))
+        source = self.setting.teacher_source or (named if published else None)
+        if source is None or weights_digest(source, config.model) != named:
+            raise MachineFault(
+                f"the teacher's weights ({named}) are not in this machine's cache: run `kdbench sweep` with "
+                "--teacher-weights here first, or share the cache"
+            )
+        shape = {"classes": data.classes, "channels": data.channels, "input_size": data.input_size}
+        model = load_weights(config.model, **shape, stem=config.recipe.stem, source=source).to(self.device)
+        s = score(*collect_logits(model.eval(), data.val))
+        result = RunResult(
+            id=config.id, status="complete", val_acc=s.acc, best_val_acc=s.acc, nll=s.nll, ece=s.ece, agreement=1.0,
+            params=count_params(model), macs=count_macs(model, data.channels, data.input_size),
+            hardware=describe_hardware(self.device), weights=save_weights(model, place / WEIGHTS),
+        )  # fmt: skip
+        write_config(place, config)
+        write_result(place, result)
+        return result
+
+    def _fill(self, teacher: RunConfig, student: RunConfig, report: Handle) -> None:
+        """The teacher's logits of one seed's views, where they are kept by view."""
+        data = self.data(student)
+        signal = self.teacher(teacher, student, data)
+        if isinstance(signal, BankedTeacher):
+            for epoch in range(1, student.recipe.epochs + 1):
+                signal.fill(data.train, student.seed, epoch)  # type: ignore[arg-type]
+                report(Note(f"teacher's logits, seed {student.seed}", epoch, student.recipe.epochs))
+
+    def _read_test(self, job: Job, report: Handle) -> None:
+        """The test accuracy of the teacher that was distilled, never of another one."""
+        data, place = self.data(job.config), run_folder(self.setting.folder, job.id)
+        result = read_result(place)
+        if result is None:
+            raise MachineFault(f"{place / 'result.json'} is gone: start the same command again")
+        report(Note("reading the teacher's test accuracy"))
+        split = data.test()
+        s = score(self.teacher(job.config, job.config, data).plain(split), split.labels)
+        update = {"test_acc": s.acc, "nll": s.nll, "ece": s.ece, "test_top5": s.top5}
+        result = result.model_copy(update=update)
+        write_result(place, result)
+        report(Ended(job.id, result))
+
+
+def save_weights(model: nn.Module, path: Path) -> str:
+    """A network's state as safetensors, whole or not at all; the file's SHA-256."""
+    data = save({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
+    atomic(path, lambda aside: aside.write_bytes(data))
+    return hashlib.sha256(data).hexdigest()
+
+
+def _save_arrays(aside: Path, arrays: dict[str, Any]) -> None:
+    with aside.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
+def count_start(place: Path) -> int:
+    """The number of this start of a run, 1-based, kept in its folder."""
+    path = place / "starts"
+    try:
+        before = int(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        before = 0
+    atomic_text(path, f"{before + 1}\n")
+    return before + 1
