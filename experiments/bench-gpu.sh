@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Speed on a GPU with CIFAR-sized data: a trial beside the bare step, eager and graph-captured, beside eight trials side
-# by side in one process, and beside other loops; then the hours that the whole table of the CRD paper would take.
+# Speed on a GPU with CIFAR-sized data: a trial beside the bare step, eager and graph-captured,
+# and beside other loops; then the hours that the whole table of the CRD paper would take.
 # Records go to results/records/bench-cuda-*. Further words are handed on: experiments/bench-gpu.sh --rounds 3
 # DEVICE=cpu tries the script where there is no GPU.
 set -euo pipefail
@@ -27,7 +27,7 @@ PYTHON
 
 export KDBENCH_DATA=$data
 for student in cifar_resnet20 cifar_resnet8x4 mobilenetv3_small_100; do
-    python -m kdbench bench --device "$device" --dataset cifar10 --limit 45000 --pair "resnet50:$student" --pack 8 \
+    python experiments/bench/run.py --device "$device" --dataset cifar10 --limit 45000 --pair "resnet50:$student" \
         --out "results/records/bench-$device-$student" "$@"
 done
 # seven pairs of one architecture, five seeds, hard labels and distilled, 240 epochs

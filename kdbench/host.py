@@ -9,11 +9,6 @@ from pathlib import Path
 
 from kdbench.errors import BadInput
 
-EXACT_VARIABLE = "KDBENCH_EXACT"
-"""``1`` pins PyTorch's own path in this process and its workers (``kdbench sweep --exact``)."""
-PACK_VARIABLE = "KDBENCH_PACK"
-"""How many students a process trains at once (``kdbench sweep --pack K``)."""
-
 
 @cache
 def processor() -> str:

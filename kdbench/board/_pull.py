@@ -16,8 +16,8 @@ from kdbench.board._sources import PULLED
 from kdbench.config import PHASES, RunConfig, RunResult
 from kdbench.errors import BadInput, MachineFault
 from kdbench.files import atomic_text, identify
-from kdbench.sweep.manifest import read_manifest
-from kdbench.sweep.store import RUNS_FILE, Run
+from kdbench.run.manifest import read_manifest
+from kdbench.run.store import RUNS_FILE, Run
 from kdbench.tracking.service import Service, check_name, connect, wandb_faults
 
 _PATIENCE = 60

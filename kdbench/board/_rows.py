@@ -20,8 +20,9 @@ from kdbench.report._cells import rows_of as in_words
 from kdbench.report._frames import HARD, PARETO_COLUMNS
 from kdbench.report._pareto import Verdict, judge
 from kdbench.report._points import Point, gather
+from kdbench.run.store import Run
 from kdbench.stats import paired_difference
-from kdbench.sweep.store import Run, row_of
+from kdbench.sweep.store import row_of
 
 
 class _Copy(NamedTuple):

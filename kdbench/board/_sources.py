@@ -12,9 +12,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdbench.errors import BadInput, MachineFault
-from kdbench.sweep.manifest import read_manifest
-from kdbench.sweep.plan import search_slots
-from kdbench.sweep.store import RUNS_FILE, Run, load_runs, read_spec
+from kdbench.run.manifest import read_manifest
+from kdbench.run.store import RUNS_FILE, Run, load_runs
+from kdbench.sweep.plan import space_of
+from kdbench.sweep.search import search_size
+from kdbench.sweep.store import read_spec
 from kdbench.sweep.types import Sweep
 
 PULLED = "pulled_from"
@@ -123,7 +125,7 @@ def _searched(spec: Sweep | None, trials: list[Run]) -> int:
     """The budget that selection had: what the spec allowed, or the most that any size and method got."""
     if spec is not None:
         try:
-            return max(search_slots(spec, method) for method in spec.methods)
+            return max(search_size(spec, space_of(spec, method)) for method in spec.methods)
         except BadInput:  # a method of a package that is not installed here
             return spec.budget.trials
     return max(Counter((t.config.model, t.config.method) for t in trials if t.config.phase == "search").values() or [0])

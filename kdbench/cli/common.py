@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from kdbench.cli.view import duration
+from kdbench.cli.words import duration
 from kdbench.errors import BadInput, suggestion
-from kdbench.sweep.events import Plan
+from kdbench.run.launch import WandbOptions
+from kdbench.run.observers import Observer, Observers
+
+if TYPE_CHECKING:
+    from kdbench.run.estimate import DryRun
 
 RESULTS = Path("results")
 """Where sweeps are kept unless --out says otherwise."""
@@ -24,7 +28,7 @@ SPEC_FILE = "sweep.json"
 """What makes a folder a sweep's: its resolved spec."""
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for scripts.")]
-OutOption = Annotated[Path, typer.Option("--out", help="Folder that holds a folder a sweep.", show_default=True)]
+OutOption = Annotated[Path, typer.Option("--out", help="Folder that holds one folder per sweep.", show_default=True)]
 SweepArgument = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name under --out, or its folder.")]
 
 
@@ -66,17 +70,40 @@ def find_sweep(sweep: str, out: Path) -> Path:
     raise BadInput(f"no sweep '{sweep}'{suggestion(sweep, there) or known}")
 
 
-def show_plan(plan: Plan, *, as_json: bool) -> None:
-    """What a sweep would do, and about how long it would take."""
+def tracked(folder: Path, name: str, options: WandbOptions, observer: Observer) -> Callable[[], Observer] | None:
+    """What makes the observer that records with W&B; its notes reach a log even where nothing else is shown.
+
+    Raises:
+        BadInput: a project or entity that W&B would refuse.
+    """
+    if options.mode == "disabled":
+        return None
+    from kdbench.sweep.store import row_of
+    from kdbench.tracking.make import say
+    from kdbench.tracking.observer import WandbObserver
+    from kdbench.tracking.service import check_name
+
+    check_name("project", options.project)
+    if options.entity is not None:
+        check_name("entity", options.entity)
+    notify = say if isinstance(observer, Observers) else observer.message
+    return lambda: WandbObserver(folder, name, options, row_of, notify)
+
+
+def show_plan(plan: DryRun, *, as_json: bool) -> None:
+    """What a plan would do, and about how long it would take."""
     if as_json:
         print_json({**asdict(plan), "seconds": plan.seconds})
         return
     rows = [
-        (row.phase, row.model, row.method, row.runs, row.done or "", row.epochs, f"{row.params:,}", _eta(row.seconds))
+        (
+            row.phase, row.label, row.method, row.runs, row.done or "", row.epochs, f"{row.params:,}",
+            _eta(row.seconds),
+        )
         for row in plan.rows
-    ]
+    ]  # fmt: skip
     title = f"{plan.name} -> {plan.folder}"
-    print_table(title, ("phase", "model", "method", "runs", "done", "epochs", "parameters", "time"), rows)
+    print_table(title, ("phase", "run", "method", "runs", "done", "epochs", "parameters", "time"), rows)
     total = f"about {duration(plan.seconds)}" if plan.seconds is not None else "of unknown length"
     left = sum(max(row.runs - row.done, 0) for row in plan.rows)
     workers = "1 worker" if plan.workers == 1 else f"{plan.workers} workers"
@@ -91,8 +118,9 @@ def _eta(seconds: float | None) -> str:
 def show_report(folder: Path, *, as_json: bool) -> None:
     """Write the report of the sweep in ``folder``; print its table and where the page is, or one line of JSON."""
     from kdbench.report import History, write_report
-    from kdbench.sweep.manifest import read_manifest
-    from kdbench.sweep.store import load_runs, load_trials
+    from kdbench.run.manifest import read_manifest
+    from kdbench.run.store import load_runs
+    from kdbench.sweep.store import load_trials
 
     manifest, runs = read_manifest(folder), load_runs(folder, epochs=True)
     histories = {run.config.id: History([log.val_acc for log in run.epochs], run.result.reliability) for run in runs}

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from kdbench.cli.view import make_view
+from kdbench.cli.watch import make_observer
 from kdbench.files import atomic_text
 
 app = typer.Typer(no_args_is_help=True, help="Pictures of the ideas behind a sweep, made from a real teacher.")
@@ -49,15 +49,15 @@ def temperature(
     from kdbench.sweep.spec import build_sweep
 
     spec = build_sweep({"pair": f"{teacher}:{teacher}", "dataset": dataset, "budget.name": budget})
-    view = make_view(quiet=quiet, as_json=False)
+    observer = make_observer(quiet=quiet, as_json=False)
     try:
         from kdbench.report.drawing import save, telling_samples, temperature_figure
+        from kdbench.run.manifest import origin
         from kdbench.sweep.explain import teacher_on_validation
-        from kdbench.sweep.manifest import origin
 
-        told = teacher_on_validation(spec, partial(telling_samples, count=samples), view)
+        told = teacher_on_validation(spec, partial(telling_samples, count=samples), observer)
     finally:
-        view.close()
+        observer.close()
     title = f"{teacher} on {spec.data.name}: softmax(z / T) of validation images it gets right"
     figure = temperature_figure(told.images, told.logits, told.shown, title)
     out.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,6 @@ from kdbench.cli import (
     sweep,
     sync,
     version,
-    worker,
 )
 from kdbench.errors import KdbenchError
 from kdbench.sweep.options import readable
@@ -68,7 +67,6 @@ for module in (
     explain,
     ls,
     doctor,
-    worker,
     sync,
     version,
 ):

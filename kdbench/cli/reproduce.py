@@ -6,17 +6,17 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from kdbench.cli.common import PAGE_WIDTH, console, print_json, print_table
-from kdbench.cli.sweep import DeviceOption, EntityOption, PackOption, ProjectOption, WandbOption
-from kdbench.cli.view import duration, make_view
+from kdbench.cli.common import PAGE_WIDTH, console, show_plan, tracked
+from kdbench.cli.sweep import DeviceOption, EntityOption, ExecutorOption, ProjectOption, WandbOption
+from kdbench.cli.watch import make_observer
 from kdbench.errors import KdbenchError
 from kdbench.papers.load import load_paper
 from kdbench.papers.plan import Protocol, Request
-from kdbench.sweep.options import export, merge, run_options
+from kdbench.sweep.options import merge, run_options
 
 DAY = 24.0
 
@@ -36,14 +36,14 @@ def reproduce(
     epochs: Annotated[int | None, typer.Option(min=1, help="At most so many epochs, for rehearsals.")] = None,
     limit: Annotated[int | None, typer.Option(min=20, help="At most so many training samples, likewise.")] = None,
     max_hours: Annotated[float, typer.Option(help="Refuse to start what would take longer here.")] = DAY,
-    out: Annotated[Path | None, typer.Option(help="Folder that holds a folder a paper. [dim](results)[/dim]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder with one folder per paper. [dim](results)[/dim]")] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of teachers' logits. [dim](~/.cache/kdbench)[/dim]")
     ] = None,
     workers: Annotated[
         str | None, typer.Option(metavar="N|auto", help="Processes that train. [dim](auto, one a core)[/dim]")
     ] = None,
-    pack: PackOption = None,
+    executor: ExecutorOption = None,
     device: DeviceOption = None,
     wandb: WandbOption = None,
     wandb_project: ProjectOption = None,
@@ -57,7 +57,6 @@ def reproduce(
     record: Annotated[bool, typer.Option("--record", help="Copy table, figures and runs to OUT/records.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but the result.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line on stdout.")] = False,
-    as_worker: Annotated[bool, typer.Option("--as-worker", hidden=True)] = False,
 ) -> None:
     """Run what a published table lacks, and print the paper's numbers beside ours.
 
@@ -72,32 +71,29 @@ def reproduce(
     """
     request = Request(rows=tuple(rows or ()), seeds=seeds, epochs=epochs, limit=limit)
     protocol = Protocol(load_paper(paper), request)
-    flags = {"out": out, "cache": cache, "workers": workers, "pack": pack, "device": device}
+    flags = {"out": out, "cache": cache, "workers": workers, "executor": executor, "device": device}
     flags |= {"wandb": wandb, "wandb-project": wandb_project, "wandb-entity": wandb_entity}
     run = run_options(merge(None, [], flags))
-    export(run)
     _ = protocol.cells
-    view = make_view(quiet=quiet, as_json=as_json and not dry_run)
+    observer = make_observer(quiet=quiet, as_json=as_json and not dry_run)
+    refused = None
     try:
-        if as_worker:
-            from kdbench.papers.coordinate import work_on
+        from kdbench.papers.paper_plan import plan_paper, run_paper
 
-            work_on(protocol, run, view)
-            return
         if dry_run:
-            _show_plan(protocol, run, view, as_json=as_json)
-            return
-        refused = None
-        if not table_only:
-            from kdbench.papers.coordinate import run_paper
-
+            planned = plan_paper(protocol, run, observer)
+        elif not table_only:
             command = shlex.join(["kdbench", *(ctx.obj or [])])
+            tracking = tracked(run.out / protocol.name, protocol.name, run.wandb, observer)
             try:
-                run_paper(protocol, _words(paper, request), run, max_hours=max_hours, view=view, command=command)
+                run_paper(protocol, run, observer, max_hours=max_hours, command=command, tracking=tracking)
             except KdbenchError as error:  # what there is, is shown all the same
                 refused = error
     finally:
-        view.close()
+        observer.close()
+    if dry_run:
+        show_plan(planned, as_json=as_json)
+        return
     folder = run.out / protocol.name
     _show_table(protocol, folder, "" if refused is None else str(refused), as_json=as_json)
     if refused is not None:
@@ -106,16 +102,6 @@ def reproduce(
         from kdbench.papers.record import make_record
 
         typer.echo(make_record(protocol, folder, run.out / "records"), err=as_json)
-
-
-def _words(paper: str, request: Request) -> list[str]:
-    """The command line words that ask for the same protocol."""
-    words = [paper]
-    for glob in request.rows:
-        words += ["--rows", glob]
-    for flag, value in (("--seeds", request.seeds), ("--epochs", request.epochs), ("--limit", request.limit)):
-        words += [flag, str(value)] if value is not None else []
-    return words
 
 
 def _show_table(protocol: Protocol, folder: Path, reason: str, *, as_json: bool) -> None:
@@ -128,24 +114,3 @@ def _show_table(protocol: Protocol, folder: Path, reason: str, *, as_json: bool)
         sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
         return
     page.print(console(PAGE_WIDTH))
-
-
-def _show_plan(protocol: Protocol, run: Any, view: Any, *, as_json: bool) -> None:
-    """Runs, hours on this machine, and what is missing."""
-    from kdbench.papers.preview import preview
-
-    plan = preview(protocol, run, view)
-    if as_json:
-        print_json(plan.as_json())
-        return
-    rows = [
-        (line.name, line.model, line.method, line.runs, line.done or "", line.epochs, duration(line.seconds))
-        for line in plan.lines
-    ]
-    heads = ("run", "model", "loss", "runs", "done", "epochs", "time")
-    print_table(f"{protocol.name} -> {plan.folder}", heads, rows)
-    workers = "1 worker" if plan.processes == 1 else f"{plan.processes} workers"
-    left = sum(line.runs - line.done for line in plan.lines)
-    about = f"about {plan.hours:.1f} hours" if plan.hours >= 1 else f"about {duration(plan.hours * 3600)}"
-    sys.stdout.write(f"\n{left} runs to do, {about} with {workers} on {plan.hardware}. Nothing was run.\n")
-    sys.stdout.writelines(f"{note}\n" for note in plan.notes)

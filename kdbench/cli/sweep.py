@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from kdbench.cli.common import show_plan, show_report
-from kdbench.cli.view import make_view
-from kdbench.sweep.options import RunOptions, export, merge, run_options
+from kdbench.cli.common import show_plan, show_report, tracked
+from kdbench.cli.watch import make_observer
+from kdbench.sweep.options import merge, run_options
 from kdbench.sweep.spec import build_sweep
 
 WHAT, HOW, WHERE = "What is compared", "How it is trained", "Where it runs"
@@ -18,23 +18,15 @@ StorageOption = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
-        help="Optuna storage: sqlite:///FILE or postgresql+psycopg://... [dim](default: a SQLite file in the "
-        "sweep's folder)[/dim]",
+        help="Mirror the searches live for optuna-dashboard: sqlite:///FILE or postgresql+psycopg://...",
         rich_help_panel=WHERE,
     ),
+]
+ExecutorOption = Annotated[
+    str | None, typer.Option(help="local, or ray: actors of a Ray cluster. [dim](local)[/dim]", rich_help_panel=WHERE)
 ]
 DeviceOption = Annotated[
     str | None, typer.Option(help="auto, cpu, cuda or cuda:N. [dim](auto)[/dim]", rich_help_panel=WHERE)
-]
-PackOption = Annotated[
-    int | None,
-    typer.Option(
-        metavar="K",
-        min=1,
-        help="Students that each process trains at once, a step each in turn: for a GPU that one student leaves idle. "
-        "[dim](1)[/dim]",
-        rich_help_panel=WHERE,
-    ),
 ]
 WandbOption = Annotated[
     str | None, typer.Option(help="offline, online or disabled. [dim](offline)[/dim]", rich_help_panel=WHERE)
@@ -87,7 +79,7 @@ def sweep(
     lr: Annotated[float | None, _how("Students' peak learning rate.")] = None,
     batch_size: Annotated[int | None, _how("Students' samples a step.")] = None,
     stem: Annotated[str | None, _how("native, or small: no stride in the stem, for small images.")] = None,
-    precision: Annotated[str | None, _how("auto (measured), fp32 or bf16. [dim](auto)[/dim]")] = None,
+    precision: Annotated[str | None, _how("fp32, bf16, or auto: bf16 on recent GPUs. [dim](auto)[/dim]")] = None,
     config: Annotated[str | None, _where("YAML file, or the name of one in experiments/.", "FILE|NAME")] = None,
     set_: Annotated[
         list[str] | None,
@@ -100,7 +92,8 @@ def sweep(
     workers: Annotated[
         str | None, _where("Processes that train: a number, or auto, one a core. [dim](auto)[/dim]", "N|auto")
     ] = None,
-    pack: PackOption = None,
+    pack: Annotated[int | None, typer.Option(hidden=True)] = None,
+    executor: ExecutorOption = None,
     device: DeviceOption = None,
     exact: Annotated[
         bool,
@@ -131,27 +124,23 @@ def sweep(
     flags["exact"] = exact or None
     options = merge(config, set_ or [], flags)
     run = run_options(options)
-    export(run)
     spec = build_sweep(options)
     weights = options.get("teacher-weights")
-    view = make_view(quiet=quiet, as_json=as_json)
+    observer = make_observer(quiet=quiet, as_json=as_json and not dry_run)
     try:
+        from kdbench.sweep.run import plan_sweep, run_sweep
+
         if dry_run:
-            from kdbench.sweep.preview import plan_sweep
-
-            show_plan(plan_sweep(spec, **_where_it_runs(run), teacher_weights=weights, view=view), as_json=as_json)
-            return
-        from kdbench.sweep.run import run_sweep
-
-        command = shlex.join(["kdbench", *(ctx.obj or [])])
-        folder = run_sweep(
-            spec, **_where_it_runs(run), wandb=run.wandb, teacher_weights=weights, view=view, command=command
-        )
+            planned = plan_sweep(spec, run, observer, teacher_weights=weights)
+        else:
+            command = shlex.join(["kdbench", *(ctx.obj or [])])
+            tracking = tracked(run.out / spec.name, spec.name, run.wandb, observer)
+            folder = run_sweep(
+                spec, run, observer, command=command, teacher_weights=weights, tracking=tracking
+            )  # fmt: skip
     finally:
-        view.close()
-    show_report(folder, as_json=as_json)
-
-
-def _where_it_runs(run: RunOptions) -> dict[str, Any]:
-    """What planning and running both take."""
-    return {"out": run.out, "cache": run.cache, "storage": run.storage, "workers": run.workers, "device": run.device}
+        observer.close()
+    if dry_run:
+        show_plan(planned, as_json=as_json)
+    else:
+        show_report(folder, as_json=as_json)

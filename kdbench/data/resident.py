@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Iterator
 
 import numpy as np
@@ -35,9 +34,6 @@ class ResidentSplit:
         self.digest = _digest(pixels, labels, augment.pad, spec)
         self.device = device
         self.labels: Tensor = torch.from_numpy(labels).to(device)
-        self.share = 0
-        """Training batches kept for other trials that ask for the same; 0 where trials run one at a time."""
-        self._shared: OrderedDict[tuple[int, int, int, int, int], tuple[Batch, torch.cuda.Event | None]] = OrderedDict()
         self._render = Renderer(torch.from_numpy(pixels).to(device), augment, spec.mean, spec.std)
 
     @property
@@ -60,21 +56,10 @@ class ResidentSplit:
     def batches(self, *, batch_size: int, order_seed: int, augment_seed: int, epoch: int) -> Iterator[Batch]:
         """One shuffled, augmented epoch (see ``Split.batches``)."""
         shown = self.view_ids(augment_seed, epoch)
-        for k, part in enumerate(epoch_batches(len(self), batch_size, order_seed, epoch)):
-            yield self._batch((batch_size, order_seed, augment_seed, epoch, k), part, shown)
-
-    def _batch(self, key: tuple[int, int, int, int, int], part: Tensor, shown: Tensor) -> Batch:
-        """Render a batch, or take the one that another trial has just used."""
-        if key in self._shared:
-            return _handed_over(*self._shared[key], self.device)
-        rows = part.to(self.device, non_blocking=True)
-        views = shown[rows]
-        batch = Batch(self.render(rows, views), self.labels[rows], rows, views)
-        if self.share:
-            self._shared[key] = batch, _ready(self.device)
-        while len(self._shared) > self.share:
-            self._shared.popitem(last=False)
-        return batch
+        for part in epoch_batches(len(self), batch_size, order_seed, epoch):
+            rows = part.to(self.device, non_blocking=True)
+            views = shown[rows]
+            yield Batch(self.render(rows, views), self.labels[rows], rows, views)
 
     def plain(self, batch_size: int = 512) -> Iterator[Batch]:
         """Every sample once, in order, as it is."""
@@ -85,22 +70,6 @@ class ResidentSplit:
         """These samples (int64 (B,)), un-augmented."""
         views = torch.full_like(rows, self.augment.identity)
         return Batch(self.render(rows, views), self.labels[rows], rows, None)
-
-
-def _ready(device: torch.device) -> torch.cuda.Event | None:
-    """Marks, on a GPU, where the stream of one trial has rendered a batch that others may take."""
-    return torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
-
-
-def _handed_over(batch: Batch, ready: torch.cuda.Event | None, device: torch.device) -> Batch:
-    """A batch rendered on another trial's stream, safe on this one's."""
-    if ready is not None:
-        stream = torch.cuda.current_stream(device)
-        stream.wait_event(ready)
-        for tensor in batch:
-            if tensor is not None:
-                tensor.record_stream(stream)
-    return batch
 
 
 def _digest(pixels: NDArray[np.uint8], labels: NDArray[np.int64], pad: int, spec: DatasetSpec) -> str:

@@ -7,6 +7,7 @@ v = (flip · w + dy) · w + dx, where the crop's corner is (dy, dx) in the padde
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -69,10 +70,18 @@ def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     """float32 (B, C, S, S), channels_last, of uint8 (B, S, S, C): (pixel / 255 - mean) / std."""
     batch, height, width, channels = pixels.shape
     # Factors are repeated along a whole line of pixels: broadcasting over 3 values only is ten times slower.
-    scale = torch.tensor([1 / (255 * s) for s in std], device=pixels.device).repeat(width)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=pixels.device).repeat(width)
+    scale, shift = _factors(mean, std, width, pixels.device)
     lines = pixels.reshape(batch, height, width * channels).to(torch.float32)
     return lines.mul_(scale).add_(shift).view(pixels.shape).permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=64)
+def _factors(
+    mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Scale and shift of a line of pixels, made once: a tensor made of Python numbers stalls a GPU."""
+    scale = torch.tensor([1 / (255 * s) for s in std], device=device).repeat(width)
+    return scale, torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).repeat(width)
 
 
 class Renderer:

@@ -15,9 +15,8 @@ from kdbench.config import RunConfig, RunResult
 from kdbench.errors import MachineFault
 from kdbench.papers.plan import Protocol
 from kdbench.papers.schema import Bias, Cell
-from kdbench.sweep.store import read_result, trial_folder
+from kdbench.run.store import LOGITS, read_result, run_folder
 
-LOGITS = "logits.npz"
 STEP = 0.1
 """Biases are tried in steps of this."""
 
@@ -129,7 +128,7 @@ class Trials:
     def get(self, config: RunConfig) -> Trial | None:
         """The trial, or None while it is not finished."""
         if config.id not in self._known:
-            place = trial_folder(self.folder, config.id)
+            place = run_folder(self.folder, config.id)
             result = read_result(place)
             self._known[config.id] = Trial(config, result, place) if result else None
         return self._known[config.id]

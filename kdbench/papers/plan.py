@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
-from pathlib import Path
 
 from kdbench.config import Recipe, RunConfig
 from kdbench.errors import BadInput
@@ -148,10 +147,3 @@ class Protocol:
             if student.teacher == run.name:
                 count = max(count, self.seed_count(student) if self.paper.teachers == "each" else 1)
         yield from range(count)
-
-
-def missing(jobs: Sequence[Job], folder: Path) -> list[Job]:
-    """Jobs without a readable result."""
-    from kdbench.sweep.store import read_result, trial_folder  # brings pandas, which --help does not need
-
-    return [job for job in jobs if read_result(trial_folder(folder, job.config.id)) is None]

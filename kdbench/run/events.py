@@ -80,3 +80,5 @@ class Setting:
     """Epochs of views that the plan's students see; 0: those of each run alone."""
     runs: dict[str, int] | None = None
     """Planned runs by network, where the form of their steps may be measured."""
+    tracked: str | None = None
+    """The plan's name where W&B records its runs: part of their ids there."""

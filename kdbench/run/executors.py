@@ -191,10 +191,10 @@ def work(pipe: Connection, setting: Setting, owner: str) -> None:
             except (EOFError, BrokenPipeError, ConnectionResetError):
                 raise
             except Exception as error:  # noqa: BLE001  the scheduler decides what becomes of it
-                pipe.send(Broken(job.id, _plain(error)))
+                pipe.send(Broken(job.id, portable(error)))
 
 
-def _plain(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """The error as something that can be sent: its own kind where that can be pickled, else its words."""
     import pickle
 

@@ -58,6 +58,10 @@ class Plan(Protocol):
     name: str
     """Folder under ``--out``, and W&B group."""
 
+    @property
+    def passes(self) -> int:
+        """Epochs of distinct views that a teacher is asked about; 0: by each run on its own."""
+
     def jobs(self, finished: Finished) -> Iterable[Job]:
         """Jobs that are known and possible by now and not finished, in the order of running.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from kdbench.config import EpochLog, Phase, RunConfig, RunResult
+from kdbench.files import identify
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,14 @@ class Observer(Protocol):
 
     def close(self) -> None:
         """Nothing more will come. May be called twice."""
+
+
+def wandb_id(run_id: str, name: str, attempt: int) -> str:
+    """``<run id>-<attempt>-<4 digits of the plan's name>``: what W&B calls an attempt at a run.
+
+    The plan is in it because two plans may hold the same run, and within a W&B project ids are unique for ever.
+    """
+    return f"{run_id}-{attempt}-{identify(name)[:4]}"
 
 
 class Observers:

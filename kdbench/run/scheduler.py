@@ -14,33 +14,30 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from kdbench.config import EpochLog, RunConfig, RunResult
+from kdbench.config import Phase, RunResult
 from kdbench.errors import BadInput, KdbenchError, MachineFault
 from kdbench.run.events import Broken, Ended, Epoch, Event, Handle, Note, Setting, Started
 from kdbench.run.executors import Executor
 from kdbench.run.job import Job, Plan
 from kdbench.run.lease import Watch, owner_of
 from kdbench.run.observers import Observer, Progress
+from kdbench.run.speeds import Speeds
 from kdbench.run.store import LOGITS, WEIGHTS, Run, adopt, load_runs, read_epochs, run_folder, write_result
 
 DEATHS = 3
 """Workers that one run may cost before it counts as failed."""
 LOOK = 1.0
 """Seconds between looks at what others do."""
-Clock = Callable[[RunConfig, EpochLog], None]
-"""Told every epoch, to learn how long they take here."""
 
 
 class Scheduler:
     """One plan in one folder."""
 
-    def __init__(
-        self, plan: Plan, setting: Setting, observer: Observer, *, remaining: Callable[[], float | None] | None = None
-    ) -> None:
+    def __init__(self, plan: Plan, setting: Setting, observer: Observer, *, speeds: Speeds, workers: int = 1) -> None:
         self.plan, self.setting, self.observer = plan, setting, observer
+        self._speeds, self._workers = speeds, workers
         self._runs: list[Run] = load_runs(setting.folder)
         self.finished: dict[str, RunResult] = {run.config.id: run.result for run in self._runs}
-        self._remaining = remaining or (lambda: None)
         self._running: dict[str, Job] = {}
         self._waiting: set[str] = set()
         self._deaths: Counter[str] = Counter()
@@ -71,6 +68,7 @@ class Scheduler:
                     raise self._fault
         finally:
             executor.close()
+            self._speeds.save()
 
     def _next(self, count: int) -> list[Job]:
         """The first ``count`` jobs of the plan that nobody works on; runs of other plans are taken over at once."""
@@ -132,6 +130,7 @@ class Scheduler:
             self.observer.start(job.config, event.attempt, job.label)
         elif isinstance(event, Epoch):
             self.observer.epoch(job.config, event.log)
+            self._speeds.learn(job.config, event.log)
             return self.plan.epoch(job, event.log)
         elif isinstance(event, Ended):
             self._ended(job, event.result)
@@ -173,11 +172,12 @@ class Scheduler:
             self._ended(job, result)
 
     def _progress(self) -> None:
-        phases: dict[str, tuple[int, int]] = {}
-        for kind in self.plan.planned(self._runs):
+        phases: dict[Phase, tuple[int, int]] = {}
+        kinds = self.plan.planned(self._runs)
+        for kind in kinds:
             done, runs = phases.get(kind.phase, (0, 0))
             phases[kind.phase] = (done + kind.done, runs + kind.runs)
-        self.observer.progress(Progress(phases=phases, seconds_left=self._remaining()))  # type: ignore[arg-type]
+        self.observer.progress(Progress(phases=phases, seconds_left=self._speeds.left(kinds, self._workers)))
 
 
 @contextmanager

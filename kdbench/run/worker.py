@@ -26,6 +26,7 @@ from kdbench.models import Ensemble, build, count_macs, count_params, load_weigh
 from kdbench.run.events import Ended, Epoch, Handle, Note, Setting, Started
 from kdbench.run.job import Job
 from kdbench.run.lease import Lease
+from kdbench.run.observers import wandb_id
 from kdbench.run.store import LOGITS, WEIGHTS, read_epochs, read_result, run_folder, write_config, write_result
 from kdbench.teacher import TeacherSignal, make_signal
 from kdbench.teacher.signal import BankedTeacher, LazyTeacher
@@ -124,7 +125,7 @@ class Context:
                 f"the weights of {config.model} in {place} cannot be read ({str(error).splitlines()[0]}); "
                 "delete that folder to train it again"
             ) from error
-        return answering(model, self.device)
+        return answering(model, self.device, exact=self.setting.exact)
 
     def _empty(self, config: RunConfig, data: TaskData) -> nn.Module:
         shape = {"classes": data.classes, "channels": data.channels, "input_size": data.input_size}
@@ -137,7 +138,7 @@ class Context:
 
     def step(self, config: RunConfig, data: TaskData) -> Step:
         """How a student's steps are computed: measured where its network is trained long enough to pay for that."""
-        usual = usual_step(self.device)
+        usual = usual_step(self.device, exact=self.setting.exact)
         runs = (self.setting.runs or {}).get(config.model)
         if runs is None or config.phase == "teacher":
             return usual
@@ -145,7 +146,10 @@ class Context:
         sharing = max(1, (os.cpu_count() or 1) // torch.get_num_threads()) if self.device.type == "cpu" else 1
         steps = runs * r.epochs * steps_per_epoch(len(data.train), r.batch_size) // sharing
         shape = Shape(config.model, data.classes, data.channels, data.input_size, r.stem, r.batch_size, self.device)
-        return choose_step(shape, precision=r.precision, steps=steps, cache=self.setting.cache)
+        return choose_step(
+            shape, precision=r.precision, steps=steps, cache=self.setting.cache, exact=self.setting.exact,
+            options=r.model_options,
+        )  # fmt: skip
 
     def execute(self, job: Job, report: Handle) -> None:
         """Do a job; its result is in its folder before ``Ended`` is reported.
@@ -193,25 +197,29 @@ class Context:
                     hooks=Hooks(on_epoch=on_epoch, on_fill=on_fill), step=self.step(config, data),
                 )  # fmt: skip
                 kept = self._keep(job, data, outcome, place)
-                result = outcome.result.model_copy(update={"attempts": attempt, **kept})
+                result = outcome.result.model_copy(update=kept)
             except TrialFailed as error:
-                result = RunResult(id=config.id, status="failed", error=str(error), attempts=attempt)
+                result = RunResult(id=config.id, status="failed", error=str(error))
             except RuntimeError as error:  # torch's faults: out of memory, an operator that is missing here
                 if attempt < ATTEMPTS:
                     raise
                 words = f"after {attempt} attempts: {str(error).splitlines()[0]}"
-                result = RunResult(id=config.id, status="failed", error=words, attempts=attempt)
+                result = RunResult(id=config.id, status="failed", error=words)
+            result = result.model_copy(update={"attempts": attempt, "wandb_run": self._wandb(config.id, attempt)})
             write_result(place, result)
             drop_checkpoint(place)
         if config.phase != "teacher":
             report(Ended(config.id, result))
         return result
 
+    def _wandb(self, run_id: str, attempt: int) -> str | None:
+        return wandb_id(run_id, self.setting.tracked, attempt) if self.setting.tracked else None
+
     def _keep(self, job: Job, data: TaskData, outcome: RunOutcome, place: Path) -> dict[str, Any]:
         """What others still need of the network, written before the result; the checksum of its weights."""
         if "logits" in job.keep:
             splits = {"val": data.val, "test": data.test()}
-            arrays = {}
+            arrays: dict[str, Any] = {}
             for name, split in splits.items():
                 logits, labels = collect_logits(outcome.model, split)
                 arrays |= {f"{name}_logits": logits.cpu().numpy(), f"{name}_labels": labels.cpu().numpy()}
@@ -236,7 +244,7 @@ class Context:
             for log in before:  # prepared before: its epochs are told here
                 report(Epoch(job.id, log))
         if result.status == "complete":
-            result = result.model_copy(update={"agreement": 1.0})
+            result = result.model_copy(update={"agreement": 1.0, "wandb_run": self._wandb(job.id, 1)})
             for example in job.serves:
                 self._fill(job.config, example, report)
         own = run_folder(self.setting.folder, job.id)

@@ -1,27 +1,32 @@
-"""A prepared teacher's words on the validation split, for pictures."""
+"""A prepared teacher's predictions on the validation split, for pictures."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kdbench.config import EpochLog
+from kdbench.config import RunResult
 from kdbench.errors import KdbenchError
-from kdbench.sweep.context import Context, pick_device
-from kdbench.sweep.events import View, epoch_event
-from kdbench.sweep.machine import limit_threads
-from kdbench.sweep.measure import measured_precisions
+from kdbench.run.events import Epoch, Event, Note, Setting
+from kdbench.run.job import Job
+from kdbench.run.launch import default_threads
+from kdbench.run.machine import limit_threads
+from kdbench.run.observers import Observer
+from kdbench.run.store import read_result, run_folder
+from kdbench.run.worker import Context, pick_device
 from kdbench.sweep.options import default_cache
+from kdbench.sweep.plan import SweepPlan
+from kdbench.sweep.run import resolved
 from kdbench.sweep.types import Sweep
-from kdbench.teacher import TeacherCard
-from kdbench.train import Hooks
 
 
-class Words(NamedTuple):
-    """What a teacher says of the validation split, and the images picked from it."""
+class Predictions(NamedTuple):
+    """What a teacher predicts on the validation split, and the images picked from it."""
 
     logits: NDArray[np.float64]
     """(n, classes)."""
@@ -29,13 +34,13 @@ class Words(NamedTuple):
     """(len(shown), H, W) grey or (len(shown), H, W, 3)."""
     shown: list[int]
     """Rows of ``logits`` that ``images`` are of."""
-    teacher: TeacherCard
-    """Who spoke."""
+    teacher: RunResult
+    """Whose they are."""
 
 
 def teacher_on_validation(
-    sweep: Sweep, pick: Callable[[NDArray[np.float64], NDArray[np.int64]], list[int]], view: View
-) -> Words:
+    sweep: Sweep, pick: Callable[[NDArray[np.float64], NDArray[np.int64]], list[int]], observer: Observer
+) -> Predictions:
     """Prepare the sweep's teacher (from the cache, or by training it) and ask it about the validation split.
 
     Raises:
@@ -43,21 +48,32 @@ def teacher_on_validation(
     """
     limit_threads()
     device = pick_device("auto")
-    context = Context(sweep, cache=default_cache(), device=device)
-    sweep = sweep.model_copy(update={"precisions": measured_precisions(context, 1)})
-    context = Context(sweep, cache=default_cache(), device=device)
+    with tempfile.TemporaryDirectory() as aside:
+        sweep = resolved(sweep, Path(aside) / "none", device)
+        threads = default_threads()
+        setting = Setting(
+            folder=Path(aside), cache=default_cache(), device=str(device), threads=threads, cores=threads
+        )  # fmt: skip
+        plan, context = SweepPlan(sweep), Context(setting, "explain")
 
-    def on_epoch(log: EpochLog, replayed: bool) -> bool:
-        view.epoch(epoch_event(context.teacher_config, log))
-        return False
+        def tell(event: Event) -> bool:
+            if isinstance(event, Epoch):
+                observer.epoch(plan.teacher, event.log)
+            elif isinstance(event, Note):
+                observer.message(event.text, event.done, event.total)
+            return False
 
-    card, _ = context.prepare_teacher(Hooks(on_epoch=on_epoch))
-    split = context.data.val
-    logits = context.teacher.plain(split).double().cpu().numpy()
-    shown = pick(logits, split.labels.cpu().numpy())
+        job = Job(plan.teacher, keep=frozenset({"weights"}))
+        context.execute(job, tell)
+        result = read_result(run_folder(setting.folder, plan.teacher.id))
+        assert result is not None
+        plan.ended(job, result)
+        data = context.data(plan.teacher)
+        logits = context.teacher(plan.teacher, plan.teacher, data).plain(data.val).double().cpu().numpy()
+    shown = pick(logits, data.val.labels.cpu().numpy())
     if not shown:
         raise KdbenchError(f"the teacher {sweep.pair.teacher} gets no validation image of '{sweep.data.name}' right")
-    pixels = np.concatenate([batch.x.cpu().numpy() for batch in split.plain()])[shown].transpose(0, 2, 3, 1)
+    pixels = np.concatenate([batch.x.cpu().numpy() for batch in data.val.plain()])[shown].transpose(0, 2, 3, 1)
     low, high = pixels.min(axis=(1, 2, 3), keepdims=True), pixels.max(axis=(1, 2, 3), keepdims=True)
     images = (255 * (pixels - low) / np.maximum(high - low, 1e-9)).astype(np.uint8)
-    return Words(logits, images[..., 0] if images.shape[3] == 1 else images, shown, card)
+    return Predictions(logits, images[..., 0] if images.shape[3] == 1 else images, shown, result)

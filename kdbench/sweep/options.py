@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -18,7 +17,7 @@ from pydantic import ValidationError
 import kdbench
 from kdbench.config import Recipe
 from kdbench.errors import BadInput, MachineFault, suggestion
-from kdbench.host import EXACT_VARIABLE, PACK_VARIABLE
+from kdbench.run.launch import RunOptions, WandbOptions
 
 Options = dict[str, Any]
 """Dotted keys to values as YAML gives them."""
@@ -44,8 +43,11 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "alpha": ("space.alpha",),
 }
 RUN_FLAGS = (
-    "out", "cache", "storage", "workers", "pack", "device", "wandb", "wandb-project", "wandb-entity", "exact"
+    "out", "cache", "storage", "workers", "executor", "device", "wandb", "wandb-project", "wandb-entity", "exact"
 )  # fmt: skip
+
+GONE = {"pack": "use --workers K, several workers share one GPU"}
+"""Options of earlier releases, and what took their place."""
 
 _RECIPE = tuple(name.replace("_", "-") for name in Recipe.model_fields)
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -55,40 +57,6 @@ SECTIONS: dict[str, tuple[str, ...]] = {
     "teacher-recipe": _RECIPE,
     "space": (),  # any hyper-parameter: its name is checked against the methods
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class WandbOptions:
-    """How runs are recorded with W&B."""
-
-    mode: Literal["offline", "online", "disabled"] = "offline"
-    """offline writes files only (``kdbench sync`` uploads them), online falls back to it without a server."""
-    project: str = "kdbench"
-    """W&B project."""
-    entity: str | None = None
-    """W&B user or team; None is the account's default."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """Where and with what a sweep runs: never part of what it is."""
-
-    out: Path = Path("results")
-    """Folder that holds a folder a sweep."""
-    cache: Path
-    """Folder of the teachers and their logits, shared by all sweeps."""
-    storage: str | None = None
-    """Optuna storage URL; None is a SQLite file in the sweep's folder."""
-    workers: int | Literal["auto"] = "auto"
-    """Processes that train; ``auto`` is one a core (at most four) on a CPU, one on a GPU."""
-    pack: int | None = None
-    """Students that each process trains at once, a step each in turn; None is ``KDBENCH_PACK``, else one."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:0, ..."""
-    wandb: WandbOptions = WandbOptions()
-    """Tracking."""
-    exact: bool = False
-    """Train by PyTorch's own path alone: no kernels of ours, nothing compiled."""
 
 
 def default_cache() -> Path:
@@ -114,9 +82,8 @@ def run_options(options: Mapping[str, Any]) -> RunOptions:
         workers = int(workers)
     if workers != "auto" and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
         raise BadInput(f"workers must be auto or a whole number of at least 1, not {workers}")
-    pack = given.get("pack")
-    if pack is not None and (not isinstance(pack, int) or isinstance(pack, bool) or pack < 1):
-        raise BadInput(f"pack must be a whole number of at least 1, not {pack}")
+    if given.get("executor", "local") not in ("local", "ray"):
+        raise BadInput(f"unknown executor '{given['executor']}' (local or ray)")
     mode = given.pop("wandb", "offline")
     if mode not in ("offline", "online", "disabled"):
         raise BadInput(f"unknown W&B mode '{mode}' (offline, online or disabled)")
@@ -131,14 +98,6 @@ def run_options(options: Mapping[str, Any]) -> RunOptions:
         mode=mode, project=str(given.pop("wandb_project", "kdbench")), entity=given.pop("wandb_entity", None)
     )
     return RunOptions(**{"cache": default_cache(), **given, "workers": workers, "wandb": tracking})
-
-
-def export(run: RunOptions) -> None:
-    """Put into the environment what holds for this process and its workers alike."""
-    if run.exact:
-        os.environ[EXACT_VARIABLE] = "1"
-    if run.pack is not None:
-        os.environ[PACK_VARIABLE] = str(run.pack)
 
 
 def expand(layer: Mapping[str, Any], where: str) -> Options:
@@ -161,6 +120,8 @@ def expand(layer: Mapping[str, Any], where: str) -> Options:
             exact[name] = value
         elif dot and section in SECTIONS:
             exact[_checked(section, rest, where)] = value
+        elif name in GONE:
+            raise BadInput(f"{where}: {name} is gone: {GONE[name]}")
         else:
             raise BadInput(f"{where}: unknown key '{key}'{_hint(name, [*FLAGS, *RUN_FLAGS, *SECTIONS])}")
     return {**broad, **exact}

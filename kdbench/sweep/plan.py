@@ -1,26 +1,27 @@
-"""What a sweep runs, as pure functions of its spec: phases, slots, configs."""
+"""A sweep as a plan: teacher, baselines, searches, then the winners and their baselines on fresh seeds."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-
-import numpy as np
-from scipy.stats import qmc
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 from kdbench.catalog.methods import METHODS
 from kdbench.catalog.types import Dimension
-from kdbench.config import Hyper, Phase, Recipe, RunConfig
-from kdbench.files import identify
+from kdbench.config import EpochLog, Hyper, Phase, Recipe, RunConfig, RunResult
+from kdbench.errors import KdbenchError
+from kdbench.run.job import Finished, Job, Planned
+from kdbench.run.store import Run, read_epochs, run_folder
+from kdbench.sweep.search import Journal, Search
 from kdbench.sweep.types import Sweep
 
-ADAPTIVE = ("tpe", "gp")
+HARD = "hard"
 
 
-@dataclass(frozen=True)
-class Lane:
-    """One Optuna study of a sweep: the runs of one phase for one network and one loss."""
+class Group(NamedTuple):
+    """The runs of one phase for one network and one loss."""
 
     phase: Phase
     model: str
@@ -29,38 +30,15 @@ class Lane:
     @property
     def key(self) -> str:
         """``search/mobilenetv3_small_050/kd``."""
-        return f"{self.phase}/{self.model}/{self.method}"
+        return "/".join(self)
 
 
-def lanes(sweep: Sweep) -> Iterator[Lane]:
-    """All studies, in the order in which their runs are taken."""
-    yield Lane("teacher", sweep.pair.teacher, "hard")
+def groups(sweep: Sweep) -> Iterator[Group]:
+    """All students' groups, in the order in which their runs are taken."""
     students = sweep.pair.students
-    yield from (Lane("baseline", student, "hard") for student in students)
-    yield from (Lane("search", student, method) for student in students for method in sweep.methods)
-    yield from (Lane("confirm", student, method) for student in students for method in ("hard", *sweep.methods))
-
-
-def slots(sweep: Sweep, lane: Lane) -> int:
-    """How many runs a lane holds. The teacher's second slot is the reading of its test accuracy."""
-    if lane.phase == "search":
-        return search_slots(sweep, lane.method)
-    return {"teacher": 2, "baseline": 1, "confirm": sweep.budget.seeds}[lane.phase]
-
-
-def search_slots(sweep: Sweep, method: str) -> int:
-    """``budget.trials``, or fewer where the space does not hold so many points."""
-    axes = [dim.choices for dim in space_of(sweep, method).values()]
-    if any(choices is None for choices in axes):
-        return sweep.budget.trials
-    return min(sweep.budget.trials, math.prod(len(choices or ()) for choices in axes))
-
-
-def seed_of(sweep: Sweep, lane: Lane, slot: int) -> int:
-    """One common seed for baseline and search, fresh ones in confirm: the same for every size and method."""
-    if lane.phase == "teacher":
-        return sweep.teacher_seed
-    return sweep.confirm_seeds[slot] if lane.phase == "confirm" else sweep.search_seed
+    yield from (Group("baseline", student, HARD) for student in students)
+    yield from (Group("search", student, method) for student in students for method in sweep.methods)
+    yield from (Group("confirm", student, method) for student in students for method in (HARD, *sweep.methods))
 
 
 def space_of(sweep: Sweep, method: str) -> dict[str, Dimension]:
@@ -78,57 +56,8 @@ def fixed_of(sweep: Sweep, method: str) -> Hyper:
     return {name: value for name, value in held.items() if name not in space_of(sweep, method)}
 
 
-def startup(sweep: Sweep) -> int:
-    """Leading search slots of an adaptive sampler that are a space-filling design instead of its guesses."""
-    return min(10, max(3, sweep.budget.trials // 2))
-
-
-def drawn_point(sweep: Sweep, lane: Lane, slot: int) -> Hyper | None:
-    """The point of a search slot where it does not depend on other trials; None where the sampler must decide.
-
-    ``random`` draws independently, ``qmc`` and the start of ``tpe`` and ``gp`` follow a scrambled Sobol
-    sequence, ``grid`` walks the product of the choices in an order shuffled once. All depend on the spec
-    alone, so an interrupted sweep goes on with the very same points.
-    """
-    space = space_of(sweep, lane.method)
-    if not space:
-        return {}
-    if sweep.sampler in ADAPTIVE and slot >= startup(sweep):
-        return None
-    seed = int(identify([sweep.search_seed, lane.key, sweep.sampler]), 16)
-    if sweep.sampler == "grid":
-        return _grid_point(space, slot, seed)
-    if sweep.sampler == "random":
-        unit = np.random.default_rng([seed, slot]).random(len(space))
-    else:
-        unit = qmc.Sobol(len(space), scramble=True, rng=np.random.default_rng(seed)).random(2 ** (slot.bit_length()))[
-            slot
-        ]
-    return {name: _scaled(dim, float(u)) for (name, dim), u in zip(space.items(), unit, strict=True)}
-
-
-def _scaled(dim: Dimension, unit: float) -> float:
-    """A number of [0, 1) as a value of the dimension."""
-    if dim.choices is not None:
-        return dim.choices[min(int(unit * len(dim.choices)), len(dim.choices) - 1)]
-    assert dim.low is not None and dim.high is not None
-    if dim.log:
-        value = dim.low * (dim.high / dim.low) ** unit
-    else:
-        value = dim.low + (dim.high - dim.low) * unit
-    return float(min(max(value, dim.low), dim.high))
-
-
-def _grid_point(space: dict[str, Dimension], slot: int, seed: int) -> Hyper:
-    axes = [dim.choices or () for dim in space.values()]
-    cells = int(np.prod([len(axis) for axis in axes]))
-    cell = int(np.random.default_rng(seed).permutation(cells)[slot % cells])
-    index = np.unravel_index(cell, [len(axis) for axis in axes])
-    return {name: axis[int(i)] for name, axis, i in zip(space, axes, index, strict=True)}
-
-
 def with_precision(sweep: Sweep, model: str, recipe: Recipe) -> Recipe:
-    """The recipe with the precision that was measured for this network."""
+    """The recipe with the precision that holds for this network."""
     if recipe.precision != "auto":
         return recipe
     return recipe.model_copy(update={"precision": sweep.precisions.get(model, "fp32")})
@@ -140,23 +69,179 @@ def teacher_config(sweep: Sweep) -> RunConfig:
         data=sweep.data,
         model=sweep.pair.teacher,
         teacher_id=sweep.teacher_weights,
-        method="hard",
+        method=HARD,
         recipe=with_precision(sweep, sweep.pair.teacher, sweep.teacher_recipe),
         seed=sweep.teacher_seed,
         phase="teacher",
     )
 
 
-def trial_config(sweep: Sweep, lane: Lane, slot: int, hyper: Hyper) -> RunConfig:
-    """One student's run."""
-    return RunConfig(
-        data=sweep.data,
-        model=lane.model,
-        teacher=sweep.pair.teacher,
-        teacher_id=teacher_config(sweep).id,
-        method=lane.method,
-        hyper={**fixed_of(sweep, lane.method), **hyper} if lane.method != "hard" else {},
-        recipe=with_precision(sweep, lane.model, sweep.recipe),
-        seed=seed_of(sweep, lane, slot),
-        phase=lane.phase,
-    )
+class SweepPlan:
+    """Implements ``kdbench.run.job.Plan``. ``folder`` holds what was asked and run before; None: nothing."""
+
+    def __init__(self, sweep: Sweep, folder: Path | None = None) -> None:
+        self.sweep, self.name, self._folder = sweep, sweep.name, folder
+        self.teacher = teacher_config(sweep)
+        self._journal = Journal(folder / "search.jsonl" if folder else None)
+        self._searches = {
+            group.key: Search(sweep, group.key, space_of(sweep, group.method), self._journal)
+            for group in groups(sweep) if group.phase == "search"
+        }  # fmt: skip
+        self._asked: dict[str, list[tuple[str, int]]] = {}
+        self._configs: dict[tuple[str, int], RunConfig] = {}
+        self._closed: set[str] = set()
+
+    def spec(self) -> dict[str, Any]:
+        return self.sweep.model_dump(mode="json")
+
+    def config(self, group: Group, hyper: Hyper, seed: int) -> RunConfig:
+        """One student's run. One on hard labels holds no teacher: it is the same under every one."""
+        distilled = group.method != HARD
+        return RunConfig(
+            data=self.sweep.data,
+            model=group.model,
+            teacher=self.sweep.pair.teacher if distilled else None,
+            teacher_id=self.teacher.id if distilled else None,
+            method=group.method,
+            hyper={**fixed_of(self.sweep, group.method), **hyper} if distilled else {},
+            recipe=with_precision(self.sweep, group.model, self.sweep.recipe),
+            seed=seed,
+            phase=group.phase,
+        )
+
+    def jobs(self, finished: Finished) -> Iterator[Job]:
+        taught = finished.get(self.teacher.id)
+        if taught is None:
+            yield Job(self.teacher, keep=frozenset({"weights"}), serves=self._served)
+            return
+        self._check_teacher(taught)
+        known = True
+        for group in groups(self.sweep):
+            if group.key in self._closed:
+                continue
+            if group.phase == "search":
+                yield from self._search_jobs(group, finished)
+                done: bool | None = self._searches[group.key].done
+            else:
+                left, done = self._fixed(group, finished)
+                yield from left
+            known = known and done is not None
+            if done:
+                self._closed.add(group.key)
+        if known and taught.test_acc is None:
+            yield Job(self.teacher, task="test")
+
+    def _fixed(self, group: Group, finished: Finished) -> tuple[list[Job], bool | None]:
+        """Open baseline or confirm runs, and whether all have ended; None while their point is not known yet."""
+        hyper: Hyper | None = {}
+        if group.phase == "confirm" and group.method == HARD:
+            if Group("baseline", group.model, HARD).key not in self._closed:
+                return [], None
+        elif group.phase == "confirm":
+            search = self._searches[Group("search", group.model, group.method).key]
+            if not search.done:
+                return [], None
+            hyper = search.winner()
+        if hyper is None:  # no trial of the search came to an end: nothing to confirm
+            return [], True
+        for number, seed in enumerate(self._seeds(group)):
+            if (group.key, number) not in self._configs:
+                self._configs[group.key, number] = self.config(group, hyper, seed)
+        configs = [self._configs[group.key, number] for number in range(self.size(group))]
+        keep: frozenset[Literal["weights", "logits"]] = frozenset({"weights"} if group.phase == "confirm" else ())
+        teacher = self.teacher if group.method != HARD else None
+        left = [Job(config, teacher, keep) for config in configs if config.id not in finished]
+        return left, not left
+
+    def _seeds(self, group: Group) -> tuple[int, ...]:
+        return self.sweep.confirm_seeds if group.phase == "confirm" else (self.sweep.search_seed,)
+
+    def _search_jobs(self, group: Group, finished: Finished) -> Iterator[Job]:
+        search = self._searches[group.key]
+        for number in search.open:
+            yield from self._trial(group, number, finished)
+        while len(search.trials) < search.size:
+            number, hyper = search.ask()
+            config = self.config(group, hyper, self.sweep.search_seed)
+            self._configs[group.key, number] = config
+            self._asked.setdefault(config.id, []).append((group.key, number))
+            yield from self._trial(group, number, finished)
+
+    def _trial(self, group: Group, number: int, finished: Finished) -> Iterator[Job]:
+        config, search = self._configs[group.key, number], self._searches[group.key]
+        result = finished.get(config.id)
+        if result is None:
+            yield Job(config, self.teacher, study=group.key, number=number)
+        elif number not in search.ended:  # from before an interruption, or the same point as another trial
+            for log in self._epochs(config):
+                search.epoch(number, log)
+            search.tell(number, result)
+
+    def _epochs(self, config: RunConfig) -> list[EpochLog]:
+        return read_epochs(run_folder(self._folder, config.id)) if self._folder else []
+
+    def epoch(self, job: Job, log: EpochLog) -> bool:
+        """Prune in the search phase alone; trials that share a run are pruned as its first one."""
+        answers = [self._searches[key].epoch(number, log) for key, number in self._asked.get(job.id, [])]
+        return bool(answers and answers[0])
+
+    def ended(self, job: Job, result: RunResult) -> None:
+        if job.config.phase == "teacher":
+            self._check_teacher(result)
+        for key, number in self._asked.get(job.id, []):
+            self._searches[key].tell(number, result)
+
+    def _check_teacher(self, result: RunResult) -> None:
+        """Refuse to distil from a teacher that failed, or that is below its minimum accuracy.
+
+        Raises:
+            KdbenchError: naming what was measured and what to do.
+        """
+        model, least = self.sweep.pair.teacher, self.sweep.teacher_floor
+        if result.status == "failed":
+            raise KdbenchError(
+                f"the teacher {model} could not be trained: {result.error}; try a lower --set teacher-recipe.lr "
+                "under another --name"
+            )
+        reached = result.val_acc or 0.0
+        if reached < least:
+            raise KdbenchError(
+                f"the teacher {model} reached {reached:.2%} on the validation split, below its floor of "
+                f"{least:.2%}; distilling it would measure nothing. Train it longer (--teacher-epochs), give better "
+                f"weights (--teacher-weights), or accept it with --teacher-floor {max(reached - 0.005, 0):.2f}"
+            )
+
+    @cached_property
+    def _served(self) -> tuple[RunConfig, ...]:
+        """One run for each seed whose views the teacher is asked about."""
+        group = Group("confirm", self.sweep.pair.students[0], self.sweep.methods[0])
+        return tuple(self.config(group, {}, seed) for seed in (self.sweep.search_seed, *self.sweep.confirm_seeds))
+
+    @property
+    def passes(self) -> int:
+        """Epochs of views that the runs see."""
+        return self.sweep.recipe.epochs * (1 + self.sweep.budget.seeds)
+
+    @property
+    def runs(self) -> dict[str, int]:
+        """Planned runs by student."""
+        found: dict[str, int] = {}
+        for group in groups(self.sweep):
+            found[group.model] = found.get(group.model, 0) + self.size(group)
+        return found
+
+    def size(self, group: Group) -> int:
+        """How many runs a group holds in the end, if its search has a winner."""
+        return self._searches[group.key].size if group.phase == "search" else len(self._seeds(group))
+
+    def planned(self, runs: Iterable[Run]) -> list[Planned]:
+        done = Counter((run.config.phase, run.config.model, run.config.method) for run in runs)
+        kinds = [
+            Planned("teacher", self.teacher.model, self.teacher, None, 1, done["teacher", self.teacher.model, HARD])
+        ]
+        for group in groups(self.sweep):
+            example, size = self.config(group, {}, self._seeds(group)[0]), self.size(group)
+            teacher = self.teacher if group.method != HARD else None
+            ended = min(size, done[group.phase, group.model, group.method])
+            kinds.append(Planned(group.phase, group.model, example, teacher, size, ended))
+        return kinds

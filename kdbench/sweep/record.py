@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 from kdbench.errors import BadInput
 from kdbench.files import atomic_text
-from kdbench.sweep.store import RUNS_FILE, read_spec, read_status
+from kdbench.run.store import RUNS_FILE, run_line
+from kdbench.sweep.store import read_spec, read_status
 
 KEPT = ("manifest.json", "sweep.json")
 KINDS = (".csv", ".parquet", ".md", ".tex", ".png", ".svg", ".html")
@@ -50,12 +50,3 @@ def _keep_other_records(target: Path, sweep_dir: Path) -> None:
         raise BadInput(
             f"{target} is the record of another sweep of that name: remove it first, or give another --to folder"
         )
-
-
-def run_line(folder: Path) -> str:
-    """One run: its config, its epochs, its result."""
-    config, result = (
-        json.loads((folder / f"{part}.json").read_text(encoding="utf-8")) for part in ("config", "result")
-    )
-    metrics = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return json.dumps({"config": config, "epochs": [json.loads(line) for line in metrics], "result": result})

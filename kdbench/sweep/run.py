@@ -1,152 +1,153 @@
-"""The coordinator: check, plan, prepare the teacher, let workers run, finish."""
+"""A sweep, run: what is asked is checked before anything is written, then the plan goes to the scheduler."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
 
-from kdbench.errors import MachineFault
+from kdbench.data import resolve_dataset
+from kdbench.errors import BadInput, MachineFault
 from kdbench.methods import loss_function
-from kdbench.models import build, latency_ms
-from kdbench.sweep import manifest
-from kdbench.sweep.context import Context, pick_device
-from kdbench.sweep.events import View
-from kdbench.sweep.machine import limit_threads
-from kdbench.sweep.measure import measure_steps, measured_precisions, shape_of, stored_precisions, worker_count
-from kdbench.sweep.options import WandbOptions
-from kdbench.sweep.plan import lanes
-from kdbench.sweep.pool import alone, run_pool
-from kdbench.sweep.queue import Queue, open_storage
-from kdbench.sweep.store import read_result, trial_folder, write_spec
+from kdbench.models import build, latency_ms, weights_digest
+from kdbench.run import manifest
+from kdbench.run.estimate import DryRun, dry_run
+from kdbench.run.events import Setting
+from kdbench.run.launch import RunOptions, run_plan, warm_up, worker_count
+from kdbench.run.machine import threads_each
+from kdbench.run.observers import Observer
+from kdbench.run.worker import pick_device
+from kdbench.sweep.mirror import Mirror, open_storage
+from kdbench.sweep.plan import SweepPlan
+from kdbench.sweep.spec import spec_difference
+from kdbench.sweep.store import read_spec, write_spec
 from kdbench.sweep.types import Sweep
-from kdbench.sweep.work import Worker, storage_url
-from kdbench.teacher import load_card
-from kdbench.tracking import open_trackers
-from kdbench.train import finish
+from kdbench.train.autotune import precision_for
 from kdbench.train.hardware import describe_hardware
+
+GROWING = ("trials", "seeds")
+"""What may be asked for more of: the runs that are there serve on."""
 
 
 def run_sweep(
     sweep: Sweep,
+    run: RunOptions,
+    observer: Observer,
     *,
-    out: Path,
-    cache: Path,
-    storage: str | None,
-    workers: int | Literal["auto"],
-    device: str,
-    wandb: WandbOptions,
-    teacher_weights: str | None,
-    view: View,
     command: str,
+    teacher_weights: str | None = None,
+    tracking: Callable[[], Observer] | None = None,
 ) -> Path:
     """Run a sweep to its end, or go on with it; returns its folder, ``<out>/<name>``.
 
     Raises:
         BadInput: the name holds another spec, the data or the device is not there.
         KdbenchError: a teacher below its floor.
-        MachineFault: a folder or storage that cannot be written.
+        MachineFault: a folder that cannot be written, or W&B's and Optuna's places.
     """
-    chosen = pick_device(device)
-    limit_threads()
-    for flag, folder in (("--out", out), ("--cache", cache)):
-        if folder.exists() and not folder.is_dir():
-            raise MachineFault(f"{flag} {folder} is a file, not a folder: name another place")
-    processes = worker_count(workers, chosen)
-    sweep_dir = out / sweep.name
-    sweep = _resolved(sweep, sweep_dir, cache=cache, device=chosen, weights=teacher_weights, processes=processes)
-    context = Context(sweep, cache=cache, device=chosen, teacher_weights=teacher_weights)
+    observer.message("preparing: data, networks, workers")
+    warm_up(run.workers)
+    device = pick_device(run.device)
+    folder = run.out / sweep.name
+    sweep = resolved(sweep, folder, device)
     for method in sweep.methods:
         loss_function(method)  # a third party's loss fails now, not after hours of teacher
-    _ = context.data, context.teacher  # what is wrong with them is said before anything is written
-    _check_weights(context)
-    url = storage_url(sweep_dir, storage)
-    if storage is not None:
-        open_storage(url)  # what is wrong with it is said before anything is written
-    sweep_dir.mkdir(parents=True, exist_ok=True)
-    cache.mkdir(parents=True, exist_ok=True)
-    with alone(sweep_dir, f"`kdbench worker {sweep_dir.name}` helps it"):
-        queue = Queue(open_storage(url), sweep)
-        queue.check_spec(next(iter(lanes(sweep))))
-        check_results(queue, sweep_dir)
-        write_spec(sweep_dir, sweep, storage and manifest.without_password(storage, mark=""))
-        manifest.begin(
-            sweep_dir,
-            sweep,
-            command=command,
-            device=describe_hardware(chosen),
-            threads=torch.get_num_threads(),
-            workers=processes,
+    check_inputs(sweep, teacher_weights)
+    if run.storage is not None:
+        open_storage(run.storage)
+    (folder / "trials").mkdir(parents=True, exist_ok=True)
+    plan = SweepPlan(sweep, folder)
+    more = [tracking] if tracking else []
+    if run.storage is not None:
+        more.append(partial(Mirror, run.storage, sweep, observer.message))
+    return run_plan(
+        plan, run, observer, device=str(device), hardware=describe_hardware(device), command=command,
+        data_path=sweep.data_path, teacher_source=teacher_weights, runs=plan.runs, more=more,
+        first=lambda: write_spec(folder, sweep, run.storage and manifest.without_password(run.storage)),
+        last=lambda setting: manifest.finish(folder, _latencies(sweep, setting)),
+    )  # fmt: skip
+
+
+def check_inputs(sweep: Sweep, teacher_weights: str | None) -> None:
+    """What is wrong with data or given weights is said before anything is written.
+
+    Raises:
+        BadInput: data that changed, weights that are not there.
+    """
+    _, digest = resolve_dataset(sweep.data_path or sweep.data.name)
+    if digest != sweep.data.digest:
+        raise BadInput(f"the data of '{sweep.data.name}' changed since this sweep began; use another --name")
+    if teacher_weights is not None and weights_digest(teacher_weights, sweep.pair.teacher) != sweep.teacher_weights:
+        raise MachineFault(f"the teacher's weights {teacher_weights} changed while the sweep was planned")
+
+
+def resolved(sweep: Sweep, folder: Path, device: torch.device) -> Sweep:
+    """The spec with its precisions: those that the sweep in ``folder`` began with, else what holds for the device.
+
+    More trials or more seeds than stored extend a sweep.
+
+    Raises:
+        BadInput: when the folder holds another sweep, with the difference.
+    """
+    models = (sweep.pair.teacher, *sweep.pair.students)
+    auto = [
+        m for m in models if (sweep.recipe if m in sweep.pair.students else sweep.teacher_recipe).precision == "auto"
+    ]
+    if not (folder / "sweep.json").exists():
+        return sweep.model_copy(update={"precisions": dict.fromkeys(auto, precision_for(device))})
+    stored, _ = read_spec(folder)
+    asked = sweep.model_copy(update={"precisions": stored.precisions})
+    same: dict[str, Any] = {"data_path": asked.data_path, "teacher_floor": asked.teacher_floor}
+    grown = {key: getattr(asked.budget, key) for key in GROWING}
+    if all(grown[key] >= getattr(stored.budget, key) for key in GROWING):
+        same["budget"] = stored.budget.model_copy(update=grown)
+    difference = spec_difference(stored.model_copy(update=same), asked)
+    if difference:
+        free = next(name for k in count(2) if not (folder.parent / (name := f"{sweep.name}-{k}")).exists())
+        raise BadInput(
+            f"'{sweep.name}' in {folder.parent} holds another sweep; add `--name {free}`, or ask for the same:\n  "
+            + "\n  ".join(difference)
         )
-        project, entity = wandb.project, wandb.entity
-        with open_trackers(wandb.mode, root=sweep_dir, project=project, entity=entity, notify=view.note) as trackers:
-            worker = Worker(queue, context, sweep_dir, trackers, view)
-            _prepare(worker, context, view)
-            if processes > 1 and not worker.all_done():
-                measure_steps(context, processes)
-                run_pool(worker, processes, sweep_dir, storage=url, cache=cache, device=device, wandb=wandb, view=view)
-            worker.loop()
-        manifest.finish(sweep_dir, _latencies(sweep, context, sweep_dir))
-    return sweep_dir
+    return asked
 
 
-def check_results(queue: Queue, sweep_dir: Path) -> None:
-    """Refuse to go on where the storage knows finished runs whose results are not in the folder.
+def plan_sweep(sweep: Sweep, run: RunOptions, observer: Observer, *, teacher_weights: str | None = None) -> DryRun:
+    """What ``run_sweep`` would do. Writes nothing.
 
     Raises:
-        MachineFault: naming the first of them.
+        BadInput: what ``run_sweep`` would refuse.
     """
-    for lane in lanes(queue.sweep):
-        for trial_id in queue.told_ids(lane):
-            if read_result(trial_folder(sweep_dir, trial_id)) is None:
-                raise MachineFault(
-                    f"the storage says that run {trial_id} ({lane.key}) is finished, but {sweep_dir / 'trials'} holds "
-                    "no readable result of it: restore that folder, or choose another --name"
-                )
+    observer.message("planning")
+    device, folder = pick_device(run.device), run.out / sweep.name
+    sweep = resolved(sweep, folder, device)
+    for method in sweep.methods:
+        loss_function(method)
+    check_inputs(sweep, teacher_weights)
+    spec, _ = resolve_dataset(sweep.data_path or sweep.data.name)
+    plan, workers = SweepPlan(sweep), worker_count(run.workers, device.type)
+    place = run.cache / "teachers" / plan.teacher.id
+    notes = [f"the teacher is in the cache: {place}"] if (place / "result.json").exists() else []
+    threads = torch.get_num_threads() if workers == 1 else threads_each(workers)
+    return dry_run(
+        plan, folder, spec, device=device, workers=workers, threads=threads, cache=run.cache,
+        tell=observer.message, notes=notes,
+    )  # fmt: skip
 
 
-def _prepare(worker: Worker, context: Context, view: View) -> None:
-    """The teacher, then its passes over all views that the sweep will see, with all cores."""
-    teacher = next(iter(lanes(worker.sweep)))
-    for lane in lanes(worker.sweep):
-        worker.queue.reclaim(lane)
-    worker.plan()
-    claim = worker.next_claim(only=("teacher",))
-    if claim is not None:
-        finish(worker.execute(claim))
-    if worker.queue.finished(teacher, 1):
-        context.card()  # refuses a teacher below its floor at every start
-        if not worker.all_done():
-            context.fill_bank(view.progress)
-
-
-def _resolved(
-    sweep: Sweep, sweep_dir: Path, *, cache: Path, device: torch.device, weights: str | None, processes: int
-) -> Sweep:
-    """The spec with measured precisions: the stored ones where the sweep has begun.
-
-    Raises:
-        BadInput: when the folder holds another spec, with the difference.
-    """
-    precisions = stored_precisions(sweep, sweep_dir)
-    if precisions is None:
-        context = Context(sweep, cache=cache, device=device, teacher_weights=weights)
-        precisions = measured_precisions(context, processes)
-    return sweep.model_copy(update={"precisions": precisions})
-
-
-def _check_weights(context: Context) -> None:
-    """Given weights are tried before anything is written, unless the teacher is prepared already."""
-    if context.sweep.teacher_weights and load_card(context.teacher_folder) is None:
-        context.given_teacher()
-
-
-def _latencies(sweep: Sweep, context: Context, sweep_dir: Path) -> dict[str, float]:
+def _latencies(sweep: Sweep, setting: Setting) -> dict[str, float]:
     """Milliseconds for one image, measured once a sweep."""
-    known: dict[str, float] = dict(manifest.read_manifest(sweep_dir).get("latency_ms") or {})
+    known: dict[str, float] = dict(manifest.read_manifest(setting.folder).get("latency_ms") or {})
+    spec, _ = resolve_dataset(sweep.data_path or sweep.data.name)
+    channels, size = sweep.data.channels or spec.shape[0], sweep.recipe.input_size or spec.input_size
     for student in sweep.pair.students:
         if student not in known:
-            model = build(student, **shape_of(context, sweep.recipe))
-            known[student] = latency_ms(model, context.data.channels, context.data.input_size, context.device)
+            model = build(
+                student, classes=spec.classes, channels=channels, input_size=size, stem=sweep.recipe.stem,
+                options=sweep.recipe.model_options,
+            )  # fmt: skip
+            known[student] = latency_ms(model, channels, size, torch.device(setting.device))
     return known

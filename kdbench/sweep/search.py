@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+from numpy.typing import NDArray
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import Trial, TrialState
 from scipy.stats import qmc
@@ -31,6 +32,14 @@ ADAPTIVE = ("tpe", "gp")
 def startup(sweep: Sweep) -> int:
     """Leading trials of an adaptive sampler that are a space-filling design instead of its guesses."""
     return min(10, max(3, sweep.budget.trials // 2))
+
+
+def search_size(sweep: Sweep, space: dict[str, Dimension]) -> int:
+    """Trials of a search: the budget's, or fewer where the space does not hold so many points."""
+    axes = [dimension.choices for dimension in space.values()]
+    if any(choices is None for choices in axes):
+        return sweep.budget.trials
+    return min(sweep.budget.trials, math.prod(len(choices or ()) for choices in axes))
 
 
 class Journal:
@@ -73,8 +82,7 @@ class Search:
 
     def __init__(self, sweep: Sweep, key: str, space: dict[str, Dimension], journal: Journal) -> None:
         self.sweep, self.key, self.space, self._journal = sweep, key, space, journal
-        self.size = min(sweep.budget.trials, math.prod(len(d.choices) if d.choices else 10**9 for d in space.values()))
-        """Trials in all: the budget's, or fewer where the space does not hold so many points."""
+        self.size = search_size(sweep, space)
         self.trials: list[Trial] = []
         self.ended: dict[int, RunResult] = {}
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -102,7 +110,7 @@ class Search:
         else:
             self.study.sampler = self._sampler(number)
         trial = self.study.ask()
-        hyper = {name: _suggest(trial, name, dim) for name, dim in self.space.items()}
+        hyper = {name: suggest(trial, name, dim) for name, dim in self.space.items()}
         if known is None:
             self._journal.add(self.key, number, hyper)
         self.trials.append(trial)
@@ -151,10 +159,11 @@ class Search:
         return int(identify([self.sweep.search_seed, self.key, self.sweep.sampler]), 16)
 
     @cached_property
-    def _sobol(self) -> np.ndarray:
+    def _sobol(self) -> NDArray[np.float64]:
         """A scrambled Sobol sequence as long as any trial may need, (n, dimensions)."""
         size = 2 ** max(1, (self.size - 1).bit_length())
-        return qmc.Sobol(len(self.space), scramble=True, rng=np.random.default_rng(self._seed)).random(size)
+        sequence = qmc.Sobol(len(self.space), scramble=True, rng=np.random.default_rng(self._seed))
+        return np.asarray(sequence.random(size))
 
     def _drawn(self, number: int) -> Hyper | None:
         """A point that does not depend on other trials; None where the sampler must decide."""
@@ -184,7 +193,8 @@ def _scaled(dim: Dimension, unit: float) -> float:
     return float(min(max(value, dim.low), dim.high))
 
 
-def _suggest(trial: Trial, name: str, dim: Dimension) -> float:
+def suggest(trial: Trial, name: str, dim: Dimension) -> float:
+    """What a trial takes for one hyper-parameter."""
     if dim.choices is not None:
         return float(trial.suggest_categorical(name, list(dim.choices)))
     assert dim.low is not None and dim.high is not None

@@ -1,4 +1,4 @@
-"""Short measurements, remembered: which precision and which form of a step is faster here, how long a step takes."""
+"""Short measurements, remembered: which form of a step is faster here, how long one takes. No part of an identity."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 
 from kdbench.files import atomic_text
 from kdbench.host import processor
 from kdbench.models import build
-from kdbench.train.step import REFERENCE, Step, prepare, usual_step
+from kdbench.train.step import Step, draws_noise, prepare, usual_step
 
 WORTH_IT = 1.15
-"""bf16 is chosen only where it is at least this much faster: it costs accuracy in the last digits."""
+"""Our kernels are given up only where PyTorch's are faster by more than this."""
 LONG = 120.0
 """Seconds of planned training below which no form of the step is worth a measurement: the usual one is taken."""
 COMPILE_COST = 90.0
@@ -99,8 +100,8 @@ def _stepper(shape: Shape, precision: str, step: Step) -> Callable[[], None]:
 class Notes:
     """``<cache>/tune.json``: what was measured for each shape; a damaged file is an empty one."""
 
-    def __init__(self, cache: Path, *, remember: bool = True) -> None:
-        self._path, self._remember = cache / "tune.json", remember
+    def __init__(self, cache: Path) -> None:
+        self._path = cache / "tune.json"
 
     def read(self, key: str) -> dict[str, Any]:
         """What is known of ``key``."""
@@ -109,7 +110,8 @@ class Notes:
 
     def add(self, key: str, **facts: Any) -> None:
         """Note more of ``key``."""
-        if self._remember:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{self._path}.lock"):
             held = self._all()
             held[key] = {**self.read(key), **facts}
             atomic_text(self._path, json.dumps(held, indent=1, sort_keys=True) + "\n")
@@ -122,45 +124,49 @@ class Notes:
         return held if isinstance(held, dict) else {}
 
 
-def choose_precision(shape: Shape, *, cache: Path, remember: bool = True) -> Literal["fp32", "bf16"]:
-    """The faster precision for training a network here, measured once.
-
-    The answer goes into the run's config, so that a rerun elsewhere is the same run.
-    """
-    notes = Notes(cache, remember=remember)
-    times = notes.read(shape.key).get("seconds")
-    if not times:
-        times = compare(shape, {p: (p, Step()) for p in ("fp32", "bf16")})
-        notes.add(shape.key, seconds=times)
-    return "bf16" if times["fp32"] / times["bf16"] >= WORTH_IT else "fp32"
+def precision_for(device: torch.device) -> Literal["fp32", "bf16"]:
+    """By rule, never by a stopwatch, since it is part of a run's identity: bf16 on GPUs from Ampere on, else fp32."""
+    return "bf16" if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
 
 
-def choose_step(shape: Shape, *, precision: str, steps: int, cache: Path) -> Step:
+def choose_step(
+    shape: Shape,
+    *,
+    precision: str,
+    steps: int,
+    cache: Path,
+    exact: bool = False,
+    options: Mapping[str, float] | None = None,
+) -> Step:
     """The fastest form of ``steps`` training steps of a network here, the cost of finding it included.
 
     Short plans take the usual form unmeasured; longer ones check that the kernels pay, and the longest try
     ``torch.compile``. Measured once for each shape and machine.
     """
-    usual = usual_step(shape.device)
-    if usual == REFERENCE:
+    usual = usual_step(shape.device, exact=exact)
+    if exact:
         return usual
     notes, kind = Notes(cache), f"{shape.key}|{precision}"
     known = notes.read(kind)
     if "usual" not in known:
-        seconds = notes.read(shape.key).get("seconds", {}).get(precision)
-        known["usual"] = seconds or seconds_per_step(shape, precision=precision)
+        known["usual"] = seconds_per_step(shape, precision=precision)
         notes.add(kind, usual=known["usual"])
     planned = steps * known["usual"]
     if planned < LONG:
         return usual
     plain = usual.model_copy(update={"kernels": False})
-    if "kernels" not in known:
+    if shape.device.type != "cpu":
+        known["kernels"] = False  # they are for the CPU
+    elif "kernels" not in known:
         times = compare(shape, {"on": (precision, usual), "off": (precision, plain)})
         known["kernels"] = times["on"] <= WORTH_IT * times["off"]
         notes.add(kind, kernels=known["kernels"], times=times)
     best = usual if known["kernels"] else plain
     if planned * (1 - 1 / COMPILE_GAIN) < COMPILE_COST:
         return best
+    if draws_noise(build(shape.name, classes=shape.classes, channels=shape.channels, input_size=shape.input_size,
+                         stem=shape.stem, options=options)):  # fmt: skip
+        return best  # the compiler draws noise of its own: it would be another run
     compiled = best.model_copy(update={"compiled": True})
     if "compiled" not in known:
         known["compiled"] = _compiling_pays(shape, precision, best, compiled, cache)

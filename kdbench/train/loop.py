@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +25,6 @@ from kdbench.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoin
 from kdbench.train.hardware import describe_hardware
 from kdbench.train.metrics import collect_logits, reliability, score
 from kdbench.train.optim import make_optimizer, make_schedule, max_norm_constraint
-from kdbench.train.pack import Turns, finish
 from kdbench.train.step import Step, begun_with, note_step, prepare
 
 
@@ -85,7 +84,7 @@ class Trainer:
         self._rows: list[Tensor] = []
         self._names: list[str] = []
 
-    def steps(self, epoch: int, on_fill: Callable[[int, int], None] | None = None) -> Turns[None]:
+    def steps(self, epoch: int, on_fill: Callable[[int, int], None] | None = None) -> Iterator[int]:
         """Train one epoch, a step at a time; yields the number of images in each."""
         config, recipe, seed = self.config, self.config.recipe, self.config.seed
         teacher = self.teacher if self.needs_teacher else None
@@ -132,13 +131,11 @@ class Trainer:
     def _autocast(self, recipe: Recipe) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16")
 
-    def epoch(self, epoch: int, on_fill: Callable[[int, int], None] | None) -> Turns[EpochLog]:
-        """Train one epoch and measure the validation split; yields after every step."""
-        seconds, since = 0.0, time.perf_counter()
-        for images in self.steps(epoch, on_fill):
-            seconds += time.perf_counter() - since
-            yield images  # whatever runs in between is not this trial's time
-            since = time.perf_counter()
+    def epoch(self, epoch: int, on_fill: Callable[[int, int], None] | None) -> EpochLog:
+        """Train one epoch and measure the validation split."""
+        since = time.perf_counter()
+        for _ in self.steps(epoch, on_fill):
+            pass
         means = self._means(epoch)
         logits, labels = collect_logits(self.model, self.data.val)
         guide = self.teacher.plain(self.data.val) if self.teacher is not None else None
@@ -154,7 +151,7 @@ class Trainer:
             val_acc=val.acc,
             val_kl=val.kl,
             val_agreement=val.agreement,
-            seconds=seconds + time.perf_counter() - since,
+            seconds=time.perf_counter() - since,
             parts=means,
         )
 
@@ -169,24 +166,8 @@ def run_training(
     hooks: Hooks | None = None,
     step: Step | None = None,
 ) -> RunOutcome:
-    """Train ``config`` to its end in one go (see ``training``)."""
-    run = training(config, data=data, teacher=teacher, workdir=workdir, device=device, hooks=hooks, step=step)
-    return finish(run)
+    """Train ``config`` to its end, from ``workdir``'s checkpoint where there is one.
 
-
-def training(
-    config: RunConfig,
-    *,
-    data: TaskData,
-    teacher: TeacherSignal | None,
-    workdir: Path,
-    device: torch.device,
-    hooks: Hooks | None = None,
-    step: Step | None = None,
-) -> Turns[RunOutcome]:
-    """Train ``config`` to its end, from ``workdir``'s checkpoint where there is one, a step at a time.
-
-    Yields the number of images after each step, so that several runs can go on side by side (``engine.pack``).
     ``step`` says how it is computed (no result beyond rounding depends on it); a resumed run keeps its own.
     A checkpoint is written after an epoch when the last one is ``checkpoint.INTERVAL`` seconds old.
     The test split is opened only when ``config.phase`` is ``confirm``, once, after the last epoch. The same
@@ -212,7 +193,7 @@ def training(
             pruned = hooks.on_epoch(log, True)
     saved_at = time.perf_counter()
     while not pruned and len(logs) < config.recipe.epochs:
-        logs.append((yield from trainer.epoch(len(logs) + 1, hooks.on_fill)))
+        logs.append(trainer.epoch(len(logs) + 1, hooks.on_fill))
         if time.perf_counter() - saved_at >= checkpoint.INTERVAL:
             state = Checkpoint(trainer.model.state_dict(), trainer.optimizer.state_dict(), logs, attempts)
             save_checkpoint(workdir, state)

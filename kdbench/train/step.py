@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +14,9 @@ from torch import Tensor, nn
 
 from kdbench.config import Frozen
 from kdbench.files import atomic_text
-from kdbench.host import EXACT_VARIABLE, processor
+from kdbench.host import processor
 from kdbench.train.fast_conv import optimise
 from kdbench.train.hardware import describe_hardware
-from kdbench.train.pack import pack_size
 
 MANIFEST = "manifest.json"
 """In a run's folder: the step that it was begun with, and on what."""
@@ -32,7 +30,7 @@ class Step(Frozen):
     kernels: bool = True
     """The convolutions of ``kdbench.train.fast_conv`` (on a CPU)."""
     compiled: bool = False
-    """``torch.compile``; on a GPU with CUDA graphs (``reduce-overhead``), unless trials run side by side."""
+    """``torch.compile``; on a GPU with CUDA graphs (``reduce-overhead``)."""
     fused: bool = True
     """The optimiser's fused update: one pass over the weights instead of one an operation."""
 
@@ -41,14 +39,9 @@ REFERENCE = Step(layout="contiguous", kernels=False, compiled=False, fused=False
 """PyTorch's own path and nothing else."""
 
 
-def exact_asked() -> bool:
-    """Whether the reference path is pinned."""
-    return os.environ.get(EXACT_VARIABLE) == "1"
-
-
-def usual_step(device: torch.device) -> Step:
-    """What is taken unmeasured."""
-    return REFERENCE if exact_asked() else Step(kernels=device.type == "cpu")
+def usual_step(device: torch.device, *, exact: bool = False) -> Step:
+    """What is taken unmeasured; ``exact`` pins PyTorch's own path."""
+    return REFERENCE if exact else Step(kernels=device.type == "cpu")
 
 
 def prepare(network: nn.Module, step: Step, device: torch.device) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
@@ -66,17 +59,20 @@ def prepare(network: nn.Module, step: Step, device: torch.device) -> tuple[nn.Mo
     if not step.compiled:
         return network, network
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it misses CUDA on machines without
-    # the compiler's CUDA graphs share a pool of memory, so they must not run on several streams at once
-    graphs = device.type == "cuda" and pack_size() == 1
-    forward: Callable[[Tensor], Tensor] = torch.compile(
-        network, mode="reduce-overhead" if graphs else "default", dynamic=False
-    )
+    mode = "reduce-overhead" if device.type == "cuda" else "default"
+    forward: Callable[[Tensor], Tensor] = torch.compile(network, mode=mode, dynamic=False)
     return network, forward
 
 
-def answering(network: nn.Module, device: torch.device) -> nn.Module:
-    """A network that is only asked, such as a teacher: with our kernels, unless the reference path is pinned."""
-    return network if exact_asked() else optimise(network, device)
+def answering(network: nn.Module, device: torch.device, *, exact: bool = False) -> nn.Module:
+    """A network that is only asked, such as a teacher: with our kernels, unless PyTorch's own path is pinned."""
+    return network if exact else optimise(network, device)
+
+
+def draws_noise(network: nn.Module) -> bool:
+    """Whether training draws random numbers inside the network: dropout or stochastic depth that is switched on."""
+    rates = (getattr(m, name, 0) for m in network.modules() for name in ("p", "drop_prob", "drop_rate", "rate"))
+    return any(isinstance(rate, float) and rate > 0 for rate in rates)
 
 
 def _contiguous(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -98,5 +94,4 @@ def note_step(workdir: Path, step: Step, device: torch.device) -> None:
         "processor": processor(),
         "torch": torch.__version__,
     }
-    about |= {"pack": pack_size()} if pack_size() > 1 else {}
     atomic_text(workdir / MANIFEST, json.dumps({"step": step.model_dump(), **about}, indent=1) + "\n")

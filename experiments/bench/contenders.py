@@ -6,7 +6,6 @@ Peers are written as their own documentation shows them: data through a ``DataLo
 from __future__ import annotations
 
 import itertools
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,14 +21,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from kdbench.config import DataConfig, Hyper, Recipe, RunConfig
 from kdbench.data import ResidentSplit, TaskData, load, resolve_dataset
-from kdbench.host import PACK_VARIABLE
 from kdbench.models import build
 from kdbench.teacher import BankedTeacher
 from kdbench.teacher.signal import LazyTeacher
-from kdbench.train import Pack, share_batches
 from kdbench.train.loop import Trainer
 from kdbench.train.optim import make_optimizer
-from kdbench.train.pack import Turns
 from kdbench.train.step import REFERENCE, Step, prepare
 
 TEMPERATURE, ALPHA = 4.0, 0.7
@@ -45,7 +41,6 @@ class Task(NamedTuple):
     batch_size: int
     pad: int
     device: str
-    pack: int = 1
 
 
 Steps = Iterator[int]
@@ -96,21 +91,7 @@ def trial(task: Task, step: Step) -> Steps:
         yield from endless(Trainer(config, data, teacher, torch.device(task.device), step))
 
 
-def packed(task: Task, step: Step) -> Steps:
-    """``task.pack`` trials of a search side by side: one seed, so that they share batches and teacher logits."""
-    os.environ[PACK_VARIABLE] = str(task.pack)
-    device = torch.device(task.device)
-    with _warm(task) as (data, teacher):
-        share_batches(data.train)
-        pack = Pack(device)
-        for k in range(task.pack):
-            config = _config(task, {"temperature": TEMPERATURE, "alpha": k / task.pack})
-            pack.add(endless(Trainer(config, data, teacher, device, step)))
-        while True:
-            yield pack.turn()
-
-
-def endless(trainer: Trainer) -> Turns[None]:
+def endless(trainer: Trainer) -> Steps:
     """Epoch after epoch; yields the images of each step."""
     for epoch in itertools.count(1):
         yield from trainer.steps(epoch)
@@ -283,8 +264,6 @@ CONTENDERS: dict[str, Callable[[Task], Steps]] = {
     "bare compiled": lambda task: bare(task, Step(compiled=True)),
     "kdbench trial": lambda task: trial(task, Step()),
     "kdbench trial compiled": lambda task: trial(task, Step(compiled=True)),
-    "kdbench trials packed": lambda task: packed(task, Step()),
-    "kdbench trials packed compiled": lambda task: packed(task, Step(compiled=True)),
     "tutorial loop": tutorial,
     "timm": lambda task: timm_task(task, "contiguous"),
     "timm channels_last": lambda task: timm_task(task, "channels_last"),

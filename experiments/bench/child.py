@@ -1,4 +1,4 @@
-"""One contender in a process of its own: ``python -m kdbench.bench.child JSON``, driven through its stdin.
+"""One contender in a process of its own: ``python experiments/bench/child.py JSON``, driven through its stdin.
 
 It says ``ready`` after its first steps; to each line with a number of seconds it answers with images and seconds.
 """
@@ -23,7 +23,7 @@ def main(text: str) -> None:
         import torch
 
         torch.set_num_threads(asked["threads"])
-        from kdbench.bench.contenders import CONTENDERS, Task
+        from contenders import CONTENDERS, Task
 
         steps = CONTENDERS[asked["contender"]](Task(**asked["task"]))
         for _ in range(WARM_UP):

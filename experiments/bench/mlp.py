@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from contenders import Steps, endless
+from rounds import ratio
 from torch import Tensor, nn
 
-from kdbench.bench.contenders import Steps, endless
-from kdbench.bench.rounds import ratio
 from kdbench.config import DataConfig, Recipe, RunConfig
 from kdbench.data import load, resolve_dataset
 from kdbench.models import build

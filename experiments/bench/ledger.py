@@ -14,10 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kdbench.bench.rounds import PEERS, WHOLE, Report
+from rounds import PEERS, WHOLE, Report
+
 from kdbench.errors import MachineFault
 from kdbench.models import build
-from kdbench.sweep.context import save_weights
+from kdbench.run.worker import save_weights
 
 TRIALS, EPOCHS = 20, 4
 

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import kdbench
-from kdbench.config import Frozen
 from kdbench.errors import MachineFault
 from kdbench.files import atomic_text
 from kdbench.host import processor
@@ -60,7 +60,7 @@ def read_manifest(sweep_dir: Path) -> dict[str, Any]:
     return held if isinstance(held, dict) else {}
 
 
-def begin(sweep_dir: Path, spec: Frozen, *, command: str, device: str, threads: int, workers: int) -> None:
+def begin(sweep_dir: Path, spec: dict[str, Any], *, command: str, device: str, threads: int, workers: int) -> None:
     """Note a start: every start of a sweep is kept with what it ran on, the first one's facts on top as well."""
     held = read_manifest(sweep_dir)
     start = {
@@ -75,7 +75,7 @@ def begin(sweep_dir: Path, spec: Frozen, *, command: str, device: str, threads: 
         },
     }
     first = {key: held.get(key, value) for key, value in start.items()}
-    update(sweep_dir, {"spec": spec.model_dump(mode="json"), **first, "starts": [*held.get("starts", []), start]})
+    update(sweep_dir, {"spec": spec, **first, "starts": [*held.get("starts", []), start]})
 
 
 def origin(command: str) -> dict[str, Any]:
@@ -88,9 +88,30 @@ def origin(command: str) -> dict[str, Any]:
     }
 
 
-def without_password(text: str, mark: str = ":***") -> str:
-    """A command line or URL with ``mark`` where a storage URL says ``:PASSWORD``."""
-    return re.sub(r"(://[^:/@\s]+):[^@\s]+@", rf"\1{mark}@", text)
+SECRET = re.compile(r"pass|pwd|secret|token|key", re.IGNORECASE)
+
+
+def without_password(text: str, mark: str = "***") -> str:
+    """A command line or URL with ``mark`` for every password in it: behind a user's name, or in the query."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return text
+    if not any("://" in word for word in words):
+        return text
+    hidden = [_hidden(word, mark) if "://" in word else word for word in words]
+    return shlex.join(hidden) if len(words) > 1 else hidden[0]
+
+
+def _hidden(word: str, mark: str) -> str:
+    before, name, rest = re.split(r"([a-zA-Z][a-zA-Z0-9+.-]*://)", word, maxsplit=1)
+    place, _, query = rest.partition("?")
+    user, at, host = place.rpartition("@")
+    if ":" in user:
+        place = f"{user.partition(':')[0]}:{mark}{at}{host}"
+    pairs = [pair.partition("=") for pair in query.split("&")] if query else []
+    shown = "&".join(f"{key}={mark if SECRET.search(key) else value}" if eq else key for key, eq, value in pairs)
+    return f"{before}{name}{place}{'?' + shown if shown else ''}"
 
 
 def update(sweep_dir: Path, changes: dict[str, Any]) -> None:

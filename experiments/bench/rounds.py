@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import IO, Any
 
 from kdbench.config import Frozen
@@ -19,8 +20,7 @@ from kdbench.host import processor
 
 ONE, WHOLE = "one process", "whole machine"
 PEERS = ("tutorial loop", "timm", "timm channels_last", "torchdistill")
-PACKED = ("kdbench trials packed", "kdbench trials packed compiled")
-PARALLEL = ("bare kernels", "bare compiled", "kdbench trial", "kdbench trial compiled", *PACKED)
+PARALLEL = ("bare kernels", "bare compiled", "kdbench trial", "kdbench trial compiled")
 """Trained by as many one-thread processes as there are cores; the others use all cores as threads."""
 THREADED = ("bare plain", "bare channels_last", *PEERS)
 
@@ -42,8 +42,6 @@ class Setting(Frozen):
     """Border of the random crop."""
     device: str = "cpu"
     """cpu or cuda."""
-    pack: int = 1
-    """Trials side by side in one process, measured as one more contender where it is not 1."""
     rounds: int = 5
     """Measurements of each contender."""
     seconds: float = 3.0
@@ -71,9 +69,6 @@ class Report(Frozen):
             trial, bare = self.best("kdbench trial ", where), self.best("bare", where)
             if trial and bare:
                 found[f"trial / best bare step, {where}"] = ratio(trial, bare)
-            packed = self.best("kdbench trials packed", where)
-            if packed and trial:
-                found[f"{self.setting.pack} trials packed / trials one by one, {where}"] = ratio(packed, trial)
         trial = self.best("kdbench trial ", WHOLE)
         for peer in PEERS:
             rates = self.rates.get(f"{peer} ({WHOLE})")
@@ -103,14 +98,14 @@ class _Group:
 
     def start(self, setting: Setting, count: int, threads: int) -> str | None:
         """Start and warm up; the reason where it cannot run."""
-        names = ("teacher", "student", "dataset", "limit", "batch_size", "pad", "device", "pack")
+        names = ("teacher", "student", "dataset", "limit", "batch_size", "pad", "device")
         task = {name: getattr(setting, name) for name in names}
         asked = json.dumps({"contender": self.name, "task": task, "threads": threads})
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
         for _ in range(count):
             process = subprocess.Popen(
-                [sys.executable, "-m", "kdbench.bench.child", asked],
+                [sys.executable, str(Path(__file__).with_name("child.py")), asked],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment,
             )  # fmt: skip
             self.processes.append(process)
@@ -148,7 +143,6 @@ def run_rounds(setting: Setting, *, cores: int, progress: Callable[[str, int, in
     Idle contenders wait without using the processor.
     """
     wanted = [name for name in (*PARALLEL, *THREADED) if setting.compiled or "compiled" not in name]
-    wanted = [name for name in wanted if setting.pack > 1 or name not in PACKED]
     groups: list[tuple[_Group, int]] = []
     absent: dict[str, str] = {}
     try:
@@ -189,7 +183,7 @@ def _measure(
 def _machine(cores: int, device: str) -> dict[str, Any]:
     found: dict[str, Any] = {"processor": processor(), "cores": cores, "system": platform.system()}
     if device != "cpu":
-        from kdbench.sweep.context import pick_device
+        from kdbench.run.worker import pick_device
         from kdbench.train.hardware import describe_hardware
 
         found["device"] = describe_hardware(pick_device(device))

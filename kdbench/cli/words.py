@@ -1,0 +1,47 @@
+"""Numbers and runs in words, for screens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kdbench.config import RunConfig, RunResult
+
+
+def duration(seconds: float) -> str:
+    """``"42 s"``, ``"3 min 05 s"``, ``"2 h 10 min"``, ``"12 days"``, ``"18 years"``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    days = whole / 86400
+    if days < 2:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{days:.0f} days" if days < 700 else f"{days / 365.25:.0f} years"
+
+
+def percent(fraction: float | None) -> str:
+    """``"91.20%"``, or an empty string."""
+    return "" if fraction is None else f"{100 * fraction:.2f}%"
+
+
+def hyper_text(hyper: Mapping[str, float]) -> str:
+    """``"T=4 alpha=0.61"``."""
+    short = {"temperature": "T"}
+    return " ".join(f"{short.get(name, name)}={value:.3g}" for name, value in hyper.items())
+
+
+def run_text(config: RunConfig, label: str = "") -> str:
+    """A run in a few words: network (or a paper's name for the run), loss, hyper-parameters, seed."""
+    words = [label or config.model, config.method, hyper_text(config.hyper), f"seed={config.seed}"]
+    return " ".join(word for word in words if word)
+
+
+def outcome_text(result: RunResult) -> str:
+    """How a run ended: accuracy and time, or why there is none."""
+    took = duration(result.seconds)
+    if result.status == "failed":
+        return f"failed after {took}: {result.error or 'unknown reason'}"
+    accuracy = f"{percent(result.test_acc)} test" if result.test_acc is not None else f"{percent(result.val_acc)} val"
+    return f"{accuracy}, {took}" + (f", pruned after {result.epochs} epochs" if result.status == "pruned" else "")

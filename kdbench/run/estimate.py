@@ -1,0 +1,186 @@
+"""What a plan would run and about how long that takes here: from what earlier runs showed, else from a few steps."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from kdbench.catalog.types import DatasetSpec
+from kdbench.config import Phase, RunConfig
+from kdbench.data.views import augment_for
+from kdbench.models import build, count_params
+from kdbench.run.job import Plan
+from kdbench.run.machine import THREADS_VARIABLE
+from kdbench.run.speeds import Speeds
+from kdbench.run.store import load_runs
+from kdbench.train.autotune import Shape, seconds_per_step
+from kdbench.train.hardware import describe_hardware
+from kdbench.train.loop import steps_per_epoch
+
+FORWARD_SHARE = 1 / 3
+"""A forward pass as a share of a training step, which has a forward and two backward ones."""
+FEW_UPDATES = 100
+"""Updates below which a run can hardly have learnt anything."""
+PIXELS_AT_ONCE = 16 * 64 * 64
+"""Batches are measured with about so many pixels at most: a step's time is nearly linear in its samples."""
+ENOUGH_SECONDS = 3.0
+"""Once measuring took so long, networks still unknown are taken to be like their neighbours."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Runs of one kind."""
+
+    phase: Phase
+    label: str
+    """The network's name, or what a paper calls the run."""
+    model: str
+    method: str
+    runs: int
+    done: int
+    """How many of them are there already."""
+    epochs: int
+    params: int
+    """Trainable parameters."""
+    seconds: float | None
+    """Of the runs still to do, one after another; None: unknown."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryRun:
+    """What ``--dry-run`` prints."""
+
+    name: str
+    folder: str
+    hardware: str
+    rows: tuple[Row, ...]
+    workers: int
+    notes: tuple[str, ...]
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall-clock seconds of all that is left, None where any part is unknown."""
+        if any(row.seconds is None for row in self.rows if row.runs > row.done):
+            return None
+        # the teacher has the machine to itself
+        return sum((row.seconds or 0.0) / (1 if row.phase == "teacher" else self.workers) for row in self.rows)
+
+
+def samples_of(spec: DatasetSpec, config: RunConfig) -> float:
+    """Training samples of a run, as published sizes say."""
+    data = config.data
+    own_val = "val" in spec.sizes or data.validate_on == "test"
+    whole = spec.sizes.get("train", 0) * (1.0 if own_val else 1 - data.val_fraction)
+    whole = min(whole, data.limit or whole)
+    return whole * (len(data.train_classes) / spec.classes if data.train_classes else 1.0)
+
+
+class _Costs:
+    """Parameters and seconds an epoch of each network; each looked at once."""
+
+    def __init__(self, spec: DatasetSpec, device: torch.device, speeds: Speeds, tell: Callable[[str], None]) -> None:
+        self._spec, self._device, self._speeds, self._tell = spec, device, speeds, tell
+        self._until = time.monotonic() + ENOUGH_SECONDS
+        self._params: dict[tuple[object, ...], int] = {}
+        self._steps: dict[tuple[object, ...], float] = {}
+
+    def _shape(self, config: RunConfig, batch: int) -> Shape:
+        r, spec = config.recipe, self._spec
+        channels, size = config.data.channels or spec.shape[0], r.input_size or spec.input_size
+        return Shape(config.model, spec.classes, channels, size, r.stem, batch, self._device)
+
+    def params(self, config: RunConfig) -> int:
+        s = self._shape(config, 1)
+        key = (s.name, s.classes, s.channels, s.input_size, s.stem, str(config.recipe.model_options))
+        if key not in self._params:
+            with torch.device("meta"):
+                model = build(
+                    s.name, classes=s.classes, channels=s.channels, input_size=s.input_size, stem=s.stem,
+                    options=config.recipe.model_options,
+                )  # fmt: skip
+            self._params[key] = count_params(model)
+        return self._params[key]
+
+    def epoch(self, config: RunConfig) -> float | None:
+        """Training steps, and a forward pass over the samples that are measured every epoch."""
+        known = self._speeds.epoch(config)
+        if known is not None:
+            return known
+        size = config.recipe.input_size or self._spec.input_size
+        batch = max(2, min(config.recipe.batch_size, PIXELS_AT_ONCE // size**2))
+        key = (config.model, batch, config.recipe.precision, size)
+        if key not in self._steps:
+            if time.monotonic() > self._until:
+                return None
+            self._tell(f"measuring a step of {config.model}")
+            shape = self._shape(config, batch)
+            self._steps[key] = seconds_per_step(shape, precision=config.recipe.precision, repeats=1) / batch
+        held = config.data.validate_on == "test"
+        watched = self._spec.sizes.get("test" if held else "train", 0) * (1.0 if held else config.data.val_fraction)
+        return self._steps[key] * (samples_of(self._spec, config) + watched * FORWARD_SHARE)
+
+
+def dry_run(
+    plan: Plan,
+    folder: Path,
+    spec: DatasetSpec,
+    *,
+    device: torch.device,
+    workers: int,
+    threads: int,
+    cache: Path,
+    tell: Callable[[str], None],
+    notes: Sequence[str] = (),
+) -> DryRun:
+    """The plan of ``plan``; nothing is written, and of the data only what is published is read."""
+    torch.set_num_threads(threads)
+    hardware = describe_hardware(device)
+    costs = _Costs(spec, device, Speeds(cache, hardware, threads), tell)
+    kinds = plan.planned(load_runs(folder))
+    by_params: list[tuple[int, float]] = []
+    rows: list[Row] = []
+    for kind in kinds:
+        config, params = kind.example, costs.params(kind.example)
+        epoch = costs.epoch(config)
+        if epoch is None and by_params:  # like the network nearest in size
+            near, its = min(by_params, key=lambda pair: abs(pair[0] - params))
+            epoch = its * params / max(near, 1)
+        elif epoch is not None:
+            by_params.append((params, epoch))
+        given = kind.phase == "teacher" and config.teacher_id is not None
+        epochs = 0 if given else config.recipe.epochs
+        seconds = None if epoch is None else max(kind.runs - kind.done, 0) * epochs * epoch
+        if kind.phase == "teacher" and kind.done == 0 and (cache / "teachers" / config.id / "result.json").exists():
+            seconds, epochs = 0.0, 0
+        taught = [other for other in kinds if other.teacher == config and other.done < other.runs]
+        if seconds is not None and epoch is not None and taught:
+            views = augment_for(spec, taught[0].example.recipe).n_views
+            passes = plan.passes if views is None else min(plan.passes, views)
+            seconds += passes * epoch * FORWARD_SHARE
+        rows.append(
+            Row(
+                phase=kind.phase, label=kind.label, model=config.model, method=config.method, runs=kind.runs,
+                done=kind.done, epochs=epochs, params=params, seconds=seconds,
+            )
+        )  # fmt: skip
+    more = [_data_note(spec, kinds[-1].example), *notes]
+    if os.environ.get(THREADS_VARIABLE):
+        more.append(f"threads limited to {os.environ[THREADS_VARIABLE]} by {THREADS_VARIABLE}")
+    return DryRun(
+        name=plan.name, folder=str(folder), hardware=hardware, rows=tuple(rows), workers=workers, notes=tuple(more)
+    )
+
+
+def _data_note(spec: DatasetSpec, config: RunConfig) -> str:
+    """Images, their size, and updates a run: what tells a data set too small for its recipe."""
+    samples, recipe = int(samples_of(spec, config)), config.recipe
+    updates = recipe.epochs * steps_per_epoch(samples, recipe.batch_size)
+    sizes = ", ".join(f"{part} {size:,}" for part, size in spec.sizes.items())
+    text = f"data: {spec.classes} classes, images {sizes}; about {samples:,} to train on at "
+    text += f"{recipe.input_size or spec.input_size} px, {updates:,} updates a run"
+    return text + ("; few: more --epochs or a smaller --batch-size would help" if updates < FEW_UPDATES else "")

@@ -1,0 +1,134 @@
+"""From a plan to finished folders: device, workers, locks, manifest, observers, scheduler. What every verb calls."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Literal
+
+from kdbench.errors import MachineFault
+from kdbench.run import manifest
+from kdbench.run.events import Setting
+from kdbench.run.executors import make_executor
+from kdbench.run.job import Plan
+from kdbench.run.machine import THREADS_VARIABLE, cores, threads_each
+from kdbench.run.observers import Observer, Observers
+from kdbench.run.scheduler import Scheduler, alone
+from kdbench.run.speeds import Speeds
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandbOptions:
+    """How runs are recorded with W&B."""
+
+    mode: Literal["offline", "online", "disabled"] = "offline"
+    """offline writes files only (``kdbench sync`` uploads them), online falls back to it without a server."""
+    project: str = "kdbench"
+    """W&B project."""
+    entity: str | None = None
+    """W&B user or team; None is the account's default."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Where and with what a plan runs: never part of what it is."""
+
+    out: Path = Path("results")
+    """Folder with one folder per plan."""
+    cache: Path
+    """Folder of the teachers and their logits, shared by all plans."""
+    storage: str | None = None
+    """Database URL that mirrors a sweep's searches for optuna-dashboard."""
+    workers: int | Literal["auto"] = "auto"
+    """Processes that train; ``auto`` is one per core (at most four) on a CPU, one on a GPU."""
+    executor: Literal["local", "ray"] = "local"
+    """Where the workers are: processes of this machine, or actors of a Ray cluster."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:0, ..."""
+    wandb: WandbOptions = WandbOptions()
+    """Tracking."""
+    exact: bool = False
+    """Train by PyTorch's own path alone: no kernels of ours, nothing compiled."""
+
+
+def warm_up(workers: int | Literal["auto"]) -> None:
+    """Let the server that workers are forked from import torch and timm while this process prepares."""
+    if workers == 1 or (workers == "auto" and cores() == 1):
+        return
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["kdbench.run.worker"])
+    forkserver.ensure_running()
+
+
+def worker_count(asked: int | Literal["auto"], device: str) -> int:
+    """``auto``: one-thread processes, one per core and at most four, train small students faster than threads do;
+    on a GPU one process. ``KDBENCH_THREADS`` bounds the cores counted.
+    """
+    if asked != "auto":
+        return asked
+    return max(1, min(4, cores())) if device == "cpu" else 1
+
+
+def run_plan(
+    plan: Plan,
+    run: RunOptions,
+    observer: Observer,
+    *,
+    device: str,
+    hardware: str,
+    command: str,
+    data_path: str | None = None,
+    teacher_source: str | None = None,
+    runs: dict[str, int] | None = None,
+    more: Sequence[Callable[[], Observer]] = (),
+    first: Callable[[], None] = lambda: None,
+    last: Callable[[Setting], None] = lambda setting: None,
+) -> Path:
+    """Run a plan to its end, or go on with it; returns its folder, ``<out>/<name>``.
+
+    ``device`` is what ``run.device`` comes to here, ``hardware`` describes it. While this process holds the folder,
+    ``first`` is called, ``more`` observers are made, and after the runs ``last`` is called.
+
+    Raises:
+        BadInput: another process runs this plan.
+        MachineFault: a folder that cannot be written.
+    """
+    folder, workers = run.out / plan.name, worker_count(run.workers, device.partition(":")[0])
+    for flag, place in (("--out", run.out), ("--cache", run.cache)):
+        if place.exists() and not place.is_dir():
+            raise MachineFault(f"{flag} {place} is a file, not a folder: name another place")
+    threads = cores() if workers == 1 else threads_each(workers)
+    if workers == 1 and not os.environ.get(THREADS_VARIABLE):
+        threads = default_threads()
+    setting = Setting(
+        folder=folder.resolve(), cache=run.cache.resolve(), device=device, threads=threads,
+        cores=cores() if os.environ.get(THREADS_VARIABLE) else default_threads(), exact=run.exact,
+        data_path=data_path, teacher_source=teacher_source, passes=plan.passes, runs=runs,
+        tracked=plan.name if run.wandb.mode != "disabled" else None,
+    )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    run.cache.mkdir(parents=True, exist_ok=True)
+    speeds = Speeds(run.cache, hardware, threads)
+    with alone(folder):
+        first()
+        manifest.begin(folder, plan.spec(), command=command, device=hardware, threads=threads, workers=workers)
+        observers = Observers([observer])
+        try:
+            observers.members += [make() for make in more]
+            scheduler = Scheduler(plan, setting, observers, speeds=speeds, workers=workers)
+            scheduler.run(lambda handle: make_executor(run.executor, workers, setting, handle))
+        finally:
+            for member in observers.members[1:]:
+                member.close()
+        last(setting)
+    return folder
+
+
+def default_threads() -> int:
+    """The threads that torch takes where nobody says anything."""
+    import torch
+
+    return int(torch.get_num_threads())
