@@ -11,8 +11,9 @@ from sweeps import LARGE, SMALL, TEACHER, spec
 
 from kdbench.config import RunConfig, RunResult
 from kdbench.files import atomic_text
-from kdbench.sweep.plan import lanes, slots, teacher_config, trial_config
-from kdbench.sweep.store import trial_folder, write_config, write_result, write_spec
+from kdbench.run.store import run_folder, write_config, write_result
+from kdbench.sweep.plan import SweepPlan, groups
+from kdbench.sweep.store import write_spec
 from kdbench.sweep.types import Sweep
 
 PARAMS = {TEACHER: 900_000, SMALL: 300_000, LARGE: 400_000}
@@ -21,11 +22,13 @@ HYPER = {"temperature": 4.0, "alpha": 0.5}
 
 def configs(sweep: Sweep, hyper: dict[str, float]) -> list[RunConfig]:
     """Every run of ``sweep``; confirm runs at ``hyper``, each search trial at a point of its own."""
-    found = [teacher_config(sweep)]
-    for lane in list(lanes(sweep))[1:]:
-        for slot in range(slots(sweep, lane)):
-            point = {**hyper, "temperature": slot + 1.5} if lane.phase == "search" else hyper
-            found.append(trial_config(sweep, lane, slot, point))
+    plan = SweepPlan(sweep)
+    found = [plan.teacher]
+    for group in groups(sweep):
+        seeds = sweep.confirm_seeds if group.phase == "confirm" else [sweep.search_seed] * plan.size(group)
+        for number, seed in enumerate(seeds):
+            point = {**hyper, "temperature": number + 1.5} if group.phase == "search" else hyper
+            found.append(plan.config(group, point, seed))
     return found
 
 
@@ -59,8 +62,8 @@ def submit(
     sweep = spec(**{"budget__seeds": 3, **options})
     write_spec(folder, sweep, None)
     for config in configs(sweep, hyper or HYPER):
-        write_config(trial_folder(folder, config.id), config)
-        write_result(trial_folder(folder, config.id), result(config, lift=lift, luck=luck))
+        write_config(run_folder(folder, config.id), config)
+        write_result(run_folder(folder, config.id), result(config, lift=lift, luck=luck))
     manifest = {"finished": when, "hardware": {"processor": hardware, "device": "cpu"}, "latency_ms": {SMALL: ms}}
     atomic_text(folder / "manifest.json", json.dumps(manifest))
     return sweep

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 # Read when the engine is imported, here and in every process that a test starts: a checkpoint an epoch, so that the
@@ -12,7 +11,6 @@ os.environ["KDBENCH_CHECKPOINT_SECONDS"] = "0"
 # The tests run in as many processes as there are cores: more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import postgres
 import pytest
 from helpers import Cli, Outcome
 
@@ -50,10 +48,3 @@ def kdbench_data() -> Path:
     if not named or not Path(named).is_dir():
         pytest.skip("KDBENCH_DATA names no folder of data sets")
     return Path(named)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The URL of a PostgreSQL server."""
-    with postgres.running() as url:
-        yield url

@@ -12,13 +12,13 @@ from typing import Any
 
 from helpers import ROOT
 
-from kdbench.sweep.plan import Lane
-from kdbench.sweep.queue import Queue, open_storage
+from kdbench.sweep.plan import Group, space_of
+from kdbench.sweep.search import Journal, Search
 from kdbench.sweep.spec import build_sweep
 from kdbench.sweep.types import Sweep
 
 TEACHER, SMALL, LARGE = "test_resnet", "test_efficientnet", "test_vit"
-SEARCH = Lane("search", SMALL, "kd")
+SEARCH = Group("search", SMALL, "kd")
 ONE_THREAD = {"KDBENCH_THREADS": "1", "OMP_NUM_THREADS": "1"}
 PATIENCE = 800
 """Seconds that a command line may take on a busy machine."""
@@ -33,24 +33,10 @@ def spec(**options: Any) -> Sweep:
     return build_sweep(asked, known_models=lambda: (TEACHER, SMALL, LARGE))
 
 
-def drain(url: str, options: dict[str, Any], out: Path) -> None:
-    """A process of its own: plan, then claim until nothing waits, telling 0.5 each time; claims go to ``out``."""
-    queue = Queue(open_storage(url), spec(**options))
-    queue.enqueue_search(SEARCH)
-    taken = []
-    while (claim := queue.claim(SEARCH)) is not None:
-        taken.append({"slot": claim.slot, "id": claim.trial._trial_id, "params": queue.suggest(claim)})
-        claim.study.tell(claim.trial, 0.5)
-    out.write_text(json.dumps(taken), encoding="utf-8")
-
-
-def claim_and_die(url: str, options: dict[str, Any]) -> None:
-    """A process of its own: takes one slot, settles its point, and is gone without a word."""
-    queue = Queue(open_storage(url), spec(**options))
-    claim = queue.claim(SEARCH)
-    assert claim is not None
-    queue.suggest(claim)
-    os._exit(1)
+def search(**options: Any) -> Search:
+    """The first search of a sweep, nothing of it written down."""
+    sweep = spec(**options)
+    return Search(sweep, SEARCH.key, space_of(sweep, SEARCH.method), Journal(None))
 
 
 def command(out: Path, cache: Path, *arguments: object) -> list[str]:

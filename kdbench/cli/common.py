@@ -70,7 +70,9 @@ def find_sweep(sweep: str, out: Path) -> Path:
     raise BadInput(f"no sweep '{sweep}'{suggestion(sweep, there) or known}")
 
 
-def tracked(folder: Path, name: str, options: WandbOptions, observer: Observer) -> Callable[[], Observer] | None:
+def tracked(
+    folder: Path, name: str, options: WandbOptions, observer: Observer, teacher: str | None = None
+) -> Callable[[], Observer] | None:
     """What makes the observer that records with W&B; its notes reach a log even where nothing else is shown.
 
     Raises:
@@ -87,7 +89,7 @@ def tracked(folder: Path, name: str, options: WandbOptions, observer: Observer) 
     if options.entity is not None:
         check_name("entity", options.entity)
     notify = say if isinstance(observer, Observers) else observer.message
-    return lambda: WandbObserver(folder, name, options, row_of, notify)
+    return lambda: WandbObserver(folder, name, options, row_of, notify, teacher)
 
 
 def show_plan(plan: DryRun, *, as_json: bool) -> None:

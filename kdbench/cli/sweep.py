@@ -134,7 +134,7 @@ def sweep(
             planned = plan_sweep(spec, run, observer, teacher_weights=weights)
         else:
             command = shlex.join(["kdbench", *(ctx.obj or [])])
-            tracking = tracked(run.out / spec.name, spec.name, run.wandb, observer)
+            tracking = tracked(run.out / spec.name, spec.name, run.wandb, observer, spec.pair.teacher)
             folder = run_sweep(
                 spec, run, observer, command=command, teacher_weights=weights, tracking=tracking
             )  # fmt: skip

@@ -18,6 +18,9 @@ from kdbench.run.job import Plan
 from kdbench.run.machine import THREADS_VARIABLE
 from kdbench.run.speeds import Speeds
 from kdbench.run.store import load_runs
+from kdbench.teacher import recorded_bytes
+from kdbench.teacher.recorded import room
+from kdbench.teacher.topk import MOST_CLASSES
 from kdbench.train.autotune import Shape, seconds_per_step
 from kdbench.train.hardware import describe_hardware
 from kdbench.train.loop import steps_per_epoch
@@ -28,6 +31,8 @@ FEW_UPDATES = 100
 """Updates below which a run can hardly have learnt anything."""
 PIXELS_AT_ONCE = 16 * 64 * 64
 """Batches are measured with about so many pixels at most: a step's time is nearly linear in its samples."""
+FEW_LOGITS = 50
+"""What the plan proposes to keep of many classes' logits, where all of them need too much disk."""
 ENOUGH_SECONDS = 3.0
 """Once measuring took so long, networks still unknown are taken to be like their neighbours."""
 
@@ -169,11 +174,32 @@ def dry_run(
             )
         )  # fmt: skip
     more = [_data_note(spec, kinds[-1].example), *notes]
+    taught = next((kind for kind in kinds if kind.teacher is not None), None)
+    if taught is not None:
+        more.append(_logits_note(spec, taught.example, plan.passes or taught.example.recipe.epochs, cache))
     if os.environ.get(THREADS_VARIABLE):
         more.append(f"threads limited to {os.environ[THREADS_VARIABLE]} by {THREADS_VARIABLE}")
     return DryRun(
         name=plan.name, folder=str(folder), hardware=hardware, rows=tuple(rows), workers=workers, notes=tuple(more)
     )
+
+
+def _logits_note(spec: DatasetSpec, config: RunConfig, passes: int, cache: Path) -> str:
+    """Where students will get the teacher's logits, how many passes and how much disk that takes."""
+    samples, kept = range(int(samples_of(spec, config))), config.recipe.teacher_top_k
+    views = augment_for(spec, config.recipe).n_views
+    if views is not None:
+        size = recorded_bytes(samples, spec.classes, views, kept) / 2**20
+        text = f"teacher's logits: at most {min(passes, views)} passes over {len(samples):,} samples serve every run"
+        return f"{text}; up to {size:,.0f} MiB on disk ({views} views a sample)"
+    size = recorded_bytes(samples, spec.classes, passes, kept) / 2**20
+    text = f"the augmentation is continuous: at most {passes} passes of the teacher over {len(samples):,} samples"
+    if size * 2**20 <= room(cache):
+        return f"{text}, kept by (seed, epoch, sample), serve runs of the same seed; {size:,.0f} MiB"
+    less = recorded_bytes(samples, spec.classes, passes, FEW_LOGITS)
+    fits = FEW_LOGITS < spec.classes <= MOST_CLASSES and less <= room(cache)
+    way_out = f"; --set recipe.teacher-top-k={FEW_LOGITS} would take {less / 2**20:,.0f} MiB" if fits else ""
+    return f"{text} would take {size:,.0f} MiB: the teacher runs live in every step{way_out}"
 
 
 def _data_note(spec: DatasetSpec, config: RunConfig) -> str:

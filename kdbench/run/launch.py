@@ -117,8 +117,8 @@ def run_plan(
         manifest.begin(folder, plan.spec(), command=command, device=hardware, threads=threads, workers=workers)
         observers = Observers([observer])
         try:
-            observers.members += [make() for make in more]
             scheduler = Scheduler(plan, setting, observers, speeds=speeds, workers=workers)
+            observers.members += [make() for make in more if scheduler.pending]
             scheduler.run(lambda handle: make_executor(run.executor, workers, setting, handle))
         finally:
             for member in observers.members[1:]:

@@ -20,7 +20,7 @@ from kdbench.run.events import Broken, Ended, Epoch, Event, Handle, Note, Settin
 from kdbench.run.executors import Executor
 from kdbench.run.job import Job, Plan
 from kdbench.run.lease import Watch, owner_of
-from kdbench.run.observers import Observer, Progress
+from kdbench.run.observers import Observer, Progress, wandb_id
 from kdbench.run.speeds import Speeds
 from kdbench.run.store import LOGITS, WEIGHTS, Run, adopt, load_runs, read_epochs, run_folder, write_result
 
@@ -43,6 +43,11 @@ class Scheduler:
         self._deaths: Counter[str] = Counter()
         self._watch = Watch()
         self._fault: Exception | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether the plan knows of a job that has no result."""
+        return next(iter(self.plan.jobs(self.finished)), None) is not None
 
     def run(self, make: Callable[[Handle], Executor]) -> None:
         """Go on until the plan knows no more jobs.
@@ -114,7 +119,14 @@ class Scheduler:
         result = adopt(job.id, needed, others, place)
         if result is None:
             return False
+        if self.setting.tracked:
+            known_as = wandb_id(job.id, self.setting.tracked, result.attempts)
+            result = result.model_copy(update={"wandb_run": known_as})
+            write_result(place, result)
         self.observer.message(f"{job.label or job.config.model} seed {job.config.seed}: taken from another folder here")
+        self.observer.start(job.config, result.attempts, job.label)
+        for log in read_epochs(place):
+            self.observer.epoch(job.config, log)
         self._note(job, result)
         return True
 

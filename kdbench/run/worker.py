@@ -293,7 +293,8 @@ class Context:
         report(Note("reading the teacher's test accuracy"))
         split = data.test()
         s = score(self.teacher(job.config, job.config, data).plain(split), split.labels)
-        update = {"test_acc": s.acc, "nll": s.nll, "ece": s.ece, "test_top5": s.top5}
+        update: dict[str, Any] = {"test_acc": s.acc, "nll": s.nll, "ece": s.ece, "test_top5": s.top5}
+        update["wandb_run"] = self._wandb(job.id, result.attempts + 1)
         result = result.model_copy(update=update)
         write_result(place, result)
         report(Ended(job.id, result))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sized
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,7 @@ class RecordedTeacher:
         return self._plain.plain(split)
 
 
-def recorded_bytes(split: Split, classes: int, passes: int, top_k: int | None = None) -> int:
+def recorded_bytes(split: Sized, classes: int, passes: int, top_k: int | None = None) -> int:
     """Disk that ``passes`` recorded epochs take."""
     return passes * len(split) * (2 * words(classes, top_k) + 4)
 

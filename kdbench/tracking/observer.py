@@ -18,7 +18,16 @@ Row = Callable[[str, RunConfig, RunResult], dict[str, object]]
 class WandbObserver:
     """Records every run of a plan named ``name`` below ``folder``; a failure costs records, never a run."""
 
-    def __init__(self, folder: Path, name: str, options: WandbOptions, row: Row, notify: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        options: WandbOptions,
+        row: Row,
+        notify: Callable[[str], None],
+        teacher: str | None = None,
+    ) -> None:
+        self._about: dict[str, object] = {"teacher": teacher} if teacher else {}
         self._name, self._row, self._folder, self._options, self._notify = name, row, folder, options, notify
         self._all = [self._another()]  # a server is asked before anything is trained
         self._idle = list(self._all)
@@ -44,7 +53,7 @@ class WandbObserver:
             self._idle.append(self._another())
             self._all.append(self._idle[-1])
         tracker = self._busy[config.id] = self._idle.pop()
-        tracker.start(config, sweep=self._name, attempt=attempt, extra=extra)
+        tracker.start(config, sweep=self._name, attempt=attempt, extra={**self._about, **extra})
         return tracker
 
     def _drop(self, run_id: str) -> None:
@@ -58,10 +67,10 @@ class WandbObserver:
 
     def end(self, config: RunConfig, result: RunResult) -> None:
         tracker = self._busy.pop(config.id, None)
-        if tracker is None:  # a run taken from elsewhere, or a teacher's reading of its test accuracy
-            tracker = self._begin(config, result.attempts + (result.test_acc is not None), {"reads": "test"})
+        if tracker is None:  # a teacher's reading of its test accuracy
+            tracker = self._begin(config, result.attempts + 1, {"reads": "test"})
             self._busy.pop(config.id)
-        tracker.finish(result, self._row(self._name, config, result))
+        tracker.finish(result, {**self._row(self._name, config, result), **self._about})
         self._idle.append(tracker)
 
     def close(self) -> None:

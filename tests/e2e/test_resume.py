@@ -18,7 +18,7 @@ import torch
 from sweeps import PATIENCE, SMALL, UNEQUAL, command, finish, lines, spec, start
 
 from kdbench.config import EpochLog, RunConfig
-from kdbench.sweep.context import Context
+from kdbench.data import load, resolve_dataset
 from kdbench.tracking import find_runs, read_offline
 from kdbench.train import Hooks, run_training
 from kdbench.train.checkpoint import Checkpoint, load_checkpoint
@@ -129,7 +129,8 @@ def test_control_c_says_how_to_go_on_and_going_on_works(whole: Path, tmp_path: P
 
 def test_a_kill_between_the_last_checkpoint_and_its_line_loses_no_line(tmp_path: Path) -> None:
     sweep_spec = spec(epochs=2, precision="fp32")
-    context = Context(sweep_spec, cache=tmp_path, device=torch.device("cpu"))
+    device = torch.device("cpu")
+    data = load(resolve_dataset("digits")[0], sweep_spec.data, sweep_spec.recipe, device)
     config = RunConfig(
         data=sweep_spec.data, model=SMALL, recipe=sweep_spec.recipe, seed=0, phase="baseline"
     )  # fmt: skip
@@ -143,11 +144,11 @@ def test_a_kill_between_the_last_checkpoint_and_its_line_loses_no_line(tmp_path:
         return False
 
     def train(hooks: Hooks | None) -> None:
-        run_training(config, data=context.data, teacher=None, workdir=tmp_path, device=context.device, hooks=hooks)
+        run_training(config, data=data, teacher=None, workdir=tmp_path, device=device, hooks=hooks)
 
     with pytest.raises(Killed):
         train(Hooks(on_epoch=kill))
-    saved = load_checkpoint(tmp_path, context.device)
+    saved = load_checkpoint(tmp_path, device)
     assert isinstance(saved, Checkpoint)
     (tmp_path / "metrics.jsonl").unlink()  # the checkpoint was replaced, its line not yet written
     train(None)

@@ -1,4 +1,4 @@
-"""One real smoke sweep: its files are there and agree with each other, with Optuna's storage and with W&B's files."""
+"""One real smoke sweep: its files are there and agree with each other, with Optuna's mirror and with W&B's files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from helpers import Cli
 from scipy import stats
 from sweeps import LARGE, SMALL, TEACHER, UNEQUAL, command, finish, lines
 
-from kdbench.sweep.store import read_metrics, read_result
+from kdbench.run.store import read_epochs, read_result
 from kdbench.tracking import find_runs, read_offline
 
 FILES = [
     *("trials.parquet", "trials.csv", "pareto.csv", "pareto.md", "pareto.tex", "pareto.png", "pareto.svg"),
-    *("temperature_alpha.png", "report.html", "manifest.json", "sweep.json", "optuna.db"),
+    *("temperature_alpha.png", "report.html", "manifest.json", "sweep.json", "search.jsonl"),
 ]
 ARGUMENTS = ["--pair", f"{TEACHER}:{SMALL},{LARGE}", "--name", "whole", "--json"]
 Row = dict[str, Any]
@@ -46,7 +46,8 @@ def planned(place: Path) -> Row:
 @pytest.fixture(scope="module")
 def folder(place: Path, planned: Row) -> Path:
     """The finished sweep."""
-    finish(command(place / "results", place / "cache", *ARGUMENTS), place / "run.log")
+    mirror = ["--storage", f"sqlite:///{place / 'mirror.db'}"]
+    finish(command(place / "results", place / "cache", *ARGUMENTS, *mirror), place / "run.log")
     return place / "results" / "whole"
 
 
@@ -68,7 +69,7 @@ def test_every_file_of_the_contract_is_there(folder: Path, trials: pd.DataFrame)
     for name in held:
         inside = {path.name for path in (folder / "trials" / name).iterdir()}
         assert {"config.json", "result.json", "metrics.jsonl"} <= inside <= {
-            "config.json", "result.json", "metrics.jsonl", "manifest.json", "model.safetensors",
+            "config.json", "result.json", "metrics.jsonl", "manifest.json", "model.safetensors", "starts",
         }  # fmt: skip
 
 
@@ -95,7 +96,7 @@ def test_a_row_is_its_run(folder: Path, trials: pd.DataFrame) -> None:
         asked = {"phase", "method", "seed"}
         assert {key: config[key] for key in asked} == {key: row[key] for key in asked}
         assert same(config["hyper"].get("temperature"), row["temperature"])
-        logs = read_metrics(run)
+        logs = read_epochs(run)
         assert [log.epoch for log in logs] == list(range(1, row["epochs"] + 1))
         assert (logs[-1].val_acc, max(log.val_acc for log in logs)) == (row["val_acc"], row["best_val_acc"])
 
@@ -159,26 +160,32 @@ def flat(log: Row) -> Row:
     return {key: value for key, value in {**log, **parts}.items() if value is not None}
 
 
-def test_the_optuna_storage_holds_the_same(folder: Path, trials: pd.DataFrame) -> None:
-    url = f"sqlite:///{folder / 'optuna.db'}"
-    rows = trials.set_index("trial_id")
-    found = []
+def test_the_mirror_holds_the_searches(place: Path, folder: Path, trials: pd.DataFrame) -> None:
+    url = f"sqlite:///{place / 'mirror.db'}"
+    search, found = trials[trials["phase"] == "search"].set_index("trial_id"), []
     for name in optuna.get_all_study_names(url):
         for trial in optuna.load_study(study_name=name, storage=url).trials:
-            row = rows.loc[trial.user_attrs["trial_id"]]
+            row = search.loc[trial.user_attrs["trial_id"]]
             found.append(row.name)
-            assert name == f"whole/{row['phase']}/{row['student']}/{row['method']}"
-            assert trial.state.name.lower() == row["status"]
-            assert trial.value == row["val_acc"]
-            assert trial.user_attrs["attempt"] == 1
-            if row["phase"] == "search":
-                assert trial.params == {"temperature": row["temperature"], "alpha": row["alpha"]}
-            if row["phase"] != "teacher":
-                logs = read_metrics(folder / "trials" / str(row.name))
-                assert trial.intermediate_values == {log.epoch: log.val_acc for log in logs}
-                assert trial.user_attrs["wandb_run"] == row["wandb_run"]
-    teacher = trials.loc[trials["phase"] == "teacher", "trial_id"].item()
-    assert sorted(found) == sorted([*trials["trial_id"], teacher])  # the teacher's second slot reads its test accuracy
+            assert name == f"whole/search/{row['student']}/{row['method']}"
+            assert (trial.state.name.lower(), trial.value) == (row["status"], row["val_acc"])
+            assert trial.params == {"temperature": row["temperature"], "alpha": row["alpha"]}
+            logs = read_epochs(folder / "trials" / str(row.name))
+            assert trial.intermediate_values == {log.epoch: log.val_acc for log in logs}
+    assert sorted(found) == sorted(search.index)
+
+
+def test_another_name_takes_equal_runs_over_and_trains_the_teacher_no_more(place: Path, folder: Path) -> None:
+    finish(command(place / "results", place / "cache", *ARGUMENTS, "--name", "again"), place / "again.log")
+    told = lines(place / "again.log")
+    assert not [line for line in told if line["event"] == "epoch" and line["seconds"] == 0]
+    frames = [pd.read_parquet(place / "results" / name / "trials.parquet") for name in ("whole", "again")]
+    frames = [frame.drop(columns=["wandb_run", "sweep"]) for frame in frames]
+    pd.testing.assert_frame_equal(*frames)  # the very same runs, down to their seconds
+    more = command(place / "results", place / "cache", *ARGUMENTS, "--name", "again", "--seeds", 3)
+    finish(more, place / "more.log")
+    frame = pd.read_parquet(place / "results" / "again" / "trials.parquet")
+    assert len(frame) == len(frames[0]) + 4  # one more seed of two students, hard and distilled
 
 
 def test_the_json_lines_tell_every_run(place: Path, folder: Path, trials: pd.DataFrame) -> None:
@@ -218,7 +225,8 @@ def test_the_finished_command_again_trains_nothing(place: Path, folder: Path, cl
     again = cli(*command(place / "results", place / "cache", *ARGUMENTS)[3:])
     assert again.code == 0
     assert {name: (folder / name).read_bytes() for name in before} == before
-    assert [json.loads(line)["event"] for line in again.out.splitlines()] == ["report"]
+    kinds = [json.loads(line)["event"] for line in again.out.splitlines()]
+    assert "trial_started" not in kinds and kinds[-1] == "report"
     assert len(find_runs(folder)) == runs
     assert len(json.loads((folder / "manifest.json").read_text())["starts"]) >= 2
 
@@ -237,11 +245,11 @@ def test_two_workers_complete_every_run_once_with_the_accuracies_of_one(place: P
     frames = []
     for workers in (1, 2):
         cache = place / f"cache-{workers}"
-        words = command(place / "results", cache, *one, "--name", f"by-{workers}", "--workers", workers)
+        words = command(place / f"by-{workers}", cache, *one, "--name", "same", "--workers", workers)
         told = finish(words, place / f"by-{workers}.log")
         assert SMALL in told  # --quiet prints the table
         assert "trial" not in told.split("student")[0]  # ... and nothing before it
-        frame = pd.read_parquet(place / "results" / f"by-{workers}" / "trials.parquet")
+        frame = pd.read_parquet(place / f"by-{workers}" / "same" / "trials.parquet")
         assert frame["trial_id"].is_unique
         frames.append(frame.drop(columns=UNEQUAL).set_index("trial_id"))
         shutil.rmtree(cache)

@@ -26,7 +26,7 @@ from kdbench.board._protocol import letters, protocol_id, protocol_of
 from kdbench.board._pull import _safe, config_of
 from kdbench.board._render import escape, markdown, page, table
 from kdbench.errors import BadInput
-from kdbench.sweep.store import read_result, trial_folder, write_result
+from kdbench.run.store import read_result, run_folder, write_result
 from kdbench.tracking.base import describe
 
 RECORDS = ROOT / "results" / "records"
@@ -173,9 +173,9 @@ def test_a_verdict_weaker_than_it_looks_says_why(tmp_path: Path) -> None:
 def test_what_cannot_count_is_said(tmp_path: Path) -> None:
     sweep = submit(tmp_path / "a")
     name = next(config.id for config in configs(sweep, HYPER) if config.phase == "confirm" and config.method == "kd")
-    held = read_result(trial_folder(tmp_path / "a", name))
+    held = read_result(run_folder(tmp_path / "a", name))
     assert held is not None
-    write_result(trial_folder(tmp_path / "a", name), held.model_copy(update={"id": "0" * 12}))
+    write_result(run_folder(tmp_path / "a", name), held.model_copy(update={"id": "0" * 12}))
     found = board(tmp_path)
     assert any("id is not that of their config" in note for note in found.notes)
     assert any("1 runs without a partner" in note for note in found.notes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +18,6 @@ from kdbench.config import DataConfig, Recipe, RunConfig
 from kdbench.data import TaskData, load, resolve_dataset
 from kdbench.errors import BadInput, TrialFailed
 from kdbench.models import build
-from kdbench.sweep.preview import teacher_note
 from kdbench.teacher import LiveTeacher, RecordedTeacher, TeacherSignal, make_signal, recorded_bytes
 from kdbench.teacher.bank import CHUNK
 from kdbench.teacher.signal import LazyTeacher
@@ -79,24 +77,6 @@ def test_views_without_numbers_cost_one_teacher_pass_an_epoch_however_many_trial
     assert same(first, train(config, tmp_path / "c", live()))
     other = config.model_copy(update={"seed": 4})
     assert not same(first, train(other, tmp_path / "d", recorded())) and network.images > before
-
-
-@pytest.mark.parametrize(("classes", "share", "says"), [
-    (1000, 1.0, r"serve trials of the same seed; 6 MiB$"),
-    (1000, 0.5, r"would take 6 MiB: .* live in every step; --set recipe.teacher-top-k=50 would take 1 MiB$"),
-    (1000, 0.1, r"runs live in every step$"),
-    (70_000, 0.5, r"runs live in every step$"),
-])  # fmt: skip
-def test_the_plan_proposes_fewer_logits_only_where_they_fit(tmp_path, monkeypatch, classes, share, says):
-    split = data_of(0, None, None, "resized-crop").train
-    free = 2 * share * recorded_bytes(split, classes, passes=15)
-    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
-    context = SimpleNamespace(
-        data=SimpleNamespace(train=split, classes=classes), passes=15, teacher_folder=tmp_path,
-        sweep=SimpleNamespace(recipe=RECIPE),
-        teacher=make_signal(tmp_path, "t", classes, LazyTeacher(Watched, CPU), split, passes=15),
-    )  # fmt: skip
-    assert re.search(says, teacher_note(context))
 
 
 @pytest.mark.parametrize("views", ["crop", "resized-crop"])

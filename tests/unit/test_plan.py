@@ -1,51 +1,153 @@
-"""What a sweep runs is a pure function of its spec: phases, slots, seeds and the points drawn before any result."""
+"""What a sweep runs is a pure function of its spec: jobs, seeds and points."""
 
 from __future__ import annotations
 
 import itertools
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sweeps import LARGE, SEARCH, SMALL, TEACHER, spec
+from sweeps import LARGE, SMALL, TEACHER, search, spec
 
-from kdbench.sweep.plan import drawn_point, fixed_of, lanes, seed_of, slots, startup, teacher_config, trial_config
+from kdbench.config import RunResult
+from kdbench.errors import KdbenchError
+from kdbench.run.job import Job
+from kdbench.sweep.plan import SweepPlan, fixed_of, groups
+from kdbench.sweep.search import Journal, Search, startup
 
 
 def points(count: int, **options: object) -> list[dict[str, float]]:
-    sweep = spec(**options)
-    drawn = [drawn_point(sweep, SEARCH, slot) for slot in range(count)]
-    assert all(point is not None for point in drawn)
-    return [point for point in drawn if point is not None]
+    return drawn(search(**options), count)
+
+
+def drawn(found: Search, count: int) -> list[dict[str, float]]:
+    return [found.ask()[1] for _ in range(count)]
+
+
+def ended(job: Job, **more: object) -> RunResult:
+    """A made-up result."""
+    about = {"status": "complete", "val_acc": 0.5 + (int(job.id, 16) % 1000) / 4000, "test_acc": None, **more}
+    return RunResult.model_validate({"id": job.id, **about})
+
+
+def walk(plan: SweepPlan, finished: dict[str, RunResult], **more: object) -> list[Job]:
+    """The jobs of a plan in the order in which one worker takes them."""
+    taken = []
+    while (job := next(iter(plan.jobs(finished)), None)) is not None:
+        result = ended(job, **(more | ({"test_acc": 0.5} if job.task == "test" else {})))
+        taken.append(job)
+        finished[job.id] = result
+        plan.ended(job, result)
+    return taken
 
 
 def test_phases_come_in_order_and_every_size_has_every_phase() -> None:
-    sweep = spec(method="kd,dkd")
-    found = list(lanes(sweep))
-    phases = [lane.phase for lane in found]
-    assert phases == sorted(phases, key=("teacher", "baseline", "search", "confirm").index)
-    assert found[0].model == TEACHER
-    assert {(lane.phase, lane.model, lane.method) for lane in found[1:]} == {
+    found = list(groups(spec(method="kd,dkd")))
+    phases = [group.phase for group in found]
+    assert phases == sorted(phases, key=("baseline", "search", "confirm").index)
+    assert {tuple(group) for group in found} == {
         *itertools.product(["baseline"], [SMALL, LARGE], ["hard"]),
         *itertools.product(["search"], [SMALL, LARGE], ["kd", "dkd"]),
         *itertools.product(["confirm"], [SMALL, LARGE], ["hard", "kd", "dkd"]),
     }
-    assert len({lane.key for lane in found}) == len(found)
+    assert len({group.key for group in found}) == len(found)
 
 
 def test_seeds_are_common_in_search_and_fresh_in_confirm() -> None:
-    sweep = spec(search_seed=7, seeds=4)
-    seeds = {lane.key: [seed_of(sweep, lane, k) for k in range(slots(sweep, lane))] for lane in lanes(sweep)}
-    assert {s for key, held in seeds.items() if key.startswith(("search/", "baseline/")) for s in held} == {7}
-    confirm = {tuple(held) for key, held in seeds.items() if key.startswith("confirm/")}
-    assert len(confirm) == 1
-    fresh = set(confirm.pop())
-    assert len(fresh) == 4
-    assert 7 not in fresh
+    jobs = walk(SweepPlan(spec(search_seed=7, seeds=4)), {})
+    seeds = {phase: {j.config.seed for j in jobs if j.config.phase == phase} for phase in ("baseline", "search")}
+    assert seeds == {"baseline": {7}, "search": {7}}
+    confirm = [job.config for job in jobs if job.config.phase == "confirm"]
+    by_kind = {
+        (c.model, c.method): {d.seed for d in confirm if (d.model, d.method) == (c.model, c.method)} for c in confirm
+    }
+    assert len(by_kind) == 4 and len({frozenset(held) for held in by_kind.values()}) == 1
+    assert all(len(held) == 4 and 7 not in held for held in by_kind.values())
+
+
+def test_the_teacher_comes_first_and_its_test_split_last_and_winners_are_confirmed() -> None:
+    finished: dict[str, RunResult] = {}
+    jobs = walk(SweepPlan(spec(trials=4)), finished)
+    assert (jobs[0].config.model, jobs[0].task, jobs[-1].config.id, jobs[-1].task) == (
+        TEACHER, "train", jobs[0].config.id, "test",
+    )  # fmt: skip
+    searched = [j for j in jobs if j.config.phase == "search" and j.config.model == SMALL]
+    best = max(searched, key=lambda job: finished[job.id].val_acc or 0)
+    confirmed = {tuple(j.config.hyper.items()) for j in jobs if j.config.phase == "confirm" and j.config.model == SMALL}
+    assert confirmed == {(), tuple(best.config.hyper.items())}
+    assert len({job.id for job in jobs}) == len(jobs) - 1
+
+
+def test_an_interrupted_plan_goes_on_with_the_same_points(tmp_path: Path) -> None:
+    whole = walk(SweepPlan(spec(trials=6, sampler="tpe")), {})
+    for stop in (1, 5, 9, 12):
+        folder = tmp_path / str(stop)
+        folder.mkdir()
+        finished: dict[str, RunResult] = {}
+        first, taken = SweepPlan(spec(trials=6, sampler="tpe"), folder), []
+        for _ in range(stop):
+            job = next(iter(first.jobs(finished)))
+            finished[job.id] = ended(job)
+            first.ended(job, finished[job.id])
+            taken.append(job.id)
+        next(iter(first.jobs(finished)))  # asked for, and killed before it ended
+        taken += [job.id for job in walk(SweepPlan(spec(trials=6, sampler="tpe"), folder), finished)]
+        assert taken == [job.id for job in whole]
+
+
+def test_a_torn_journal_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    plan = SweepPlan(spec(trials=6), tmp_path)
+    finished: dict[str, RunResult] = {}
+    walk(plan, finished)
+    journal = tmp_path / "search.jsonl"
+    whole = journal.read_text(encoding="utf-8")
+    journal.write_text(whole[:-20], encoding="utf-8")
+    again = SweepPlan(spec(trials=6), tmp_path)
+    assert list(again.jobs(finished)) == []
+    assert [line for line in journal.read_text(encoding="utf-8").splitlines() if line in whole.splitlines()]
+
+
+def test_more_trials_and_seeds_add_runs_and_keep_the_others(tmp_path: Path) -> None:
+    finished: dict[str, RunResult] = {}
+    before = walk(SweepPlan(spec(trials=3, seeds=2, sampler="random"), tmp_path), finished)
+    more = walk(SweepPlan(spec(trials=5, seeds=3, sampler="random"), tmp_path), finished)
+    assert not {job.id for job in before} & {job.id for job in more}
+    assert sum(job.config.phase == "search" for job in more) == 4  # two more of each student
+    assert sum(job.config.method == "hard" and job.config.phase == "confirm" for job in more) == 2
+
+
+def test_equal_points_are_one_run() -> None:
+    jobs = walk(SweepPlan(spec(trials=4, temperature="2,4", alpha="0.5", sampler="random")), {})
+    assert 2 <= sum(job.config.phase == "search" for job in jobs) <= 4
+
+
+def test_a_teacher_below_its_minimum_ends_the_plan() -> None:
+    plan = SweepPlan(spec(teacher_floor=0.9, budget="quick"))
+    job = next(iter(plan.jobs({})))
+    with pytest.raises(KdbenchError, match=r"below its floor of 90\.00%"):
+        plan.ended(job, ended(job, val_acc=0.3))
+    with pytest.raises(KdbenchError, match="could not be trained: boom"):
+        plan.ended(job, ended(job, status="failed", error="boom"))
+
+
+def test_asking_stays_cheap_with_thousands_of_runs() -> None:
+    plan, finished = SweepPlan(spec(trials=3000, sampler="random", pruner="none")), dict[str, RunResult]()
+    spent = []
+    while len(finished) < 2500:
+        began = time.process_time()
+        job = next(iter(plan.jobs(finished)))
+        finished[job.id] = ended(job)
+        plan.ended(job, finished[job.id])
+        spent.append(time.process_time() - began)
+    early, late = np.median(spent[50:300]), np.median(spent[-250:])
+    print(f"a run costs {1000 * early:.2f} ms of CPU at first, {1000 * late:.2f} ms after 2,500")
+    assert late < 10 * early + 0.02
 
 
 @settings(max_examples=60, deadline=None)
@@ -54,7 +156,7 @@ def test_seeds_are_common_in_search_and_fresh_in_confirm() -> None:
     seed=st.integers(0, 2**31),
     low=st.floats(0.5, 4),
     width=st.floats(0.1, 20),
-    slot=st.integers(0, 2),
+    slot=st.integers(0, 1),
 )
 def test_drawn_points_lie_in_their_ranges(sampler: str, seed: int, low: float, width: float, slot: int) -> None:
     high = low + width
@@ -68,7 +170,7 @@ def test_drawn_points_lie_in_their_ranges(sampler: str, seed: int, low: float, w
 @pytest.mark.parametrize("sampler", ["random", "qmc", "grid"])
 def test_points_are_the_same_in_another_process_and_do_not_depend_on_the_number_of_trials(sampler: str) -> None:
     options = {"sampler": sampler, "temperature": "1,2,4", "alpha": "0.5,1"}
-    here = points(6, **options)
+    here = points(6, trials=6, **options)
     code = f"from test_plan import points; print(points(6, trials=64, **{options!r}))"
     path = ":".join(map(str, (ROOT, ROOT / "tests", ROOT / "tests/unit")))
     there = subprocess.run(
@@ -77,15 +179,11 @@ def test_points_are_the_same_in_another_process_and_do_not_depend_on_the_number_
     assert eval(there.stdout) == here
 
 
-def test_points_differ_by_seed_student_and_slot() -> None:
+def test_points_differ_by_seed_student_and_number() -> None:
     sweep = spec(sampler="random")
-    other = next(lane for lane in lanes(sweep) if lane.phase == "search" and lane.model == LARGE)
-    drawn = [
-        *points(5, sampler="random"),
-        *points(5, sampler="random", search_seed=1),
-        drawn_point(sweep, other, 0),
-    ]
-    assert len({tuple(sorted((point or {}).items())) for point in drawn}) == len(drawn)
+    other = Search(sweep, f"search/{LARGE}/kd", search(sampler="random").space, Journal(None))
+    found = [*points(5, sampler="random"), *points(5, sampler="random", search_seed=1), *drawn(other, 1)]
+    assert len({tuple(sorted(point.items())) for point in found}) == len(found)
 
 
 @pytest.mark.parametrize("sampler", ["random", "qmc"])
@@ -111,24 +209,33 @@ def test_sobol_fills_space_and_ranges_in_logarithm() -> None:
 
 
 def test_an_adaptive_sampler_starts_with_the_same_sobol_points_and_then_decides_itself() -> None:
-    sweep = spec(sampler="tpe", trials=10)
-    drawn = [drawn_point(sweep, SEARCH, slot) for slot in range(10)]
-    assert startup(sweep) == 5
-    assert [point is not None for point in drawn] == [True] * 5 + [False] * 5
+    assert startup(spec(sampler="tpe", trials=10)) == 5
+    sobol = points(10, sampler="qmc", trials=10)
+    tpe, other = search(sampler="tpe", trials=10), search(sampler="tpe", trials=10)
+    for found, lift in ((tpe, 1.0), (other, -1.0)):
+        for k in range(10):
+            number, point = found.ask()
+            value = 0.5 + lift * point["alpha"] / 4
+            found.tell(number, RunResult(id=str(k), status="complete", val_acc=value))
+    chosen = [[dict(trial.params) for trial in found.trials] for found in (tpe, other)]
+    assert chosen[0][:5] == chosen[1][:5] and chosen[0][5:] != chosen[1][5:]
+    assert len(sobol) == 10
 
 
 def test_fixed_values_reach_the_run_and_are_not_searched() -> None:
     sweep = spec(temperature="4", alpha="0.5..1", sampler="random")
-    point = drawn_point(sweep, SEARCH, 0)
-    assert point is not None
-    assert set(point) == {"alpha"}
-    assert fixed_of(sweep, "kd")["temperature"] == 4
-    assert trial_config(sweep, SEARCH, 0, point).hyper == {**fixed_of(sweep, "kd"), **point}
+    jobs = walk(SweepPlan(sweep), {})
+    trial = next(job for job in jobs if job.config.phase == "search")
+    assert fixed_of(sweep, "kd")["temperature"] == 4 == trial.config.hyper["temperature"]
+    assert 0.5 <= trial.config.hyper["alpha"] <= 1
 
 
-def test_a_run_names_its_teacher_and_a_baseline_has_no_hyper_parameters() -> None:
-    sweep = spec()
-    teacher, baseline = list(lanes(sweep))[:2]
-    config = trial_config(sweep, baseline, 0, {"temperature": 3.0})
-    assert (config.hyper, config.teacher_id, config.phase) == ({}, teacher_config(sweep).id, "baseline")
-    assert teacher_config(sweep).phase == teacher.phase
+def test_a_run_names_its_teacher_and_one_on_hard_labels_none() -> None:
+    plan = SweepPlan(spec())
+    jobs = walk(plan, {})
+    hard = [job for job in jobs if job.config.method == "hard" and job.config.phase != "teacher"]
+    assert {(j.config.teacher_id, j.config.teacher, j.teacher, str(j.config.hyper)) for j in hard} == {
+        (None, None, None, "{}")
+    }
+    soft = [job for job in jobs if job.config.method == "kd"]
+    assert {(j.config.teacher_id, j.config.teacher) for j in soft} == {(plan.teacher.id, TEACHER)}

@@ -11,9 +11,9 @@ from sweeps import SMALL, spec
 
 from kdbench.config import EpochLog, RunConfig, RunResult
 from kdbench.errors import MachineFault
-from kdbench.sweep.plan import Lane, trial_config
-from kdbench.sweep.record import run_line
-from kdbench.sweep.store import RUNS_FILE, load_runs, load_trials, trial_folder, write_config, write_result, write_spec
+from kdbench.run.store import RUNS_FILE, load_runs, run_folder, run_line, write_config, write_result
+from kdbench.sweep.plan import Group, SweepPlan
+from kdbench.sweep.store import load_trials, write_spec
 from kdbench.train import expected_calibration_error
 from kdbench.train.checkpoint import write_metrics
 from kdbench.train.metrics import reliability
@@ -49,10 +49,10 @@ def folder(tmp_path: Path) -> Path:
     sweep = spec()
     out = tmp_path / sweep.name
     write_spec(out, sweep, None)
-    for slot, lane in enumerate((Lane("confirm", SMALL, "hard"), Lane("confirm", SMALL, "kd"))):
+    for slot, lane in enumerate((Group("confirm", SMALL, "hard"), Group("confirm", SMALL, "kd"))):
         hyper = {"temperature": 4.0, "alpha": 0.5} if slot else {}
-        config: RunConfig = trial_config(sweep, lane, 0, hyper)
-        trial = trial_folder(out, config.id)
+        config: RunConfig = SweepPlan(sweep).config(lane, hyper, 1001)
+        trial = run_folder(out, config.id)
         write_config(trial, config)
         logs = [EpochLog(epoch=1, lr=0.1, train_loss=1.0, train_acc=0.5, val_loss=0.9, val_acc=0.6)]
         write_metrics(trial, logs)

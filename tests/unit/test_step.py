@@ -10,11 +10,10 @@ import torch
 
 from kdbench.config import DataConfig, Recipe, RunConfig
 from kdbench.data import load, resolve_dataset
-from kdbench.host import EXACT_VARIABLE
 from kdbench.models import build
 from kdbench.train import Hooks, RunOutcome, Shape, Step, choose_step, run_training, tune
 from kdbench.train.optim import make_optimizer
-from kdbench.train.step import MANIFEST, REFERENCE, begun_with
+from kdbench.train.step import MANIFEST, REFERENCE, begun_with, draws_noise
 
 CPU = torch.device("cpu")
 DATA = DataConfig(name="digits", limit=200)
@@ -104,13 +103,22 @@ def test_the_fastest_form_is_taken_where_finding_it_pays(
     monkeypatch.setattr(tune, "compare", None)  # measured once: never asked again
     monkeypatch.setattr(tune, "seconds_per_step", None)
     assert choose_step(SHAPE, precision="fp32", steps=steps, cache=tmp_path) == chosen
-    monkeypatch.setenv(EXACT_VARIABLE, "1")
-    assert choose_step(SHAPE, precision="fp32", steps=steps, cache=tmp_path) == REFERENCE
+    assert choose_step(SHAPE, precision="fp32", steps=steps, cache=tmp_path, exact=True) == REFERENCE
 
 
 def test_a_real_measurement_is_noted_for_this_machine(tmp_path: Path) -> None:
     (tmp_path / "tune.json").write_text("damaged")
-    assert tune.choose_precision(SHAPE, cache=tmp_path) in ("fp32", "bf16")
+    assert choose_step(SHAPE, precision="fp32", steps=1, cache=tmp_path) == Step()
     (noted,) = json.loads((tmp_path / "tune.json").read_text()).values()
-    assert set(noted["seconds"]) == {"fp32", "bf16"}
-    assert all(0 < value < 60 for value in noted["seconds"].values())
+    assert 0 < noted["usual"] < 60
+
+
+def test_precision_is_a_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tune.precision_for(torch.device("cpu")) == "fp32"
+    for capability, expected in (((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")):
+        monkeypatch.setattr("torch.cuda.get_device_capability", lambda device, found=capability: found)
+        assert tune.precision_for(torch.device("cuda")) == expected
+
+
+def test_noise_and_the_compiler_never_meet() -> None:
+    assert draws_noise(torch.nn.Sequential(torch.nn.Dropout(0.1))) and not draws_noise(torch.nn.Dropout(0.0))
