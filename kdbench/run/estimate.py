@@ -174,9 +174,9 @@ def dry_run(
             )
         )  # fmt: skip
     more = [_data_note(spec, kinds[-1].example), *notes]
-    taught = next((kind for kind in kinds if kind.teacher is not None), None)
-    if taught is not None:
-        more.append(_logits_note(spec, taught.example, plan.passes or taught.example.recipe.epochs, cache))
+    students = [kind.example for kind in kinds if kind.teacher is not None]
+    if students:
+        more.append(_logits_note(spec, students[0], plan.passes or students[0].recipe.epochs, cache))
     if os.environ.get(THREADS_VARIABLE):
         more.append(f"threads limited to {os.environ[THREADS_VARIABLE]} by {THREADS_VARIABLE}")
     return DryRun(

@@ -22,10 +22,12 @@ from kdbench import __version__
 from kdbench.catalog.datasets import DATASETS
 from kdbench.catalog.methods import METHODS
 from kdbench.cli import ls, main, status
-from kdbench.cli.live import LiveView
-from kdbench.cli.view import JsonView, PlainView, duration
+from kdbench.cli.watch import JsonLines, Lines, LiveTable
+from kdbench.cli.words import duration
+from kdbench.config import DataConfig, EpochLog, Recipe, RunConfig, RunResult
 from kdbench.errors import BadInput, MachineFault
-from kdbench.sweep.events import EpochEvent, Plan, PlanRow, TrialEvent, View
+from kdbench.run.estimate import DryRun, Row
+from kdbench.run.observers import Observer, Progress
 
 HEAVY = {"torch", "timm", "pandas", "wandb", "optuna", "scipy", "sklearn", "matplotlib"}
 PROBE = """
@@ -69,7 +71,7 @@ def test_listings_hold_every_registered_name(cli: Cli) -> None:
 
 
 def test_help_shows_examples_for_every_verb(cli: Cli) -> None:
-    for verb in ("sweep", "status", "report", "ls", "doctor", "worker", "sync"):
+    for verb in ("sweep", "status", "report", "ls", "doctor", "reproduce", "sync"):
         told = cli(verb, "--help")
         assert told.code == 0
         assert f"kdbench {verb}" in told.out.split("Examples:")[1]
@@ -112,81 +114,104 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     assert done.stderr == ""
 
 
-def tell(view: View) -> None:
+def config(**more: Any) -> RunConfig:
+    about: dict[str, Any] = dict(
+        data=DataConfig(name="digits"), model="tiny", method="kd", seed=3, hyper={"temperature": 4.0},
+        recipe=Recipe(epochs=2), phase="search",
+    )  # fmt: skip
+    return RunConfig(**(about | more))
+
+
+def log(epoch: int) -> EpochLog:
+    return EpochLog(epoch=epoch, lr=0.1, train_loss=1, train_acc=0.5, val_loss=1, val_acc=0.5)
+
+
+def tell(watcher: Observer) -> None:
     """A small sweep's events."""
-    trial: dict[str, Any] = dict(
-        phase="search", trial_id="ab12", student="tiny", method="kd", seed=3, hyper={"temperature": 4.0}
-    )
-    view.phase("search", 3, 1)
-    view.progress("teacher bank", 5, 10)
-    view.trial_started(TrialEvent(**trial, epochs=2))
-    view.epoch(
-        EpochEvent(phase="search", trial_id="ab12", student="tiny", epoch=1, epochs=2, val_acc=0.5, train_loss=1)
-    )
-    view.note("no network: W&B goes on offline")
-    view.trial_finished(TrialEvent(**trial, epochs=2, status="complete", val_acc=0.9123, seconds=61))
-    view.trial_finished(TrialEvent(**trial, status="failed", error="loss is not finite at step 7"))
-    view.close()
-    view.close()
+    run, other = config(), config(seed=4)
+    watcher.progress(Progress(phases={"search": (1, 3)}, seconds_left=200))
+    watcher.message("teacher's logits", 5, 10)
+    watcher.start(run, 1, "")
+    watcher.epoch(run, log(1))
+    watcher.message("no network: W&B goes on offline")
+    watcher.end(run, RunResult(id=run.id, status="complete", val_acc=0.9123, seconds=61, epochs=2))
+    watcher.progress(Progress(phases={"search": (2, 3)}, seconds_left=90))
+    watcher.start(other, 1, "")
+    watcher.end(other, RunResult(id=other.id, status="failed", error="loss is not finite at step 7"))
+    watcher.close()
+    watcher.close()
 
 
-def test_plain_view_is_a_line_a_run() -> None:
-    log = io.StringIO()
-    tell(PlainView(log))
-    lines = [line.split(" ", 1)[1] for line in log.getvalue().splitlines()]
-    assert lines[:3] == ["search: 3 runs, 1 done before", "teacher bank: 5 of 10", "no network: W&B goes on offline"]
-    assert lines[3].startswith("search 2/3 tiny kd T=4 seed=3: 91.23% val, 1 min 01 s")
-    assert lines[4].startswith("search 3/3 tiny kd T=4 seed=3: failed after 0.0 s: loss is not finite at step 7")
-    assert len(lines) == 5
+def test_plain_lines_tell_every_run_and_one_estimate() -> None:
+    out = io.StringIO()
+    tell(Lines(out))
+    lines = [line.split(" ", 1)[1] for line in out.getvalue().splitlines()]
+    assert lines == [
+        "teacher's logits: 5 of 10",
+        "search: 3 runs, 1 done before (3 min 20 s left)",
+        "no network: W&B goes on offline",
+        "search 2/3 tiny kd T=4 seed=3: 91.23% val, 1 min 01 s (3 min 20 s left)",
+        "search 3/3 tiny kd T=4 seed=4: failed after 0.0 s: loss is not finite at step 7 (1 min 30 s left)",
+    ]
 
 
-def test_json_view_is_an_object_a_line() -> None:
-    log = io.StringIO()
-    tell(JsonView(log))
-    events = [json.loads(line) for line in log.getvalue().splitlines()]
-    kinds = ["phase", "progress", "trial_started", "epoch", "note", "trial_finished", "trial_finished"]
-    assert [event["event"] for event in events] == kinds
+def test_json_lines_are_an_object_each() -> None:
+    out = io.StringIO()
+    tell(JsonLines(out))
+    events = [json.loads(line) for line in out.getvalue().splitlines()]
+    kinds = ["phase", "progress", "trial_started", "epoch", "note", "trial_finished", "phase"]
+    assert [event["event"] for event in events] == [*kinds, "trial_started", "trial_finished"]
     assert events[5]["val_acc"] == 0.9123
     assert events[5]["hyper"] == {"temperature": 4.0}
+    assert (events[6]["runs_done"], events[6]["seconds_left"]) == (2, 90)
 
 
-def test_live_view_shows_what_runs_and_leaves_a_line_a_phase() -> None:
+def test_the_live_table_shows_what_runs_and_leaves_one_line() -> None:
     screen = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
-    view = LiveView(screen)
-    view.phase("search", 2, 0)
-    view.trial_started(TrialEvent(phase="search", trial_id="a", student="tiny", method="kd", epochs=4))
-    view.epoch(EpochEvent(phase="search", trial_id="a", student="tiny", epoch=1, epochs=4, val_acc=0.5, train_loss=1))
+    watcher, run = LiveTable(screen), config(recipe=Recipe(epochs=4))
+    watcher.progress(Progress(phases={"search": (0, 2)}, seconds_left=75))
+    watcher.start(run, 1, "")
+    watcher.epoch(run, log(1))
     picture = Console(file=io.StringIO(), width=120)
-    picture.print(view.render())
+    picture.print(watcher.render())
     shown = picture.file.getvalue()  # type: ignore[attr-defined]
-    assert "search 0/2 runs" in shown
+    assert "search 0/2 (1 min 15 s left)" in shown
     assert "1/4" in shown
     assert "50.00%" in shown
-    view.trial_finished(TrialEvent(phase="search", trial_id="a", student="tiny", method="kd", status="complete"))
-    view.close()
-    left = screen.file.getvalue()  # type: ignore[attr-defined]
-    assert "search 1/2 runs" in left.splitlines()[-1] or "search 1/2 runs" in left
+    watcher.end(run, RunResult(id=run.id, status="complete", val_acc=0.5))
+    watcher.progress(Progress(phases={"search": (1, 2)}))
+    watcher.close()
+    assert "search 1/2" in screen.file.getvalue().splitlines()[-1]  # type: ignore[attr-defined]
 
 
 def test_a_broken_log_does_not_stop_a_sweep() -> None:
     gone = io.StringIO()
     gone.close()
-    for view in (PlainView(gone), JsonView(gone)):
-        tell(view)
+    for watcher in (Lines(gone), JsonLines(gone)):
+        tell(watcher)
 
 
 def test_an_estimate_needs_every_part() -> None:
-    row = PlanRow(phase="search", model="tiny", method="kd", runs=4, epochs=2, seconds=60)
-    done = PlanRow(phase="baseline", model="tiny", method="hard", runs=1, done=1, epochs=2)
-    unknown = PlanRow(phase="confirm", model="tiny", method="kd", runs=1, epochs=2)
-    plan: dict[str, Any] = dict(name="x", folder="results/x", hardware="cpu", workers=2)
-    assert Plan(rows=(row, done), **plan).seconds == 30
-    assert Plan(rows=(row, unknown), **plan).seconds is None
+    kind: dict[str, Any] = dict(label="tiny", model="tiny", method="kd", epochs=2, params=1)
+    row = Row(phase="search", runs=4, done=0, seconds=60, **kind)
+    done = Row(phase="baseline", runs=1, done=1, seconds=None, **kind)
+    unknown = Row(phase="confirm", runs=1, done=0, seconds=None, **kind)
+    plan: dict[str, Any] = dict(name="x", folder="results/x", hardware="cpu", workers=2, notes=())
+    assert DryRun(rows=(row, done), **plan).seconds == 30
+    assert DryRun(rows=(row, unknown), **plan).seconds is None
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.04, "0.0 s"), (42, "42 s"), (185, "3 min 05 s"), (3599.9, "1 h 00 min"), (7800, "2 h 10 min")],
+    [
+        (0.04, "0.0 s"),
+        (42, "42 s"),
+        (185, "3 min 05 s"),
+        (3599.9, "1 h 00 min"),
+        (7800, "2 h 10 min"),
+        (12 * 86400, "12 days"),
+        (1.6e5 * 3600, "18 years"),
+    ],
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
@@ -195,7 +220,7 @@ def test_durations(seconds: float, text: str) -> None:
 def test_an_unknown_sweep_names_those_that_are_there(bench: Path, cli: Cli) -> None:
     (bench / "results" / "mine").mkdir(parents=True)
     (bench / "results" / "mine" / "sweep.json").write_text("{}")
-    for verb in ("status", "report", "sync", "worker"):
+    for verb in ("status", "report", "sync"):
         done = cli(verb, "mien")
         assert (done.code, done.err) == (2, "error: no sweep 'mien': did you mean 'mine'?\n")
 

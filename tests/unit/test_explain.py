@@ -39,7 +39,7 @@ def test_a_real_teacher_is_prepared_once_and_drawn(bench: Path, cli: Cli) -> Non
     words = ["explain", "temperature", "--teacher", "test_resnet", "--budget", "smoke", "--out", "pictures", "--quiet"]
     outcome = cli(*words)
     assert outcome.code == 0, outcome.err
-    card = next((bench / "cache/teachers").glob("*/card.json"))
+    card = next((bench / "cache/teachers").glob("*/result.json"))
     drawn = {path.name: path.stat().st_size for path in (bench / "pictures").iterdir()}
     about = json.loads((bench / "pictures/temperature.json").read_text())
     assert about["teacher"]["id"] == card.parent.name and about["command"].startswith("kdbench explain temperature")

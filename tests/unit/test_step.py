@@ -11,7 +11,8 @@ import torch
 from kdbench.config import DataConfig, Recipe, RunConfig
 from kdbench.data import load, resolve_dataset
 from kdbench.models import build
-from kdbench.train import Hooks, RunOutcome, Shape, Step, choose_step, run_training, tune
+from kdbench.train import Hooks, RunOutcome, Shape, Step, choose_step, run_training
+from kdbench.train import autotune as tune
 from kdbench.train.optim import make_optimizer
 from kdbench.train.step import MANIFEST, REFERENCE, begun_with, draws_noise
 

@@ -1,0 +1,226 @@
+"""Every executor keeps one contract: jobs end once, answers reach their epochs, a dead worker costs no run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from sweeps import LARGE, SMALL, spec
+
+from kdbench.config import RunResult
+from kdbench.errors import BadInput
+from kdbench.run import lease
+from kdbench.run.events import Broken, Ended, Epoch, Event, Setting
+from kdbench.run.executors import Executor, LocalExecutor, make_executor
+from kdbench.run.job import Job
+from kdbench.run.observers import Observers
+from kdbench.run.scheduler import Scheduler
+from kdbench.run.speeds import Speeds
+from kdbench.run.store import load_runs, run_folder, write_result
+from kdbench.sweep.plan import Group, SweepPlan
+
+KINDS = [
+    ("inline", 1),
+    ("local", 2),
+    pytest.param(("ray", 2), marks=pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray")),
+]
+
+
+class Heard:
+    """Remembers what an executor tells; ends runs of the networks in ``prune`` after their first epoch."""
+
+    def __init__(self, *prune: str) -> None:
+        self.events: list[Event] = []
+        self._prune, self.of = prune, dict[str, Job]()
+
+    def __call__(self, event: Event) -> bool:
+        self.events.append(event)
+        return isinstance(event, Epoch) and self.of[event.id].config.model in self._prune
+
+    def ended(self) -> dict[str, RunResult]:
+        return {event.id: event.result for event in self.events if isinstance(event, Ended)}
+
+
+def setting(folder: Path) -> Setting:
+    return Setting(folder=folder / "plan", cache=folder / "cache", device="cpu")
+
+
+def jobs(count: int, epochs: int = 3) -> list[Job]:
+    plan = SweepPlan(spec(epochs=epochs, precision="fp32"))
+    groups = [Group("baseline", SMALL, "hard"), Group("baseline", LARGE, "hard")]
+    return [Job(plan.config(groups[k % 2], {}, k // 2)) for k in range(count)]
+
+
+@pytest.fixture(params=KINDS, ids=["inline", "local", "ray"])
+def executor(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Executor, Heard]]:
+    kind, workers = request.param
+    heard = Heard(LARGE)
+    made = make_executor("ray" if kind == "ray" else "local", workers, setting(tmp_path), heard)
+    yield made, heard
+    made.close()
+    if kind == "ray":
+        import ray
+
+        ray.shutdown()
+
+
+def drive(made: Executor, heard: Heard, todo: list[Job]) -> None:
+    left = list(todo)
+    heard.of.update({job.id: job for job in todo})
+    until = time.monotonic() + 300
+    while len(heard.ended()) < len(todo):
+        assert time.monotonic() < until
+        while left and made.free():
+            made.submit(left.pop(0))
+        made.poll(0.5)
+
+
+def test_every_job_ends_once_and_answers_are_heard(executor: tuple[Executor, Heard], tmp_path: Path) -> None:
+    made, heard = executor
+    todo = jobs(4)
+    drive(made, heard, todo)
+    ended = heard.ended()
+    assert Counter(event.id for event in heard.events if isinstance(event, Ended)) == Counter(job.id for job in todo)
+    for job in todo:
+        pruned = job.config.model == LARGE
+        assert (ended[job.id].status, ended[job.id].epochs) == (("pruned", 1) if pruned else ("complete", 3))
+        epochs = [event.log.epoch for event in heard.events if isinstance(event, Epoch) and event.id == job.id]
+        assert epochs == list(range(1, ended[job.id].epochs + 1))
+    stored = {run.config.id: run.result for run in load_runs(tmp_path / "plan")}
+    assert stored == ended
+    assert not list(tmp_path.glob("plan/trials/*/lease"))
+
+
+def test_what_concerns_more_than_a_run_comes_back_as_it_was_raised(executor: tuple[Executor, Heard]) -> None:
+    made, heard = executor
+    job = jobs(1)[0]
+    made.submit(Job(job.config.model_copy(update={"data": job.config.data.model_copy(update={"name": "no-such"})})))
+    until = time.monotonic() + 120
+    while not heard.events and time.monotonic() < until:
+        made.poll(0.5)
+    (broken,) = heard.events
+    assert isinstance(broken, Broken) and isinstance(broken.error, BadInput) and "no-such" in str(broken.error)
+
+
+def test_a_killed_worker_is_replaced_and_its_run_goes_on(tmp_path: Path) -> None:
+    """The scheduler's part too: the run is complete, once, and equal to an undisturbed one."""
+    about = {"epochs": 8, "trials": 2, "seeds": 1, "sampler": "random", "pruner": "none", "precision": "fp32"}
+    sweep = spec(pair="test_resnet:test_efficientnet", **about)
+    told: list[str] = []
+
+    class Watch(Observers):
+        def message(self, text: str, done: int = 0, total: int = 0) -> None:
+            told.append(text)
+
+    def run(place: Path, kill: bool) -> dict[str, RunResult]:
+        where, left, done = setting(place), [kill], list[LocalExecutor]()
+        where.folder.mkdir(parents=True)
+        scheduler = Scheduler(
+            SweepPlan(sweep, where.folder), where, Watch(), speeds=Speeds(where.cache, "cpu", 1), workers=2
+        )  # fmt: skip
+
+        def handle(event: Event) -> bool:
+            if left[0] and isinstance(event, Epoch) and event.log.epoch == 3 and len(done[0]._workers) == 2:
+                victim = next(w for w in done[0]._workers if w.job and w.job.id == event.id)
+                if victim.job and victim.job.config.phase != "teacher":
+                    left[0] = False
+                    os.kill(victim.process.pid or 0, signal.SIGKILL)
+            return scheduler.handle(event)
+
+        def make(_: object) -> Executor:
+            done.append(LocalExecutor(where, handle, 2))
+            return done[0]
+
+        scheduler.run(make)
+        return scheduler.finished
+
+    calm, disturbed = run(tmp_path / "calm", False), run(tmp_path / "disturbed", True)
+    assert any("signal 9" in text and "checkpoint" in text for text in told)
+
+    def numbers(results: dict[str, RunResult]) -> dict[str, object]:
+        unlike = {"seconds", "attempts", "hardware"}
+        return {name: result.model_dump(exclude=unlike) for name, result in results.items()}
+
+    assert numbers(calm) == numbers(disturbed)
+    assert sorted(result.attempts for result in disturbed.values())[-1] == 2
+
+
+def test_no_worker_outlives_its_coordinator(tmp_path: Path) -> None:
+    made = LocalExecutor(setting(tmp_path), Heard(), 2)
+    pids = [worker.process.pid for worker in made._workers]
+    made.close()
+    assert not [pid for pid in pids if pid and psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
+
+
+def test_a_lease_lives_by_its_heartbeat_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "BEAT", 0.05)
+    monkeypatch.setattr(lease, "GRACE", 0.5)
+    watch, place = lease.Watch(), tmp_path / "run"
+    assert not watch.alive(place)
+    with lease.Lease(place, "me") as held:
+        time.sleep(0.8)
+        assert watch.alive(place) and not held.lost
+        os.utime(place / lease.NAME, (0, 0))  # a clock that jumps says nothing
+        time.sleep(0.2)
+        assert watch.alive(place)
+        (place / lease.NAME).write_text("another")
+        assert held.lost
+    assert lease.owner_of(place) == "another"  # whoever lost it leaves it alone
+    assert watch.alive(place)
+    time.sleep(0.6)
+    assert not watch.alive(place)  # nobody beats: left behind
+
+
+def test_a_run_that_kills_every_worker_fails_and_the_others_go_on(tmp_path: Path) -> None:
+    first, second = jobs(2)
+
+    class Deadly:
+        """Says that the worker of the first job died, every time; ends the others at once."""
+
+        def __init__(self, handle: object) -> None:
+            self.handle, self.jobs, self.starts = handle, list[Job](), 0
+
+        def free(self) -> int:
+            return 1 - len(self.jobs)
+
+        def submit(self, job: Job) -> None:
+            self.jobs.append(job)
+
+        def poll(self, seconds: float) -> None:
+            job = self.jobs.pop()
+            if job.id == first.id:
+                self.starts += 1
+                self.handle(Broken(job.id, RuntimeError("the worker died (signal 9)"), died=True))  # type: ignore[operator]
+            else:
+                result = RunResult(id=job.id, status="complete", val_acc=0.5)
+                write_result(run_folder(where.folder, job.id), result)
+                self.handle(Ended(job.id, result))  # type: ignore[operator]
+
+        def owns(self, owner: str | None) -> bool:
+            return True
+
+        def close(self) -> None:
+            return
+
+    class Two(SweepPlan):
+        def jobs(self, finished):  # type: ignore[no-untyped-def]
+            yield from (job for job in (first, second) if job.id not in finished)
+
+        def ended(self, job: Job, result: RunResult) -> None:
+            return
+
+    where = setting(tmp_path)
+    where.folder.mkdir()
+    scheduler = Scheduler(Two(spec()), where, Observers(), speeds=Speeds(where.cache, "cpu", 1))
+    scheduler.run(Deadly)  # type: ignore[arg-type]
+    assert {name: result.status for name, result in scheduler.finished.items()} == {
+        first.id: "failed", second.id: "complete",
+    }  # fmt: skip
+    assert "3 times" in (scheduler.finished[first.id].error or "")
