@@ -1,11 +1,25 @@
 """kdbench: which small student keeps how much of a teacher's accuracy, and is the gain bigger than the noise?
 
-``python -m kdbench`` is the command line (:mod:`kdbench.cli`); :mod:`kdbench.config` holds the types that everything
-else speaks. Importing this package imports nothing else.
+``python -m kdbench`` is the command line (:mod:`kdbench.cli`); from Python, ``kdbench.sweep``, ``load``, ``reproduce``
+and ``leaderboard`` (:mod:`kdbench.api`). Importing this package imports nothing else until one of them is used.
 """
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+from typing import TYPE_CHECKING
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from kdbench.api import Result, leaderboard, load, reproduce, sweep
+
+__version__ = "0.2.0.dev0"
+
+__all__ = ["Result", "__version__", "leaderboard", "load", "reproduce", "sweep"]
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        from kdbench import api
+
+        # the functions must not be hidden by subpackages of their names (kdbench.sweep) that are imported later
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,9 +12,9 @@ from sweeps import LARGE, SMALL, TEACHER, spec
 from kdbench.config import RunConfig, RunResult
 from kdbench.files import atomic_text
 from kdbench.run.store import run_folder, write_config, write_result
-from kdbench.sweep.plan import SweepPlan, groups
-from kdbench.sweep.store import write_spec
-from kdbench.sweep.types import Sweep
+from kdbench.sweeps.plan import SweepPlan, groups
+from kdbench.sweeps.store import write_spec
+from kdbench.sweeps.types import Sweep
 
 PARAMS = {TEACHER: 900_000, SMALL: 300_000, LARGE: 400_000}
 HYPER = {"temperature": 4.0, "alpha": 0.5}

@@ -12,10 +12,10 @@ from typing import Any
 
 from helpers import ROOT
 
-from kdbench.sweep.plan import Group, space_of
-from kdbench.sweep.search import Journal, Search
-from kdbench.sweep.spec import build_sweep
-from kdbench.sweep.types import Sweep
+from kdbench.sweeps.plan import Group, space_of
+from kdbench.sweeps.search import Journal, Search
+from kdbench.sweeps.spec import build_sweep
+from kdbench.sweeps.types import Sweep
 
 TEACHER, SMALL, LARGE = "test_resnet", "test_efficientnet", "test_vit"
 SEARCH = Group("search", SMALL, "kd")

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from kdbench.cli.watch import make_observer
 from kdbench.errors import BadInput, KdbenchError
 from kdbench.files import atomic_text
+from kdbench.run.watch import make_observer
 
 
 def bench(

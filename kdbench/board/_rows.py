@@ -22,7 +22,7 @@ from kdbench.report._pareto import Verdict, judge
 from kdbench.report._points import Point, gather
 from kdbench.run.store import Run
 from kdbench.stats import paired_difference
-from kdbench.sweep.store import row_of
+from kdbench.sweeps.store import row_of
 
 
 class _Copy(NamedTuple):

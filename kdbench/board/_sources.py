@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from kdbench.errors import BadInput, MachineFault
 from kdbench.run.manifest import read_manifest
 from kdbench.run.store import RUNS_FILE, Run, load_runs
-from kdbench.sweep.plan import space_of
-from kdbench.sweep.search import search_size
-from kdbench.sweep.store import read_spec
-from kdbench.sweep.types import Sweep
+from kdbench.sweeps.plan import space_of
+from kdbench.sweeps.search import search_size
+from kdbench.sweeps.store import read_spec
+from kdbench.sweeps.types import Sweep
 
 PULLED = "pulled_from"
 """Key of a manifest that ``pull`` wrote: W&B knows best who ran what."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from kdbench.cli.words import duration
 from kdbench.errors import BadInput, suggestion
-from kdbench.run.launch import WandbOptions
-from kdbench.run.observers import Observer, Observers
+from kdbench.run.words import duration
 
 if TYPE_CHECKING:
     from kdbench.run.estimate import DryRun
@@ -70,28 +68,6 @@ def find_sweep(sweep: str, out: Path) -> Path:
     raise BadInput(f"no sweep '{sweep}'{suggestion(sweep, there) or known}")
 
 
-def tracked(
-    folder: Path, name: str, options: WandbOptions, observer: Observer, teacher: str | None = None
-) -> Callable[[], Observer] | None:
-    """What makes the observer that records with W&B; its notes reach a log even where nothing else is shown.
-
-    Raises:
-        BadInput: a project or entity that W&B would refuse.
-    """
-    if options.mode == "disabled":
-        return None
-    from kdbench.sweep.store import row_of
-    from kdbench.tracking.make import say
-    from kdbench.tracking.observer import WandbObserver
-    from kdbench.tracking.service import check_name
-
-    check_name("project", options.project)
-    if options.entity is not None:
-        check_name("entity", options.entity)
-    notify = say if isinstance(observer, Observers) else observer.message
-    return lambda: WandbObserver(folder, name, options, row_of, notify, teacher)
-
-
 def show_plan(plan: DryRun, *, as_json: bool) -> None:
     """What a plan would do, and about how long it would take."""
     if as_json:
@@ -119,14 +95,9 @@ def _eta(seconds: float | None) -> str:
 
 def show_report(folder: Path, *, as_json: bool) -> None:
     """Write the report of the sweep in ``folder``; print its table and where the page is, or one line of JSON."""
-    from kdbench.report import History, write_report
-    from kdbench.run.manifest import read_manifest
-    from kdbench.run.store import load_runs
-    from kdbench.sweep.store import load_trials
+    from kdbench.api import Result
 
-    manifest, runs = read_manifest(folder), load_runs(folder, epochs=True)
-    histories = {run.config.id: History([log.val_acc for log in run.epochs], run.result.reliability) for run in runs}
-    report = write_report(folder, load_trials(folder, runs), manifest, manifest.get("latency_ms"), histories)
+    report = Result(folder).report()
     if as_json:
         line = {"event": "report", "folder": str(folder), **report.as_json()}
         sys.stdout.write(json.dumps(line, default=str, ensure_ascii=False) + "\n")

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from kdbench.cli.watch import make_observer
 from kdbench.files import atomic_text
+from kdbench.run.watch import make_observer
 
 app = typer.Typer(no_args_is_help=True, help="Pictures of the ideas behind a sweep, made from a real teacher.")
 
@@ -46,14 +46,14 @@ def temperature(
 
         kdbench explain temperature --dataset fashion-mnist --teacher resnet50 --out pictures
     """
-    from kdbench.sweep.spec import build_sweep
+    from kdbench.sweeps.spec import build_sweep
 
     spec = build_sweep({"pair": f"{teacher}:{teacher}", "dataset": dataset, "budget.name": budget})
     observer = make_observer(quiet=quiet, as_json=False)
     try:
         from kdbench.report.drawing import save, telling_samples, temperature_figure
         from kdbench.run.manifest import origin
-        from kdbench.sweep.explain import teacher_on_validation
+        from kdbench.sweeps.explain import teacher_on_validation
 
         told = teacher_on_validation(spec, partial(telling_samples, count=samples), observer)
     finally:

@@ -184,7 +184,7 @@ def _papers() -> Listing:
 
 
 def _sweeps() -> Listing:
-    from kdbench.sweep.options import load_config, named_configs
+    from kdbench.sweeps.options import load_config, named_configs
 
     found = [(name, str(path), load_config(path)) for name, path in named_configs().items()]
     rows = [(name, file, ", ".join(f"{key}: {value}" for key, value in given.items())) for name, file, given in found]

@@ -29,7 +29,7 @@ from kdbench.cli import (
     version,
 )
 from kdbench.errors import KdbenchError
-from kdbench.sweep.options import readable
+from kdbench.sweeps.options import readable
 
 INTERRUPTED = 130
 TERMINATED = 143

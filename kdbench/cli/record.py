@@ -27,6 +27,6 @@ def record(
 
         kdbench record fashion-mnist --to papers/2026/results
     """
-    from kdbench.sweep.record import make_record
+    from kdbench.sweeps.record import make_record
 
     typer.echo(make_record(find_sweep(sweep, out), to or out / "records"))

@@ -10,13 +10,14 @@ from typing import Annotated
 
 import typer
 
-from kdbench.cli.common import PAGE_WIDTH, console, show_plan, tracked
+from kdbench.api import tracked
+from kdbench.cli.common import PAGE_WIDTH, console, show_plan
 from kdbench.cli.sweep import DeviceOption, EntityOption, ExecutorOption, ProjectOption, WandbOption
-from kdbench.cli.watch import make_observer
 from kdbench.errors import KdbenchError
 from kdbench.papers.load import load_paper
 from kdbench.papers.plan import Protocol, Request
-from kdbench.sweep.options import merge, run_options
+from kdbench.run.watch import make_observer
+from kdbench.sweeps.options import merge, run_options
 
 DAY = 24.0
 

@@ -25,7 +25,7 @@ def status(sweep: SweepArgument, out: OutOption = RESULTS, as_json: JsonFlag = F
         kdbench status results/mine --json
     """
     folder = find_sweep(sweep, out)
-    from kdbench.sweep.store import read_status
+    from kdbench.sweeps.store import read_status
 
     found = read_status(folder)
     if as_json:

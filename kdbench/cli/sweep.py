@@ -8,10 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from kdbench.cli.common import show_plan, show_report, tracked
-from kdbench.cli.watch import make_observer
-from kdbench.sweep.options import merge, run_options
-from kdbench.sweep.spec import build_sweep
+from kdbench.api import plan_sweep, run_sweep
+from kdbench.cli.common import show_plan, show_report
+from kdbench.run.watch import make_observer
 
 WHAT, HOW, WHERE = "What is compared", "How it is trained", "Where it runs"
 StorageOption = Annotated[
@@ -122,22 +121,13 @@ def sweep(
     given = {key.rstrip("_").replace("_", "-"): value for key, value in ctx.params.items()}
     flags = {key: value for key, value in given.items() if key not in ("config", "set", "dry-run", "quiet", "as-json")}
     flags["exact"] = exact or None
-    options = merge(config, set_ or [], flags)
-    run = run_options(options)
-    spec = build_sweep(options)
-    weights = options.get("teacher-weights")
     observer = make_observer(quiet=quiet, as_json=as_json and not dry_run)
     try:
-        from kdbench.sweep.run import plan_sweep, run_sweep
-
         if dry_run:
-            planned = plan_sweep(spec, run, observer, teacher_weights=weights)
+            planned = plan_sweep(flags, set_ or [], config, observer)
         else:
             command = shlex.join(["kdbench", *(ctx.obj or [])])
-            tracking = tracked(run.out / spec.name, spec.name, run.wandb, observer, spec.pair.teacher)
-            folder = run_sweep(
-                spec, run, observer, command=command, teacher_weights=weights, tracking=tracking
-            )  # fmt: skip
+            folder = run_sweep(flags, set_ or [], config, observer, command)
     finally:
         observer.close()
     if dry_run:

@@ -107,6 +107,16 @@ def _check_digest(spec: DatasetSpec, cfg: DataConfig) -> None:
         )
 
 
+def check_parts(spec: DatasetSpec) -> None:
+    """Read what is known of every split before anything is trained: files that are not there, damaged or mislabelled.
+
+    Raises:
+        BadInput: damaged data, labels out of range. MachineFault: the data set is nowhere.
+    """
+    for part in ("train", "test"):
+        _require(spec, part)
+
+
 def _require(spec: DatasetSpec, part: str) -> Samples:
     samples = read_part(spec, part)
     if samples is None:

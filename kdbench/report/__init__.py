@@ -21,15 +21,18 @@ if TYPE_CHECKING:
     from kdbench.report._figure_search import temperature_alpha_figure
     from kdbench.report._frames import PARETO_COLUMNS, TRIAL_COLUMNS, History
     from kdbench.report._pareto import pareto_table, verdicts
+    from kdbench.report._points import gather
     from kdbench.report._render import render_table
     from kdbench.report._tables import write_tables
-    from kdbench.report._write import ReportFiles, write_report
+    from kdbench.report._write import ReportFiles, draw_figures, write_report
 
 _HOMES = {
     "History": "_frames",
     "PARETO_COLUMNS": "_frames",
     "TRIAL_COLUMNS": "_frames",
     "ReportFiles": "_write",
+    "draw_figures": "_write",
+    "gather": "_points",
     "pareto_figure": "_figure_pareto",
     "pareto_table": "_pareto",
     "render_table": "_render",
@@ -44,6 +47,8 @@ __all__ = [
     "PARETO_COLUMNS",
     "TRIAL_COLUMNS",
     "ReportFiles",
+    "draw_figures",
+    "gather",
     "pareto_figure",
     "pareto_table",
     "render_table",

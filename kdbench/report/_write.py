@@ -108,6 +108,15 @@ def write_report(
     return ReportFiles(paths, pareto, lines, value, points.notes)
 
 
+def draw_figures(
+    trials: pd.DataFrame, latency: Mapping[str, float] | None = None, histories: Mapping[str, History] | None = None
+) -> dict[str, Figure]:
+    """The report's figures by name, those that have something to show; nothing is written."""
+    frame = conform_trials(trials)
+    points = gather(frame)
+    return _figures(frame, points, table_of(points, latency), cost_table(frame, points), histories or {})
+
+
 def _rehearsal(manifest: Mapping[str, Any]) -> list[str]:
     """A warning where the spec in the manifest uses a part of the training samples only."""
     spec = manifest.get("spec")

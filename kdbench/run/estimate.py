@@ -109,7 +109,8 @@ class _Costs:
                     options=config.recipe.model_options,
                 )  # fmt: skip
             self._params[key] = count_params(model)
-        return self._params[key]
+        given = config.teacher_id if config.phase == "teacher" else None
+        return self._params[key] * (1 + (given or "").count(","))
 
     def epoch(self, config: RunConfig) -> float | None:
         """Training steps, and a forward pass over the samples that are measured every epoch."""

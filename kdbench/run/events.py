@@ -23,6 +23,8 @@ class Epoch:
 
     id: str
     log: EpochLog
+    again: bool = False
+    """From before this start."""
 
 
 @dataclass(frozen=True)

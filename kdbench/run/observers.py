@@ -29,8 +29,8 @@ class Observer(Protocol):
     def start(self, config: RunConfig, attempt: int, label: str) -> None:
         """A run begins (attempt 1), or begins again after an interruption (2, ...)."""
 
-    def epoch(self, config: RunConfig, log: EpochLog) -> None:
-        """A run finished an epoch. After an interruption the epochs before it are told again."""
+    def epoch(self, config: RunConfig, log: EpochLog, again: bool = False) -> None:
+        """A run finished an epoch, or did so before this start (``again``): W&B's new record holds it too."""
 
     def end(self, config: RunConfig, result: RunResult) -> None:
         """A run ended: complete, pruned or failed. A teacher ends twice: the second time with its test accuracy."""
@@ -64,9 +64,9 @@ class Observers:
         for member in self.members:
             member.start(config, attempt, label)
 
-    def epoch(self, config: RunConfig, log: EpochLog) -> None:
+    def epoch(self, config: RunConfig, log: EpochLog, again: bool = False) -> None:
         for member in self.members:
-            member.epoch(config, log)
+            member.epoch(config, log, again)
 
     def end(self, config: RunConfig, result: RunResult) -> None:
         for member in self.members:

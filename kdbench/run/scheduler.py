@@ -126,7 +126,7 @@ class Scheduler:
         self.observer.message(f"{job.label or job.config.model} seed {job.config.seed}: taken from another folder here")
         self.observer.start(job.config, result.attempts, job.label)
         for log in read_epochs(place):
-            self.observer.epoch(job.config, log)
+            self.observer.epoch(job.config, log, True)
         self._note(job, result)
         return True
 
@@ -141,8 +141,9 @@ class Scheduler:
         if isinstance(event, Started):
             self.observer.start(job.config, event.attempt, job.label)
         elif isinstance(event, Epoch):
-            self.observer.epoch(job.config, event.log)
-            self._speeds.learn(job.config, event.log)
+            self.observer.epoch(job.config, event.log, event.again)
+            if not event.again:
+                self._speeds.learn(job.config, event.log)
             return self.plan.epoch(job, event.log)
         elif isinstance(event, Ended):
             self._ended(job, event.result)

@@ -186,7 +186,7 @@ class Context:
             def on_epoch(log: EpochLog, replayed: bool) -> bool:
                 if lease.lost:
                     raise MachineFault(f"run {config.id} was taken over by another process while this one slept")
-                return report(Epoch(config.id, log))
+                return report(Epoch(config.id, log, replayed))
 
             def on_fill(done: int, total: int) -> None:
                 report(Note("teacher's logits", done, total))
@@ -242,7 +242,7 @@ class Context:
                 report(Started(job.id, 1))
                 before = read_epochs(place)
             for log in before:  # prepared before: its epochs are told here
-                report(Epoch(job.id, log))
+                report(Epoch(job.id, log, True))
         if result.status == "complete":
             result = result.model_copy(update={"agreement": 1.0, "wandb_run": self._wandb(job.id, 1)})
             for example in job.serves:
@@ -290,6 +290,9 @@ class Context:
         result = read_result(place)
         if result is None:
             raise MachineFault(f"{place / 'result.json'} is gone: start the same command again")
+        report(Started(job.id, result.attempts + 1))
+        for log in read_epochs(place):
+            report(Epoch(job.id, log, True))
         report(Note("reading the teacher's test accuracy"))
         split = data.test()
         s = score(self.teacher(job.config, job.config, data).plain(split), split.labels)

@@ -28,7 +28,9 @@ class WandbObserver:
         teacher: str | None = None,
     ) -> None:
         self._about: dict[str, object] = {"teacher": teacher} if teacher else {}
-        self._name, self._row, self._folder, self._options, self._notify = name, row, folder, options, notify
+        self._name, self._row, self._folder, self._options = name, row, folder, options
+        self._told: set[str] = set()
+        self._say = notify
         self._all = [self._another()]  # a server is asked before anything is trained
         self._idle = list(self._all)
         self._busy: dict[str, Tracker] = {}
@@ -36,6 +38,12 @@ class WandbObserver:
     def _another(self) -> Tracker:
         o = self._options
         return make_tracker(o.mode, root=self._folder, project=o.project, entity=o.entity, notify=self._notify)
+
+    def _notify(self, text: str) -> None:
+        """Several trackers may meet the same trouble: it is said once."""
+        if text not in self._told:
+            self._told.add(text)
+            self._say(text)
 
     def progress(self, state: Progress) -> None:
         return
@@ -61,15 +69,14 @@ class WandbObserver:
         self._all.remove(tracker)
         tracker.close()
 
-    def epoch(self, config: RunConfig, log: EpochLog) -> None:
+    def epoch(self, config: RunConfig, log: EpochLog, again: bool = False) -> None:
         if config.id in self._busy:
             self._busy[config.id].epoch(log)
 
     def end(self, config: RunConfig, result: RunResult) -> None:
         tracker = self._busy.pop(config.id, None)
-        if tracker is None:  # a teacher's reading of its test accuracy
-            tracker = self._begin(config, result.attempts + 1, {"reads": "test"})
-            self._busy.pop(config.id)
+        if tracker is None:
+            return
         tracker.finish(result, {**self._row(self._name, config, result), **self._about})
         self._idle.append(tracker)
 

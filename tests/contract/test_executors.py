@@ -24,7 +24,7 @@ from kdbench.run.observers import Observers
 from kdbench.run.scheduler import Scheduler
 from kdbench.run.speeds import Speeds
 from kdbench.run.store import load_runs, run_folder, write_result
-from kdbench.sweep.plan import Group, SweepPlan
+from kdbench.sweeps.plan import Group, SweepPlan
 
 KINDS = [
     ("inline", 1),

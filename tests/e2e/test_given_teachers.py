@@ -11,7 +11,7 @@ from sweeps import TEACHER, command, finish
 
 from kdbench.data import load, resolve_dataset
 from kdbench.models import build, count_params, load_weights, weights_digest
-from kdbench.sweep.store import read_spec
+from kdbench.sweeps.store import read_spec
 from kdbench.teacher import LogitBank, TeacherCard
 from kdbench.teacher.bank import BankKey
 

@@ -17,8 +17,8 @@ from sweeps import SMALL
 from kdbench.board import Board, leaderboard, publish, pull, read, records
 from kdbench.config import EpochLog
 from kdbench.errors import BadInput, MachineFault
-from kdbench.sweep.store import row_of
-from kdbench.sweep.types import Sweep
+from kdbench.sweeps.store import row_of
+from kdbench.sweeps.types import Sweep
 from kdbench.tracking import make_tracker
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -1,4 +1,4 @@
-"""A third party's ladder, pair, method and loss, as the README shows them; and what is said of a bad one."""
+"""A third party's ladder, pair, method and loss, as docs/extend.md shows them; and what is said of a bad one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ WORDS = ["sweep", "--budget", "smoke", "--precision", "fp32", "--workers", "1", 
 
 
 def plugin(place: Path, loss: str | None = None) -> str:
-    """The README's package as an installed distribution; a folder for PYTHONPATH."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    """The documented package as an installed distribution; a folder for PYTHONPATH."""
+    readme = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
     code = re.search(r"```python\n(# my_package.py.*?)```", readme, re.S)
     points = re.search(r"```toml\n(\[project.entry-points.*?)```", readme, re.S)
     assert code and points

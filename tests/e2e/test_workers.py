@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 from sweeps import PATIENCE, UNEQUAL, command, finish, start
 
-from kdbench.sweep.store import read_status
+from kdbench.sweeps.store import read_status
 from kdbench.tracking import find_runs, read_offline
 
 # random points depend on no other trial, and nothing is pruned: the order of runs cannot matter

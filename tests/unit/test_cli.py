@@ -22,12 +22,12 @@ from kdbench import __version__
 from kdbench.catalog.datasets import DATASETS
 from kdbench.catalog.methods import METHODS
 from kdbench.cli import ls, main, status
-from kdbench.cli.watch import JsonLines, Lines, LiveTable
-from kdbench.cli.words import duration
 from kdbench.config import DataConfig, EpochLog, Recipe, RunConfig, RunResult
 from kdbench.errors import BadInput, MachineFault
 from kdbench.run.estimate import DryRun, Row
 from kdbench.run.observers import Observer, Progress
+from kdbench.run.watch import JsonLines, Lines, LiveTable
+from kdbench.run.words import duration
 
 HEAVY = {"torch", "timm", "pandas", "wandb", "optuna", "scipy", "sklearn", "matplotlib"}
 PROBE = """

@@ -18,8 +18,8 @@ from sweeps import LARGE, SMALL, TEACHER, search, spec
 from kdbench.config import RunResult
 from kdbench.errors import KdbenchError
 from kdbench.run.job import Job
-from kdbench.sweep.plan import SweepPlan, fixed_of, groups
-from kdbench.sweep.search import Journal, Search, startup
+from kdbench.sweeps.plan import SweepPlan, fixed_of, groups
+from kdbench.sweeps.search import Journal, Search, startup
 
 
 def points(count: int, **options: object) -> list[dict[str, float]]:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from kdbench.catalog.methods import METHODS
 from kdbench.catalog.recipes import BUDGETS
 from kdbench.errors import BadInput
-from kdbench.sweep.options import expand, merge, named_configs, run_options
-from kdbench.sweep.spec import build_sweep, parse_dimension, spec_difference
-from kdbench.sweep.types import Sweep
+from kdbench.sweeps.options import expand, merge, named_configs, run_options
+from kdbench.sweeps.spec import build_sweep, parse_dimension, spec_difference
+from kdbench.sweeps.types import Sweep
 
 PAIR = "resnet50:mobilenetv3"
 finite = st.floats(min_value=-1e6, max_value=1e6, allow_nan=False)

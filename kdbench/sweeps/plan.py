@@ -14,8 +14,8 @@ from kdbench.config import EpochLog, Hyper, Phase, Recipe, RunConfig, RunResult
 from kdbench.errors import KdbenchError
 from kdbench.run.job import Finished, Job, Planned
 from kdbench.run.store import Run, read_epochs, run_folder
-from kdbench.sweep.search import Journal, Search
-from kdbench.sweep.types import Sweep
+from kdbench.sweeps.search import Journal, Search
+from kdbench.sweeps.types import Sweep
 
 HARD = "hard"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from kdbench.errors import BadInput
 from kdbench.files import atomic_text
 from kdbench.run.store import RUNS_FILE, run_line
-from kdbench.sweep.store import read_spec, read_status
+from kdbench.sweeps.store import read_spec, read_status
 
 KEPT = ("manifest.json", "sweep.json")
 KINDS = (".csv", ".parquet", ".md", ".tex", ".png", ".svg", ".html")

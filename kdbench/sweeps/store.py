@@ -15,7 +15,7 @@ from kdbench.files import atomic_text
 from kdbench.run.lease import owner_of
 from kdbench.run.manifest import read_manifest
 from kdbench.run.store import Run, load_runs, read_config, read_epochs, run_folder
-from kdbench.sweep.types import Sweep
+from kdbench.sweeps.types import Sweep
 
 SPEC_FILE = "sweep.json"
 """What makes a folder a sweep's: its resolved spec."""
@@ -99,7 +99,7 @@ def load_trials(sweep_dir: Path, runs: list[Run] | None = None) -> pd.DataFrame:
 
 def read_status(sweep_dir: Path) -> dict[str, Any]:
     """What `kdbench status` shows: per phase how many runs are planned, done, pruned, failed, under way."""
-    from kdbench.sweep.plan import SweepPlan
+    from kdbench.sweeps.plan import SweepPlan
 
     sweep, storage = read_spec(sweep_dir)
     runs = load_runs(sweep_dir)

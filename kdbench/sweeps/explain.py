@@ -19,10 +19,10 @@ from kdbench.run.machine import limit_threads
 from kdbench.run.observers import Observer
 from kdbench.run.store import read_result, run_folder
 from kdbench.run.worker import Context, pick_device
-from kdbench.sweep.options import default_cache
-from kdbench.sweep.plan import SweepPlan
-from kdbench.sweep.run import resolved
-from kdbench.sweep.types import Sweep
+from kdbench.sweeps.options import default_cache
+from kdbench.sweeps.plan import SweepPlan
+from kdbench.sweeps.run import resolved
+from kdbench.sweeps.types import Sweep
 
 
 class Predictions(NamedTuple):

@@ -1,4 +1,4 @@
-"""From options to a resolved :class:`kdbench.sweep.types.Sweep`: defaults < preset < YAML < ``--set`` < flags.
+"""From options to a resolved :class:`kdbench.sweeps.types.Sweep`: defaults < preset < YAML < ``--set`` < flags.
 
 Pure but for three look-ups that callers may replace: timm's names, a data set's spec and a weights file's digest.
 """
@@ -18,8 +18,8 @@ from kdbench.catalog.recipes import budget, recipe_for
 from kdbench.catalog.types import Budget, DatasetSpec, Dimension, MethodSpec, Pair
 from kdbench.config import DataConfig, Hyper, Recipe
 from kdbench.errors import BadInput, unknown
-from kdbench.sweep.options import expand, readable
-from kdbench.sweep.types import Sweep
+from kdbench.sweeps.options import expand, readable
+from kdbench.sweeps.types import Sweep
 
 DEFAULTS: Mapping[str, Any] = {"dataset": "digits", "method": "kd", "budget.name": "quick"}
 SAMPLERS = ("tpe", "random", "grid", "qmc", "gp")

@@ -16,9 +16,9 @@ from kdbench.config import EpochLog, RunConfig, RunResult
 from kdbench.errors import BadInput, MachineFault
 from kdbench.run.manifest import without_password
 from kdbench.run.observers import Progress
-from kdbench.sweep.plan import Group, space_of
-from kdbench.sweep.search import suggest
-from kdbench.sweep.types import Sweep
+from kdbench.sweeps.plan import Group, space_of
+from kdbench.sweeps.search import suggest
+from kdbench.sweeps.types import Sweep
 
 
 def open_storage(url: str) -> RDBStorage:
@@ -69,7 +69,7 @@ class Mirror:
         if config.phase == "search":
             self._try(self._start, config)
 
-    def epoch(self, config: RunConfig, log: EpochLog) -> None:
+    def epoch(self, config: RunConfig, log: EpochLog, again: bool = False) -> None:
         if config.id in self._trials:
             self._try(self._trials[config.id][1].report, log.val_acc, log.epoch)
 
@@ -87,7 +87,6 @@ class Mirror:
                 storage=self._storage, study_name=f"{self._sweep.name}/{key}", direction="maximize",
                 load_if_exists=True, sampler=optuna.samplers.RandomSampler(seed=0),
             )  # fmt: skip
-            self._studies[key].set_metric_names(["validation accuracy"])
         study, space = self._studies[key], space_of(self._sweep, config.method)
         study.enqueue_trial({name: config.hyper[name] for name in space}, user_attrs={"trial_id": config.id})
         trial = study.ask()

@@ -15,9 +15,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kdbench.cli.words import duration, hyper_text, outcome_text, percent, run_text
 from kdbench.config import EpochLog, RunConfig, RunResult
 from kdbench.run.observers import Observer, Observers, Progress
+from kdbench.run.words import duration, hyper_text, outcome_text, percent, run_text
 
 PROGRESS_SECONDS = 30.0
 """A log gets at most one line of progress in this time, and one at the end."""
@@ -64,8 +64,8 @@ class Lines:
             before = f", {done} done before" if done else ""
             self._line(f"{config.phase}: {planned} runs{before}{left_text(self._state)}")
 
-    def epoch(self, config: RunConfig, log: EpochLog) -> None:
-        if config.phase == "teacher":  # a teacher's epochs may take minutes each
+    def epoch(self, config: RunConfig, log: EpochLog, again: bool = False) -> None:
+        if config.phase == "teacher" and not again:  # a teacher's epochs may take minutes each
             done = f"epoch {log.epoch}/{config.recipe.epochs}"
             self._line(f"teacher {config.model} {done}: {percent(log.val_acc)} val, {duration(log.seconds)}")
 
@@ -111,7 +111,7 @@ class JsonLines:
         self._attempts[config.id] = attempt
         self._emit("trial_started", **_about(config), attempt=attempt, label=label, epochs=config.recipe.epochs)
 
-    def epoch(self, config: RunConfig, log: EpochLog) -> None:
+    def epoch(self, config: RunConfig, log: EpochLog, again: bool = False) -> None:
         about = {"phase": config.phase, "trial_id": config.id, "student": config.model}
         more = log.model_dump(include={"epoch", "val_acc", "train_loss", "seconds"})
         self._emit("epoch", **about, epochs=config.recipe.epochs, **more)
@@ -162,7 +162,7 @@ class LiveTable:
         with self._lock:
             self._running[config.id] = (config, label or config.model, None)
 
-    def epoch(self, config: RunConfig, log: EpochLog) -> None:
+    def epoch(self, config: RunConfig, log: EpochLog, again: bool = False) -> None:
         with self._lock:
             if config.id in self._running:
                 self._running[config.id] = (*self._running[config.id][:2], log)

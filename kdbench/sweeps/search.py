@@ -24,7 +24,7 @@ from scipy.stats import qmc
 from kdbench.catalog.types import Dimension
 from kdbench.config import EpochLog, Hyper, RunResult
 from kdbench.files import identify
-from kdbench.sweep.types import Sweep
+from kdbench.sweeps.types import Sweep
 
 ADAPTIVE = ("tpe", "gp")
 

@@ -11,21 +11,23 @@ from typing import Any
 import torch
 
 from kdbench.data import resolve_dataset
-from kdbench.errors import BadInput, MachineFault
+from kdbench.data.task import check_parts
+from kdbench.errors import BadInput
 from kdbench.methods import loss_function
-from kdbench.models import build, latency_ms, weights_digest
+from kdbench.models import build, latency_ms, load_weights
 from kdbench.run import manifest
 from kdbench.run.estimate import DryRun, dry_run
 from kdbench.run.events import Setting
 from kdbench.run.launch import RunOptions, run_plan, warm_up, worker_count
 from kdbench.run.machine import threads_each
 from kdbench.run.observers import Observer
+from kdbench.run.store import WEIGHTS
 from kdbench.run.worker import pick_device
-from kdbench.sweep.mirror import Mirror, open_storage
-from kdbench.sweep.plan import SweepPlan
-from kdbench.sweep.spec import spec_difference
-from kdbench.sweep.store import read_spec, write_spec
-from kdbench.sweep.types import Sweep
+from kdbench.sweeps.mirror import Mirror, open_storage
+from kdbench.sweeps.plan import SweepPlan, teacher_config
+from kdbench.sweeps.spec import spec_difference
+from kdbench.sweeps.store import read_spec, write_spec
+from kdbench.sweeps.types import Sweep
 from kdbench.train.autotune import precision_for
 from kdbench.train.hardware import describe_hardware
 
@@ -56,7 +58,7 @@ def run_sweep(
     sweep = resolved(sweep, folder, device)
     for method in sweep.methods:
         loss_function(method)  # a third party's loss fails now, not after hours of teacher
-    check_inputs(sweep, teacher_weights)
+    check_inputs(sweep, run.cache, teacher_weights)
     if run.storage is not None:
         open_storage(run.storage)
     (folder / "trials").mkdir(parents=True, exist_ok=True)
@@ -72,17 +74,22 @@ def run_sweep(
     )  # fmt: skip
 
 
-def check_inputs(sweep: Sweep, teacher_weights: str | None) -> None:
+def check_inputs(sweep: Sweep, cache: Path, teacher_weights: str | None) -> None:
     """What is wrong with data or given weights is said before anything is written.
 
     Raises:
-        BadInput: data that changed, weights that are not there.
+        BadInput: data that changed or are damaged, weights that do not fit. MachineFault: either is nowhere.
     """
-    _, digest = resolve_dataset(sweep.data_path or sweep.data.name)
+    spec, digest = resolve_dataset(sweep.data_path or sweep.data.name)
     if digest != sweep.data.digest:
         raise BadInput(f"the data of '{sweep.data.name}' changed since this sweep began; use another --name")
-    if teacher_weights is not None and weights_digest(teacher_weights, sweep.pair.teacher) != sweep.teacher_weights:
-        raise MachineFault(f"the teacher's weights {teacher_weights} changed while the sweep was planned")
+    check_parts(spec)
+    source = teacher_weights or sweep.teacher_weights
+    if source is not None and not (cache / "teachers" / teacher_config(sweep).id / WEIGHTS).exists():
+        recipe = sweep.teacher_recipe
+        channels, size = sweep.data.channels or spec.shape[0], recipe.input_size or spec.input_size
+        shape = {"classes": spec.classes, "channels": channels, "input_size": size}
+        load_weights(sweep.pair.teacher, **shape, stem=recipe.stem, source=source)
 
 
 def resolved(sweep: Sweep, folder: Path, device: torch.device) -> Sweep:
@@ -126,7 +133,7 @@ def plan_sweep(sweep: Sweep, run: RunOptions, observer: Observer, *, teacher_wei
     sweep = resolved(sweep, folder, device)
     for method in sweep.methods:
         loss_function(method)
-    check_inputs(sweep, teacher_weights)
+    check_inputs(sweep, run.cache, teacher_weights)
     spec, _ = resolve_dataset(sweep.data_path or sweep.data.name)
     plan, workers = SweepPlan(sweep), worker_count(run.workers, device.type)
     place = run.cache / "teachers" / plan.teacher.id

@@ -1,0 +1,383 @@
+"""kdbench from Python: the same sweeps, tables and students as on the command line, as DataFrames and networks.
+
+    import kdbench
+
+    result = kdbench.sweep("resnet50:mobilenetv3", dataset="fashion-mnist", temperature="1..20", trials=20)
+    result.pareto                              # one row per student and method, with intervals and paired gains
+    result.student("mobilenetv3_small_050")    # the trained network in eval mode, with its preprocessing
+
+Everything raises ``KdbenchError`` where the command line would exit; nothing needs an ``if __name__`` guard.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdbench.errors import BadInput
+from kdbench.run.launch import WandbOptions
+from kdbench.run.observers import Observer, Observers
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+    from torch import Tensor, nn
+
+    from kdbench.papers.report import Page
+    from kdbench.report import ReportFiles
+    from kdbench.run.estimate import DryRun
+    from kdbench.run.store import Run
+
+POINT = ("student", "method", "params", "macs", "temperature", "alpha")
+FIGURES = ("pareto", "gain", "temperature_alpha", "curves", "cost", "reliability")
+
+
+def sweep(
+    pair: str | None = None,
+    *,
+    config: str | Path | None = None,
+    set: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Result:
+    """Train a teacher, search each student size, confirm the winners on fresh seeds; or go on where that stopped.
+
+    Args:
+        pair: ``TEACHER:STUDENTS``, as ``--pair``.
+        config: a YAML file, or the name of one in experiments/.
+        set: dotted keys to values, as ``--set``.
+        progress: one line per run on stderr (a live table in a terminal).
+        options: any flag of ``kdbench sweep`` with underscores, such as ``teacher_epochs=30`` or ``out="results"``.
+
+    Raises:
+        KdbenchError: whatever the command line would end with.
+    """
+    from kdbench.run.watch import make_observer
+
+    given = {name.replace("_", "-"): value for name, value in {"pair": pair, **options}.items()}
+    sets = [f"{key}={value}" for key, value in (set or {}).items()]
+    observer = make_observer(quiet=not progress, as_json=False)
+    try:
+        return Result(run_sweep(given, sets, None if config is None else str(config), observer))
+    finally:
+        observer.close()
+
+
+def run_sweep(
+    flags: Mapping[str, Any], sets: Iterable[str], config: str | None, observer: Observer, command: str | None = None
+) -> Path:
+    """What ``kdbench sweep`` and ``sweep`` do: options of all sources to a finished folder, without its report."""
+    from kdbench.sweeps.options import merge, run_options
+    from kdbench.sweeps.spec import build_sweep
+
+    options = merge(config, sets, flags)
+    run, spec = run_options(options), build_sweep(options)
+    from kdbench.sweeps.run import run_sweep as start  # imports torch: what was typed wrong is said before
+
+    tracking = tracked(run.out / spec.name, spec.name, run.wandb, observer, spec.pair.teacher)
+    words = command or shlex.join(["kdbench", "sweep", *_words(flags, sets, config)])
+    return start(
+        spec, run, observer, command=words, teacher_weights=options.get("teacher-weights"), tracking=tracking
+    )  # fmt: skip
+
+
+def plan_sweep(flags: Mapping[str, Any], sets: Iterable[str], config: str | None, observer: Observer) -> DryRun:
+    """What ``run_sweep`` would do, and about how long that takes here. Writes nothing."""
+    from kdbench.sweeps.options import merge, run_options
+    from kdbench.sweeps.spec import build_sweep
+
+    options = merge(config, sets, flags)
+    run, spec = run_options(options), build_sweep(options)
+    from kdbench.sweeps.run import plan_sweep as plan
+
+    return plan(spec, run, observer, teacher_weights=options.get("teacher-weights"))
+
+
+def _words(flags: Mapping[str, Any], sets: Iterable[str], config: str | None) -> list[str]:
+    """A command line that asks for the same."""
+    words = ["--config", config] if config is not None else []
+    for text in sets:
+        words += ["--set", text]
+    for name, value in flags.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value is not None and value is not False:
+            words += [f"--{name}", ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)]
+    return words
+
+
+def tracked(
+    folder: Path, name: str, options: WandbOptions, observer: Observer, teacher: str | None = None
+) -> Callable[[], Observer] | None:
+    """What makes the observer that records with W&B; its notes reach a log even where nothing else is shown.
+
+    Raises:
+        BadInput: a project or entity that W&B would refuse.
+    """
+    if options.mode == "disabled":
+        return None
+    from kdbench.sweeps.store import row_of
+    from kdbench.tracking.make import say
+    from kdbench.tracking.observer import WandbObserver
+    from kdbench.tracking.service import check_name
+
+    check_name("project", options.project)
+    if options.entity is not None:
+        check_name("entity", options.entity)
+    notify = say if isinstance(observer, Observers) else observer.message
+    return lambda: WandbObserver(folder, name, options, row_of, notify, teacher)
+
+
+def load(folder: str | Path) -> Result:
+    """A sweep's folder, finished or not, or a committed record.
+
+    Raises:
+        BadInput: a folder that holds no sweep.
+    """
+    found = Result(Path(folder).expanduser())
+    _ = found.spec
+    return found
+
+
+def reproduce(paper: str, *, out: str | Path = "results", progress: bool = True, **options: Any) -> Page:
+    """Run what a published table lacks; the page with its table, claims and files (``rows`` select, ``seeds`` bound).
+
+    Args:
+        paper: an id of ``kdbench ls papers``, or a YAML file.
+        out: folder with one folder per paper.
+        progress: one line per run on stderr.
+        options: ``rows`` (globs), ``seeds``, ``epochs``, ``limit``, ``max_hours``, and where it runs: ``cache``,
+            ``workers``, ``executor``, ``device``, ``wandb``.
+
+    Raises:
+        KdbenchError: whatever the command line would end with.
+    """
+    from kdbench.papers.load import load_paper
+    from kdbench.papers.paper_plan import run_paper
+    from kdbench.papers.plan import Protocol, Request
+    from kdbench.papers.report import write_report
+    from kdbench.run.watch import make_observer
+    from kdbench.sweeps.options import merge, run_options
+
+    asked = {name: options.pop(name) for name in ("rows", "seeds", "epochs", "limit") if name in options}
+    asked["rows"] = tuple(asked.get("rows", ()))
+    hours = float(options.pop("max_hours", 24.0))
+    protocol = Protocol(load_paper(paper), Request(**asked))
+    run = run_options(merge(None, [], {"out": out, **{k.replace("_", "-"): v for k, v in options.items()}}))
+    observer = make_observer(quiet=not progress, as_json=False)
+    folder = run.out / protocol.name
+    try:
+        tracking = tracked(folder, protocol.name, run.wandb, observer)
+        command = shlex.join(["kdbench", "reproduce", paper])
+        run_paper(protocol, run, observer, max_hours=hours, command=command, tracking=tracking)
+    finally:
+        observer.close()
+    return write_report(protocol, folder)
+
+
+def leaderboard(*results: str | Path) -> pd.DataFrame:
+    """All sweeps and records in and below the folders, ranked within each protocol; one row per student and method."""
+    import pandas as pd
+
+    from kdbench.board import leaderboard as merge
+    from kdbench.board import read, records
+
+    return pd.DataFrame(records(merge(read([str(folder) for folder in results or ("results",)]))))
+
+
+class Result:
+    """A sweep on disk: read when it is asked for, so that it may still be running."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __repr__(self) -> str:
+        return f"Result({str(self.folder)!r})"
+
+    @cached_property
+    def spec(self) -> dict[str, Any]:
+        """What was asked for, resolved."""
+        from kdbench.sweeps.store import read_spec
+
+        return read_spec(self.folder)[0].model_dump(mode="json")
+
+    @cached_property
+    def _runs(self) -> list[Run]:
+        from kdbench.run.store import load_runs
+
+        return load_runs(self.folder, epochs=True)
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """Command, versions, hardware, times."""
+        from kdbench.run.manifest import read_manifest
+
+        return read_manifest(self.folder)
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """One row per finished run; accuracies are fractions."""
+        from kdbench.sweeps.store import load_trials
+
+        return load_trials(self.folder, self._runs)
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """One row per epoch of every finished run."""
+        import pandas as pd
+
+        rows = ({"trial_id": run.config.id, **log.model_dump()} for run in self._runs for log in run.epochs)
+        return pd.DataFrame(rows)
+
+    @cached_property
+    def points(self) -> pd.DataFrame:
+        """One row per student and method measured on test: mean and 95% interval over seeds, front membership."""
+        import pandas as pd
+
+        from kdbench.report import gather
+
+        rows = []
+        for point in gather(self.runs).all:
+            mean, lo, hi = point.interval
+            row = {
+                name: getattr(point, name) for name in ("student", "method", "params", "macs", "temperature", "alpha")
+            }
+            row |= {"n_seeds": len(point.scores), "test_acc": mean, "test_acc_lo": lo, "test_acc_hi": hi}
+            rows.append(row | {"on_front": point.on_front, "p_on_front": point.p_on_front})
+        return pd.DataFrame(rows)
+
+    @cached_property
+    def pareto(self) -> pd.DataFrame:
+        """One row per student and distilling method, against its hard-label baseline, paired by seed."""
+        from kdbench.report import pareto_table
+
+        return pareto_table(self.runs, self.manifest.get("latency_ms"))
+
+    @cached_property
+    def verdicts(self) -> list[str]:
+        """One line per row of ``pareto``."""
+        from kdbench.report import verdicts
+
+        return verdicts(self.pareto)
+
+    def figure(self, name: str = "pareto") -> Figure:
+        """A matplotlib figure: pareto, gain, temperature_alpha, curves, cost or reliability.
+
+        Raises:
+            BadInput: an unknown name, or nothing to draw yet.
+        """
+        from kdbench.errors import unknown
+        from kdbench.report import draw_figures
+
+        if name not in FIGURES:
+            raise unknown("figure", name, FIGURES, "one of " + ", ".join(FIGURES))
+        drawn = draw_figures(self.runs, self.manifest.get("latency_ms"), self._histories).get(name)
+        if drawn is None:
+            raise BadInput(f"there is nothing to draw for '{name}' in {self.folder} yet")
+        return drawn
+
+    @property
+    def _histories(self) -> dict[str, Any]:
+        from kdbench.report import History
+
+        return {
+            run.config.id: History([log.val_acc for log in run.epochs], run.result.reliability) for run in self._runs
+        }  # fmt: skip
+
+    def report(self) -> ReportFiles:
+        """Write tables, figures and report.html into the folder; shows as the table in a terminal or a notebook."""
+        from kdbench.report import write_report
+
+        return write_report(self.folder, self.runs, self.manifest, self.manifest.get("latency_ms"), self._histories)
+
+    def student(self, name: str, method: str | None = None) -> Student:
+        """The trained network of a student: of its confirm runs the one that is best on validation.
+
+        Args:
+            name: timm name of the student.
+            method: only runs of this loss (``hard`` for the baseline); None: of the methods that distil.
+
+        Raises:
+            BadInput: no confirm run of that student with its weights is here.
+        """
+        from kdbench.run.store import WEIGHTS, run_folder
+
+        found = [
+            run for run in self._runs
+            if run.config.phase == "confirm" and run.config.model == name and run.result.status == "complete"
+            and (run.config.method == method if method else run.config.method != "hard")
+            and (run_folder(self.folder, run.config.id) / WEIGHTS).exists()
+        ]  # fmt: skip
+        if not found:
+            there = sorted({run.config.model for run in self._runs if run.config.phase == "confirm"})
+            raise BadInput(
+                f"no weights of '{name}'{f' trained by {method}' if method else ''} in {self.folder} (confirmed: "
+                f"{', '.join(there) or 'none'}; a record keeps no weights)"
+            )
+        best = max(found, key=lambda run: (run.result.val_acc or 0.0, -run.config.seed))
+        return open_student(best, run_folder(self.folder, best.config.id), self.spec.get("data_path"))
+
+
+@dataclass(frozen=True)
+class Student:
+    """A trained network and how images reach it."""
+
+    network: nn.Module
+    """In eval mode, on the CPU; (B, C, S, S) float32 in, logits (B, classes) out."""
+    preprocess: Callable[[Image | np.ndarray], Tensor]
+    """An image (PIL, or uint8 (H, W) or (H, W, C)) to float32 (1, C, S, S)."""
+    run: Run
+    """Where it comes from."""
+
+    def predict(self, image: Image | np.ndarray) -> np.ndarray:
+        """Class probabilities of one image, (classes,)."""
+        import torch
+
+        with torch.inference_mode():
+            probabilities: np.ndarray = self.network(self.preprocess(image)).softmax(1)[0].numpy()
+        return probabilities
+
+
+def open_student(run: Run, place: Path, data_path: str | None = None) -> Student:
+    """A run's network with the weights in ``place``, and the preprocessing it was trained with.
+
+    Raises:
+        MachineFault: weights that cannot be read.
+    """
+    import numpy as np
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from kdbench.data import resolve_dataset
+    from kdbench.data.samples import Fit
+    from kdbench.data.views import normalise
+    from kdbench.errors import MachineFault
+    from kdbench.models import build
+    from kdbench.run.store import WEIGHTS
+
+    config, recipe = run.config, run.config.recipe
+    spec, _ = resolve_dataset(data_path or config.data.name)
+    channels, size = config.data.channels or spec.shape[0], recipe.input_size or spec.input_size
+    repeat = channels // spec.shape[0]
+    network = build(
+        config.model, classes=spec.classes, channels=channels, input_size=size, stem=recipe.stem, seed=0,
+        options=recipe.model_options,
+    )  # fmt: skip
+    try:
+        network.load_state_dict(load_file(place / WEIGHTS))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise MachineFault(f"{place / WEIGHTS} cannot be read ({str(error).splitlines()[0]})") from error
+    fit = Fit(size, channels, spec.fit)
+
+    def preprocess(image: Image | np.ndarray) -> Tensor:
+        pixels = image if not isinstance(image, np.ndarray) else image.reshape(*image.shape[:2], -1)
+        return normalise(torch.from_numpy(fit(pixels).copy())[None], spec.mean * repeat, spec.std * repeat)
+
+    return Student(network.eval(), preprocess, run)
