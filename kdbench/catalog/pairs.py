@@ -106,9 +106,11 @@ def parse_pair(text: str, known_models: Callable[[], Collection[str]]) -> Pair:
         return _by_name(text)
     if not teacher:
         raise BadInput(f"--pair '{text}' names no teacher: write TEACHER:STUDENTS, e.g. resnet50:mobilenetv3")
-    parts = [part.strip() for part in rest.split(",") if part.strip()]
-    if not parts:
+    parts = [part.strip() for part in rest.split(",")]
+    if not any(parts):
         raise BadInput(f"--pair '{text}' names no students: write a ladder or models, e.g. {teacher}:mobilenetv3")
+    if not all(parts):
+        raise BadInput(f"--pair '{text}' has a comma with no student beside it: leave it out, or name one")
     if teacher in LADDERS:
         raise BadInput(f"teacher '{teacher}' is a ladder of students: name one model, e.g. resnet50:{rest}")
     _check("teacher", teacher, known_models, extra=())

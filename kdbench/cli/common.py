@@ -60,7 +60,8 @@ def find_sweep(sweep: str, out: Path) -> Path:
     Raises:
         BadInput: when no sweep is there, with those that are.
     """
-    for folder in (out / sweep, Path(sweep)):
+    out = out.expanduser()
+    for folder in (out / sweep, Path(sweep).expanduser()):
         if (folder / SPEC_FILE).is_file():
             return folder
     there = sorted(path.parent.name for path in out.glob(f"*/{SPEC_FILE}"))

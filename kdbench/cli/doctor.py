@@ -175,7 +175,7 @@ def _known(registry: Registry[Any]) -> list[str]:
 
 def _wandb() -> Iterator[Check]:
     mode = os.environ.get("WANDB_MODE")
-    yield Check("wandb", "mode", "ok", "offline by default" + (f" (WANDB_MODE={mode} is not read)" if mode else ""))
+    yield Check("wandb", "mode", "ok", f"{mode} (WANDB_MODE)" if mode else "offline by default")
     try:
         from kdbench.tracking.service import require_key
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -103,6 +104,8 @@ def explained(name: str, input_size: int, stem: str) -> Iterator[None]:
         yield
     except (AssertionError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
+        if option := re.search(r"unexpected keyword argument '(\w+)'", reason):
+            raise BadInput(f"model '{name}' has no option '{option[1]}' (recipe.model-options)") from error
         raise BadInput(
             f"model '{name}' cannot take {input_size}x{input_size} images with the {stem} stem ({reason}): "
             f"use a larger recipe.input_size or another model"

@@ -61,6 +61,8 @@ def place(labels: Sequence[Label], obstacles: Sequence[Box], frame: Box, scale: 
                 trial = _around(label, dx, dy)
                 hidden = label.width * label.height - overlap(trial, frame)
                 cost = sum(overlap(trial, other) for other in taken) + 10 * hidden
+                if any(_gap(trial, other) < _gap(trial, label) for other in labels if other is not label):
+                    cost += label.width * label.height  # a reader would take it for the other point's name
                 if cost < best - 1e-6:
                     best, chosen = cost, Offset(dx, dy, distance > _NEAR)
             if best <= 1e-6:
@@ -73,6 +75,12 @@ def place(labels: Sequence[Label], obstacles: Sequence[Box], frame: Box, scale: 
 def _around(label: Label, dx: float, dy: float) -> Box:
     x, y = label.x + dx, label.y + dy
     return Box(x - label.width / 2, y - label.height / 2, x + label.width / 2, y + label.height / 2)
+
+
+def _gap(box: Box, point: Label) -> float:
+    """Distance from a box to a point outside it."""
+    across = max(box.x0 - point.x, 0.0, point.x - box.x1)
+    return math.hypot(across, max(box.y0 - point.y, 0.0, point.y - box.y1))
 
 
 def overlap(first: Box, second: Box) -> float:

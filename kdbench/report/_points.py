@@ -108,6 +108,13 @@ def _missing(frame: pd.DataFrame, confirm: pd.DataFrame, usable: pd.DataFrame) -
     absent = [phase for phase in ("teacher", "baseline", "search", "confirm") if phase not in done]
     if absent:
         notes.append(f"No complete run yet in phase {', '.join(absent)}: this report is partial.")
+    for phase, word in (("baseline", "baseline"), ("search", "search trial")):
+        tried = frame[frame["phase"] == phase]
+        lost = tried[tried["status"] == "failed"]
+        if len(lost):
+            counts = Counter(zip(lost["student"], lost["method"], strict=True))
+            where = ", ".join(f"{student} {method} {count}" for (student, method), count in counts.items())
+            notes.append(f"{len(lost)} of {len(tried)} {word}s failed (diverged, say): {where}.")
     failed = confirm[confirm["status"] == "failed"]
     if len(failed):
         counts = Counter(zip(failed["student"], failed["method"], strict=True))

@@ -116,14 +116,15 @@ class Scheduler:
         needed = [name for kind, name in (("weights", WEIGHTS), ("logits", LOGITS)) if kind in job.keep]
         place = run_folder(self.setting.folder, job.id)
         others = [f for f in self.setting.folder.parent.glob("*") if f != self.setting.folder and f.is_dir()]
-        result = adopt(job.id, needed, others, place)
-        if result is None:
+        found = adopt(job.id, needed, others, place)
+        if found is None:
             return False
+        result, name = found
         if self.setting.tracked:
             known_as = wandb_id(job.id, self.setting.tracked, result.attempts)
             result = result.model_copy(update={"wandb_run": known_as})
             write_result(place, result)
-        self.observer.message(f"{job.label or job.config.model} seed {job.config.seed}: taken from another folder here")
+        self.observer.message(f"{job.label or job.config.model} seed {job.config.seed}: taken from {name}")
         self.observer.start(job.config, result.attempts, job.label)
         for log in read_epochs(place):
             self.observer.epoch(job.config, log, True)

@@ -53,7 +53,7 @@ def read_config(place: Path) -> RunConfig | None:
         return None
 
 
-def read_result(place: Path) -> RunResult | None:
+def read_result(place: Path) -> tuple[RunResult, str] | None:
     """A run's result, or None while it has none (a damaged file counts as none: the run is repeated)."""
     try:
         return RunResult.model_validate_json((place / "result.json").read_text(encoding="utf-8"))
@@ -108,8 +108,11 @@ def run_line(place: Path) -> str:
     return json.dumps({"config": held["config"], "epochs": epochs, "result": held["result"]})
 
 
-def adopt(run_id: str, needed: Iterable[str], others: Iterable[Path], place: Path) -> RunResult | None:
-    """A finished run copied from another plan's folder, with the files needed of it: equal ids are the same run."""
+def adopt(run_id: str, needed: Iterable[str], others: Iterable[Path], place: Path) -> tuple[RunResult, str] | None:
+    """A finished run copied from another plan's folder, with the files needed of it; its result, and which folder.
+
+    Equal ids are the same run.
+    """
     for folder in others:
         there = run_folder(folder, run_id)
         held = read_result(there)
@@ -119,5 +122,5 @@ def adopt(run_id: str, needed: Iterable[str], others: Iterable[Path], place: Pat
         for name in ("config.json", "metrics.jsonl", *needed):
             atomic(place / name, partial(shutil.copyfile, there / name))
         write_result(place, held)
-        return held
+        return held, folder.name
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -234,7 +235,7 @@ class Context:
         place = self.setting.cache / "teachers" / job.id
         place.mkdir(parents=True, exist_ok=True)
         with FileLock(place / ".lock"):
-            result = read_result(place)
+            result = read_result(place) or _of_last_release(place, job.config)
             if result is None or result.status == "failed" or not (place / WEIGHTS).exists():
                 result = self._import(job, place) if job.config.teacher_id else self._train(job, place, report)
                 before: list[EpochLog] = [] if result.epochs else read_epochs(place)
@@ -301,6 +302,20 @@ class Context:
         result = result.model_copy(update=update)
         write_result(place, result)
         report(Ended(job.id, result))
+
+
+def _of_last_release(place: Path, config: RunConfig) -> RunResult | None:
+    """The result of a teacher that release 0.1 prepared, from its card.json."""
+    try:
+        card = json.loads((place / "card.json").read_text(encoding="utf-8"))
+        kept = {name: card[name] for name in ("id", "val_acc", "nll", "ece", "params", "macs", "seconds", "hardware")}
+        epochs = config.recipe.epochs if card["source"] == "trained" else 0
+        result = RunResult(status="complete", best_val_acc=card["val_acc"], agreement=1.0, epochs=epochs, **kept)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    write_config(place, config)
+    write_result(place, result)
+    return result
 
 
 def save_weights(model: nn.Module, path: Path) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import yaml
 from pydantic import ValidationError
@@ -84,7 +84,8 @@ def run_options(options: Mapping[str, Any]) -> RunOptions:
         raise BadInput(f"workers must be auto or a whole number of at least 1, not {workers}")
     if given.get("executor", "local") not in ("local", "ray"):
         raise BadInput(f"unknown executor '{given['executor']}' (local or ray)")
-    mode = given.pop("wandb", "offline")
+    switched = "disabled" if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true") else "offline"
+    mode = given.pop("wandb", None) or os.environ.get("WANDB_MODE") or switched
     if mode not in ("offline", "online", "disabled"):
         raise BadInput(f"unknown W&B mode '{mode}' (offline, online or disabled)")
     storage = given.get("storage")
@@ -94,9 +95,9 @@ def run_options(options: Mapping[str, Any]) -> RunOptions:
         )
     if not isinstance(given.get("exact", False), bool):
         raise BadInput(f"exact must be true or false, not {given['exact']}")
-    tracking = WandbOptions(
-        mode=mode, project=str(given.pop("wandb_project", "kdbench")), entity=given.pop("wandb_entity", None)
-    )
+    project = given.pop("wandb_project", None) or os.environ.get("WANDB_PROJECT") or "kdbench"
+    entity = given.pop("wandb_entity", None)
+    tracking = WandbOptions(mode=cast(Literal["offline"], mode), project=str(project), entity=entity)
     return RunOptions(**{"cache": default_cache(), **given, "workers": workers, "wandb": tracking})
 
 

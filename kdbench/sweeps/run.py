@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from kdbench.catalog.types import DatasetSpec
+from kdbench.config import Recipe
 from kdbench.data import resolve_dataset
 from kdbench.data.task import check_parts
-from kdbench.errors import BadInput
+from kdbench.errors import BadInput, KdbenchError
 from kdbench.methods import loss_function
 from kdbench.models import build, latency_ms, load_weights
 from kdbench.run import manifest
@@ -21,7 +24,7 @@ from kdbench.run.events import Setting
 from kdbench.run.launch import RunOptions, run_plan, warm_up, worker_count
 from kdbench.run.machine import threads_each
 from kdbench.run.observers import Observer
-from kdbench.run.store import WEIGHTS
+from kdbench.run.store import WEIGHTS, load_runs
 from kdbench.run.worker import pick_device
 from kdbench.sweeps.mirror import Mirror, open_storage
 from kdbench.sweeps.plan import SweepPlan, teacher_config
@@ -48,7 +51,7 @@ def run_sweep(
 
     Raises:
         BadInput: the name holds another spec, the data or the device is not there.
-        KdbenchError: a teacher below its floor.
+        KdbenchError: a teacher below its floor, or no trial that came to an end.
         MachineFault: a folder that cannot be written, or W&B's and Optuna's places.
     """
     observer.message("preparing: data, networks, workers")
@@ -66,12 +69,18 @@ def run_sweep(
     more = [tracking] if tracking else []
     if run.storage is not None:
         more.append(partial(Mirror, run.storage, sweep, observer.message))
-    return run_plan(
+    run_plan(
         plan, run, observer, device=str(device), hardware=describe_hardware(device), command=command,
         data_path=sweep.data_path, teacher_source=teacher_weights, runs=plan.runs, more=more,
         first=lambda: write_spec(folder, sweep, run.storage and manifest.without_password(run.storage)),
         last=lambda setting: manifest.finish(folder, _latencies(sweep, setting)),
     )  # fmt: skip
+    searched = [each.result for each in load_runs(folder) if each.config.phase == "search"]
+    if searched and all(result.status == "failed" for result in searched):
+        raise KdbenchError(
+            f"every search trial failed, the first with: {searched[0].error}; try a lower --lr under another --name"
+        )
+    return folder
 
 
 def check_inputs(sweep: Sweep, cache: Path, teacher_weights: str | None) -> None:
@@ -84,12 +93,28 @@ def check_inputs(sweep: Sweep, cache: Path, teacher_weights: str | None) -> None
     if digest != sweep.data.digest:
         raise BadInput(f"the data of '{sweep.data.name}' changed since this sweep began; use another --name")
     check_parts(spec)
+    for model, recipe in _networks(sweep):
+        with torch.device("meta"):  # its options and its size, without its weights
+            _built(sweep, spec, model, recipe)
     source = teacher_weights or sweep.teacher_weights
     if source is not None and not (cache / "teachers" / teacher_config(sweep).id / WEIGHTS).exists():
-        recipe = sweep.teacher_recipe
-        channels, size = sweep.data.channels or spec.shape[0], recipe.input_size or spec.input_size
-        shape = {"classes": spec.classes, "channels": channels, "input_size": size}
-        load_weights(sweep.pair.teacher, **shape, stem=recipe.stem, source=source)
+        shape = _shape(sweep, spec, sweep.teacher_recipe)
+        load_weights(sweep.pair.teacher, **shape, stem=sweep.teacher_recipe.stem, source=source)
+
+
+def _networks(sweep: Sweep) -> Iterator[tuple[str, Recipe]]:
+    if sweep.teacher_weights is None:
+        yield sweep.pair.teacher, sweep.teacher_recipe
+    yield from ((student, sweep.recipe) for student in sweep.pair.students)
+
+
+def _shape(sweep: Sweep, spec: DatasetSpec, recipe: Recipe) -> dict[str, int]:
+    channels, size = sweep.data.channels or spec.shape[0], recipe.input_size or spec.input_size
+    return {"classes": spec.classes, "channels": channels, "input_size": size}
+
+
+def _built(sweep: Sweep, spec: DatasetSpec, model: str, recipe: Recipe) -> nn.Module:
+    return build(model, **_shape(sweep, spec, recipe), stem=recipe.stem, options=recipe.model_options)
 
 
 def resolved(sweep: Sweep, folder: Path, device: torch.device) -> Sweep:
@@ -149,12 +174,9 @@ def _latencies(sweep: Sweep, setting: Setting) -> dict[str, float]:
     """Milliseconds for one image, measured once a sweep."""
     known: dict[str, float] = dict(manifest.read_manifest(setting.folder).get("latency_ms") or {})
     spec, _ = resolve_dataset(sweep.data_path or sweep.data.name)
-    channels, size = sweep.data.channels or spec.shape[0], sweep.recipe.input_size or spec.input_size
+    shape = _shape(sweep, spec, sweep.recipe)
     for student in sweep.pair.students:
         if student not in known:
-            model = build(
-                student, classes=spec.classes, channels=channels, input_size=size, stem=sweep.recipe.stem,
-                options=sweep.recipe.model_options,
-            )  # fmt: skip
-            known[student] = latency_ms(model, channels, size, torch.device(setting.device))
+            model = _built(sweep, spec, student, sweep.recipe)
+            known[student] = latency_ms(model, shape["channels"], shape["input_size"], torch.device(setting.device))
     return known

@@ -110,6 +110,8 @@ def build_sweep(
             f"input-size: the students see {sweep.recipe.input_size} pixels, the teacher "
             f"{sweep.teacher_recipe.input_size}; a teacher must see what its students see"
         )
+    if min(sweep.recipe.batch_size, sweep.teacher_recipe.batch_size) < 2:
+        raise BadInput("batch-size: batch normalisation needs 2 samples a step or more, not 1")
     if sweep.teacher_recipe.teacher_top_k is not None:
         raise BadInput("teacher-recipe.teacher-top-k: the teacher has no teacher; students have recipe.teacher-top-k")
     if not 0 <= sweep.teacher_floor <= 1:

@@ -1,7 +1,6 @@
 """The teacher: its card, its floor, and the bank that keeps its logits on disk for every trial to read."""
 
 from kdbench.teacher.bank import BankKey, LogitBank
-from kdbench.teacher.card import TeacherCard, gate, load_card, save_card
 from kdbench.teacher.recorded import RecordedTeacher, make_signal, recorded_bytes, room
 from kdbench.teacher.signal import BankedTeacher, LiveTeacher, TeacherSignal
 from kdbench.teacher.topk import truncate
@@ -12,13 +11,9 @@ __all__ = [
     "LiveTeacher",
     "LogitBank",
     "RecordedTeacher",
-    "TeacherCard",
     "TeacherSignal",
-    "gate",
-    "load_card",
     "make_signal",
     "recorded_bytes",
     "room",
-    "save_card",
     "truncate",
 ]

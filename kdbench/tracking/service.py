@@ -31,7 +31,12 @@ CALL_PATIENCE = 120
 """Seconds that any call of the client may take: more than its own time-outs allow."""
 TEARDOWN_PATIENCE = 30
 """Seconds that the client's background process may take to end, its runs being finished; then it is killed."""
-_VARIABLES = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_DIR", "WANDB_ERROR_REPORTING", "WANDB_BASE_URL")
+_OURS = (
+    *("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RUN_GROUP", "WANDB_JOB_TYPE", "WANDB_NAME"),
+    *("WANDB_NOTES", "WANDB_TAGS", "WANDB_RESUME", "WANDB_PROJECT"),
+)
+"""What names runs: the plan does, not the environment of whoever started it (`wandb agent` sets some of them)."""
+_VARIABLES = ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_DIR", "WANDB_ERROR_REPORTING", "WANDB_BASE_URL", *_OURS)
 _SERVICE = "WANDB_SERVICE"
 _FORBIDDEN = set("/\\#?%:")
 
@@ -120,6 +125,8 @@ class Service:
         os.environ["WANDB_CACHE_DIR"] = str(folder / ".cache")
         os.environ["WANDB_DIR"] = str(folder / ".cache" / "api")
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        for name in _OURS:
+            os.environ.pop(name, None)
         if base_url is not None:
             os.environ["WANDB_BASE_URL"] = base_url
 

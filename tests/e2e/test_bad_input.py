@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from helpers import Cli, run_process, write_idx, write_image_folder
 
+from kdbench.tracking import find_runs, read_offline
+
 USER, MACHINE = 2, 1
 PAIR = ["--pair", "test_resnet:test_efficientnet"]
 SMOKE = ["sweep", *PAIR, "--budget", "smoke", "--wandb", "disabled", "--quiet"]
@@ -109,6 +111,11 @@ ASKED: dict[str, Case] = {
     "name with a slash": Case("name '../mine'", sweep("--name", "../mine")),
     "status of an unknown sweep": Case("no sweep 'mine'", ["status", "mine"]),
     "report of an unknown sweep": Case("no sweep 'mine'", ["report", "mine"]),
+    "a stray comma": Case("a comma with no student", ["sweep", "--pair", "test_resnet:test_efficientnet,,"]),
+    "one sample a step": Case("2 samples a step or more", sweep("--batch-size", "1")),
+    "a model option with a typo": Case(
+        "has no option 'drop_rte'", sweep("--set", "recipe.model-options={drop_rte: 0.1}")
+    ),
     "an option of an earlier release": Case("use --workers", sweep("--pack", "2")),
     "sync of an unknown sweep": Case("no sweep 'mine'", ["sync", "mine"]),
 }
@@ -246,6 +253,25 @@ def test_a_name_that_holds_another_sweep_is_refused_with_the_difference(place: P
     assert "fixed.temperature: stored nothing, asked 3" in refused.err
     assert "--name" in refused.err
     assert contents(place) == before
+
+
+def test_a_sweep_whose_trials_all_diverge_says_so(place: Path, cli: Cli) -> None:
+    done = cli(*SMOKE, "--lr", "1e9", "--limit", "60")
+    assert done.code == 1 and "every search trial failed" in done.err and "non-finite" in done.err
+    assert (
+        "2 of 2 search trials failed (diverged, say): test_efficientnet kd 2."
+        in cli("report", "digits-test_resnet-test_efficientnet-kd").out
+    )
+
+
+def test_the_environment_names_no_run(place: Path) -> None:
+    arguments = [argument for argument in SMOKE if argument not in ("--wandb", "disabled")]
+    stray = {"WANDB_RUN_ID": "one", "WANDB_SWEEP_ID": "s1", "WANDB_TAGS": "x" * 99, "WANDB_PROJECT": "team-project"}
+    assert run_process(*arguments, "--limit", "60", WANDB_MODE="offline", **stray).code == 0
+    runs = [read_offline(path) for path in find_runs(place / "results/digits-test_resnet-test_efficientnet-kd")]
+    assert len({run.run_id for run in runs}) == len(runs) >= 8 and {run.project for run in runs} == {"team-project"}
+    off = run_process(*arguments, "--limit", "60", "--name", "off", WANDB_MODE="disabled")
+    assert off.code == 0 and not list((place / "results/off").rglob("*.wandb"))
 
 
 def test_online_without_a_network_goes_on_offline_and_says_so_once(place: Path) -> None:

@@ -11,8 +11,9 @@ from sweeps import TEACHER, command, finish
 
 from kdbench.data import load, resolve_dataset
 from kdbench.models import build, count_params, load_weights, weights_digest
+from kdbench.run.store import read_config, read_result
 from kdbench.sweeps.store import read_spec
-from kdbench.teacher import LogitBank, TeacherCard
+from kdbench.teacher import LogitBank
 from kdbench.teacher.bank import BankKey
 
 
@@ -31,9 +32,10 @@ def test_two_files_teach_as_an_ensemble(tmp_path: Path) -> None:
     assert (row["params"], row["epochs"]) == (count_params(both), 0)
 
     finish(words, tmp_path / "log")
-    (file,) = cache.glob("teachers/*/card.json")
-    card = TeacherCard.model_validate_json(file.read_text())
-    assert (card.source, card.params) == (weights_digest(source, TEACHER), count_params(both))
+    (file,) = cache.glob("teachers/*/result.json")
+    held, config = read_result(file.parent), read_config(file.parent)
+    assert held is not None and config is not None and held.weights
+    assert (config.teacher_id, held.params) == (weights_digest(source, TEACHER), count_params(both))
     sweep, _ = read_spec(out / "two")
     val = load(resolve_dataset("digits")[0], sweep.data, sweep.recipe, torch.device("cpu")).val
     for folder in (file.parent / "bank").iterdir():

@@ -147,3 +147,11 @@ def test_latency_is_a_positive_time_and_leaves_the_mode() -> None:
     model = build("test_efficientnet", classes=10, channels=1, input_size=32)
     assert 0 < latency_ms(model, 1, 32, torch.device("cpu"), repeats=3, warmup=1) < 10_000
     assert model.training
+
+
+def test_attention_counts_and_its_fused_form_is_put_back() -> None:
+    """timm's vit_tiny at 224 px: 1.254 G multiply-accumulates with every product of the attention."""
+    model = build("vit_tiny_patch16_224", classes=1000, channels=3, input_size=224, stem="native", seed=0)
+    fused = [module.fused_attn for module in model.modules() if hasattr(module, "fused_attn")]
+    assert count_macs(model, 3, 224) / 1e9 == pytest.approx(1.254, abs=0.002)
+    assert [module.fused_attn for module in model.modules() if hasattr(module, "fused_attn")] == fused
