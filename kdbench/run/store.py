@@ -53,7 +53,7 @@ def read_config(place: Path) -> RunConfig | None:
         return None
 
 
-def read_result(place: Path) -> tuple[RunResult, str] | None:
+def read_result(place: Path) -> RunResult | None:
     """A run's result, or None while it has none (a damaged file counts as none: the run is repeated)."""
     try:
         return RunResult.model_validate_json((place / "result.json").read_text(encoding="utf-8"))

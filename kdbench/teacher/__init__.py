@@ -1,4 +1,4 @@
-"""The teacher: its card, its floor, and the bank that keeps its logits on disk for every trial to read."""
+"""The teacher: where its logits come from, and the cache that keeps them on disk for every run to read."""
 
 from kdbench.teacher.bank import BankKey, LogitBank
 from kdbench.teacher.recorded import RecordedTeacher, make_signal, recorded_bytes, room
