@@ -45,7 +45,8 @@ def space_of(sweep: Sweep, method: str) -> dict[str, Dimension]:
     """The part of the sweep's search space that a method has, in a fixed order."""
     spec = METHODS.get(method)
     known = {*spec.space, *spec.fixed, *spec.bounds}
-    return {name: sweep.space[name] for name in sorted(sweep.space) if name in known}
+    found = {name: sweep.space.get(f"{method}.{name}", sweep.space.get(name)) for name in sorted(known)}
+    return {name: dimension for name, dimension in found.items() if dimension is not None}
 
 
 def fixed_of(sweep: Sweep, method: str) -> Hyper:

@@ -214,34 +214,30 @@ def _number(value: Any, name: str, whole: Any) -> float:
 def _space(methods: tuple[str, ...], asked: Mapping[str, Any]) -> tuple[dict[str, Dimension], Hyper]:
     """What is searched and what is held at one value.
 
-    Where several methods search a name over different ranges, the sweep's range spans them all.
+    A method's own range is filed as ``method.name`` where another method of the sweep searches that name over another
+    range: no method's search depends on which others are compared. What is asked for holds for all that have the name.
     """
     specs = [METHODS.get(name) for name in methods]
     space: dict[str, Dimension] = {}
     for spec in specs:
         for name, dimension in spec.space.items():
-            space[name] = _span(space[name], dimension) if name in space else dimension
+            same = all(other.space.get(name, dimension) == dimension for other in specs)
+            space[name if same else f"{spec.name}.{name}"] = dimension
     fixed: Hyper = {}
     known = {name for spec in specs for name in (*spec.space, *spec.fixed, *spec.bounds)}
     for name, text in asked.items():
         if name not in known:
             raise unknown(f"hyper-parameter of {', '.join(methods)}", name, known, f"known: {', '.join(sorted(known))}")
-        dimension = parse_dimension(text, log=name in space and space[name].log, name=name)
+        replaced = [key for key in space if key.rpartition(".")[2] == name]
+        dimension = parse_dimension(text, log=any(space[key].log for key in replaced), name=name)
         _check_bounds(name, dimension, specs)
-        space.pop(name, None)
+        for key in replaced:
+            del space[key]
         if dimension.choices is not None and len(dimension.choices) == 1:
             fixed[name] = dimension.choices[0]
         else:
             space[name] = dimension
     return space, fixed
-
-
-def _span(one: Dimension, other: Dimension) -> Dimension:
-    """The smallest dimension that holds both: the union of two lists, or the range around everything."""
-    if one.choices is not None and other.choices is not None:
-        return Dimension(choices=tuple(sorted({*one.choices, *other.choices})))
-    values = [v for d in (one, other) for v in (d.low, d.high, *(d.choices or ())) if v is not None]
-    return Dimension(low=min(values), high=max(values), log=(one.log or other.log) and min(values) > 0)
 
 
 def _check_bounds(name: str, dimension: Dimension, specs: list[MethodSpec]) -> None:
@@ -262,7 +258,8 @@ def _check_sampler(sampler: str, space: Mapping[str, Dimension]) -> None:
         raise unknown("sampler", sampler, SAMPLERS, "one of " + ", ".join(SAMPLERS))
     ranged = [name for name, dimension in space.items() if dimension.choices is None]
     if sampler == "grid" and ranged:
-        raise BadInput(f"sampler grid needs lists of values: give {ranged[0]} as --set space.{ranged[0]}=1,2,4")
+        name = ranged[0].rpartition(".")[2]
+        raise BadInput(f"sampler grid needs lists of values: give {name} as --set space.{name}=1,2,4")
 
 
 def sweep_name(given: Any, dataset: str, pair: Pair, methods: tuple[str, ...]) -> str:

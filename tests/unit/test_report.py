@@ -265,3 +265,17 @@ def test_rerun_command_replaces_what_the_point_fixes() -> None:
         "--temperature 4.0 --alpha 0.75 --set space.beta=2.0 --trials 1 --name rerun-mobilenetv3_small_050-kd"
     )
     assert "--dataset fashion-mnist" in rerun_command(point, found, conform_trials(frame), {})
+
+
+def test_a_name_never_stands_nearer_to_another_point_than_to_its_own() -> None:
+    """Two points beside each other below a third: the place above the left one belongs to the third."""
+    labels = [Label(100, 100, 80, 12), Label(130, 100, 80, 12), Label(118, 122, 80, 12)]
+    bars = [Box(label.x - 4, label.y - 12, label.x + 4, label.y + 12) for label in labels]
+    for label, found in zip(labels, place(labels, bars, Box(0, 0, 400, 300)), strict=True):
+        middle = (label.x + found.dx, label.y + found.dy)
+
+        def gap(point: Label, at: tuple[float, float] = middle, size: Label = label) -> float:
+            across = max(abs(at[0] - point.x) - size.width / 2, 0.0)
+            return math.hypot(across, max(abs(at[1] - point.y) - size.height / 2, 0.0))
+
+        assert gap(label) == min(gap(other) for other in labels)

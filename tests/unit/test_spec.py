@@ -14,6 +14,7 @@ from kdbench.catalog.methods import METHODS
 from kdbench.catalog.recipes import BUDGETS
 from kdbench.errors import BadInput
 from kdbench.sweeps.options import expand, merge, named_configs, run_options
+from kdbench.sweeps.plan import space_of
 from kdbench.sweeps.spec import build_sweep, parse_dimension, spec_difference
 from kdbench.sweeps.types import Sweep
 
@@ -69,13 +70,13 @@ def test_a_single_value_is_held_and_a_list_or_range_is_searched() -> None:
     assert resolved(temperature="1,2,4").space["temperature"].choices == (1.0, 2.0, 4.0)
 
 
-def test_several_methods_search_ranges_that_hold_all_of_theirs() -> None:
-    sweep = resolved(method="dkd,dist")
+def test_no_method_s_search_depends_on_which_others_are_compared() -> None:
+    sweep = resolved(method="kd,dkd,dist")
     for name in sweep.methods:
-        for hyper, wanted in METHODS.get(name).space.items():
-            got = sweep.space[hyper]
-            assert None not in (got.low, got.high, wanted.low, wanted.high)
-            assert got.low <= wanted.low <= wanted.high <= got.high  # type: ignore[operator]
+        assert space_of(sweep, name) == space_of(resolved(method=name), name) == dict(METHODS.get(name).space)
+    asked = resolved(method="kd,dkd,dist", temperature="2..3")
+    for name in asked.methods:
+        assert (space_of(asked, name)["temperature"].low, space_of(asked, name)["temperature"].high) == (2, 3)
 
 
 @given(st.lists(finite, min_size=1))
