@@ -192,7 +192,7 @@ def _logits_note(spec: DatasetSpec, config: RunConfig, passes: int, cache: Path)
     if views is not None:
         size = recorded_bytes(samples, spec.classes, views, kept) / 2**20
         text = f"teacher's logits: at most {min(passes, views)} passes over {len(samples):,} samples serve every run"
-        return f"{text}; up to {size:,.0f} MiB on disk ({views} views a sample)"
+        return f"{text}; up to {max(size, 0.1):,.1f} MiB on disk ({views} views a sample)"
     size = recorded_bytes(samples, spec.classes, passes, kept) / 2**20
     text = f"the augmentation is continuous: at most {passes} passes of the teacher over {len(samples):,} samples"
     if size * 2**20 <= room(cache):
