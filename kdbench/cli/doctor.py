@@ -151,7 +151,9 @@ def _data() -> Iterator[Check]:
 
     root = os.environ.get("KDBENCH_DATA")
     if root is None:
-        yield Check("data", "KDBENCH_DATA", "missing", "not set", "export KDBENCH_DATA=FOLDER with a folder a data set")
+        yield Check(
+            "data", "KDBENCH_DATA", "missing", "not set", "export KDBENCH_DATA=FOLDER with a folder per data set"
+        )
     elif not Path(root).is_dir():
         yield Check("data", "KDBENCH_DATA", "broken", f"{root} is no folder", "set it to the folder of your data sets")
     else:

@@ -85,7 +85,7 @@ def sweep(
         typer.Option("--set", metavar="KEY=VALUE", help="Any option, after the file.", rich_help_panel=WHERE),
     ] = None,
     name: Annotated[str | None, _where("Folder and W&B group. [dim](data set, pair and method)[/dim]")] = None,
-    out: Annotated[Path | None, _where("Folder that holds a folder a sweep. [dim](results)[/dim]")] = None,
+    out: Annotated[Path | None, _where("Folder with one folder per sweep. [dim](results)[/dim]")] = None,
     cache: Annotated[Path | None, _where("Folder of teachers and their logits. [dim](~/.cache/kdbench)[/dim]")] = None,
     storage: StorageOption = None,
     workers: Annotated[

@@ -16,6 +16,7 @@ from sklearn.datasets import load_digits
 
 import kdbench
 from kdbench.errors import BadInput
+from kdbench.run.student import Student
 
 WORDS = {"budget": "smoke", "precision": "fp32", "workers": 1, "wandb": "disabled", "progress": False}
 
@@ -53,7 +54,7 @@ def test_a_student_predicts_as_its_row_says(result: kdbench.Result) -> None:
         result.student("test_vit")
 
 
-def kdbench_test_split(student: kdbench.api.Student) -> tuple[np.ndarray, np.ndarray]:
+def kdbench_test_split(student: Student) -> tuple[np.ndarray, np.ndarray]:
     """Images as stored, and labels."""
     from kdbench.data import resolve_dataset
     from kdbench.data.sources import read_part

@@ -1,0 +1,66 @@
+"""A trained student in a user's hands: its network, and how images reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from kdbench.data import resolve_dataset
+from kdbench.data.samples import Fit
+from kdbench.data.views import normalise
+from kdbench.errors import MachineFault
+from kdbench.models import build
+from kdbench.run.store import WEIGHTS, Run
+
+
+@dataclass(frozen=True)
+class Student:
+    """A trained network and how images reach it."""
+
+    network: nn.Module
+    """In eval mode, on the CPU; (B, C, S, S) float32 in, logits (B, classes) out."""
+    preprocess: Callable[[Image | np.ndarray], Tensor]
+    """An image (PIL, or uint8 (H, W) or (H, W, C)) to float32 (1, C, S, S)."""
+    run: Run
+    """Where it comes from."""
+
+    def predict(self, image: Image | np.ndarray) -> np.ndarray:
+        """Class probabilities of one image, (classes,)."""
+        with torch.inference_mode():
+            probabilities: np.ndarray = self.network(self.preprocess(image)).softmax(1)[0].numpy()
+        return probabilities
+
+
+def open_student(run: Run, place: Path, data_path: str | None = None) -> Student:
+    """A run's network with the weights in ``place``, and the preprocessing it was trained with.
+
+    Raises:
+        MachineFault: weights that cannot be read.
+    """
+    config, recipe = run.config, run.config.recipe
+    spec, _ = resolve_dataset(data_path or config.data.name)
+    channels, size = config.data.channels or spec.shape[0], recipe.input_size or spec.input_size
+    repeat = channels // spec.shape[0]
+    network = build(
+        config.model, classes=spec.classes, channels=channels, input_size=size, stem=recipe.stem, seed=0,
+        options=recipe.model_options,
+    )  # fmt: skip
+    try:
+        network.load_state_dict(load_file(place / WEIGHTS))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise MachineFault(f"{place / WEIGHTS} cannot be read ({str(error).splitlines()[0]})") from error
+    fit = Fit(size, channels, spec.fit)
+
+    def preprocess(image: Image | np.ndarray) -> Tensor:
+        pixels = image if not isinstance(image, np.ndarray) else image.reshape(*image.shape[:2], -1)
+        return normalise(torch.from_numpy(fit(pixels).copy())[None], spec.mean * repeat, spec.std * repeat)
+
+    return Student(network.eval(), preprocess, run)
