@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Protocol
 from kdbench.errors import MachineFault
 from kdbench.run.events import Broken, Ended, Epoch, Event, Handle, Setting
 from kdbench.run.job import Job
-from kdbench.run.lease import new_owner
+from kdbench.run.lease import new_owner, release
+from kdbench.run.store import run_folder
 
 if TYPE_CHECKING:
     from kdbench.run.worker import Context
@@ -168,6 +169,9 @@ class LocalExecutor:
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()
+            if worker.job is not None:  # it was not asked to tidy up
+                release(run_folder(self._setting.folder, worker.job.id), worker.owner)
+                release(self._setting.cache / "teachers" / worker.job.id, worker.owner)
         self._workers = []
 
 

@@ -63,6 +63,12 @@ def owner_of(place: Path) -> str | None:
         return None
 
 
+def release(place: Path, owner: str) -> None:
+    """Take away the lease of a worker that is known to be gone, so that nobody waits for it."""
+    if owner_of(place) == owner:
+        (place / NAME).unlink(missing_ok=True)
+
+
 class Watch:
     """Tells leases that live from those left behind, by looking again and again."""
 

@@ -111,12 +111,12 @@ def run_line(place: Path) -> str:
 def adopt(run_id: str, needed: Iterable[str], others: Iterable[Path], place: Path) -> tuple[RunResult, str] | None:
     """A finished run copied from another plan's folder, with the files needed of it; its result, and which folder.
 
-    Equal ids are the same run.
+    Equal ids are the same run. One that was pruned is not taken: another search may have let it go on.
     """
     for folder in others:
         there = run_folder(folder, run_id)
         held = read_result(there)
-        if held is None or held.status == "failed" or not all((there / name).exists() for name in needed):
+        if held is None or held.status != "complete" or not all((there / name).exists() for name in needed):
             continue
         place.mkdir(parents=True, exist_ok=True)
         for name in ("config.json", "metrics.jsonl", *needed):

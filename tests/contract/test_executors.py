@@ -152,11 +152,20 @@ def test_a_killed_worker_is_replaced_and_its_run_goes_on(tmp_path: Path) -> None
     assert sorted(result.attempts for result in disturbed.values())[-1] == 2
 
 
-def test_no_worker_outlives_its_coordinator(tmp_path: Path) -> None:
-    made = LocalExecutor(setting(tmp_path), Heard(), 2)
+def test_no_worker_and_no_lease_outlives_its_coordinator(tmp_path: Path) -> None:
+    heard = Heard()
+    made = LocalExecutor(setting(tmp_path), heard, 2)
+    (job,) = jobs(1, epochs=5000)
+    heard.of[job.id] = job
+    made.submit(job)
+    while not any(isinstance(event, Epoch) for event in heard.events):
+        made.poll(0.5)
+    place = run_folder(tmp_path / "plan", job.id)
+    assert made.owns(lease.owner_of(place))
     pids = [worker.process.pid for worker in made._workers]
     made.close()
     assert not [pid for pid in pids if pid and psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
+    assert lease.owner_of(place) is None  # the next start waits for nobody
 
 
 def test_a_lease_lives_by_its_heartbeat_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
