@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 
 import pytest
 import torch
 
 from kdbench.catalog import BUDGETS, DATASETS, LADDERS, METHODS, PAIRS, TEACHERS, parse_pair, recipe_for
+from kdbench.catalog.types import Dimension, Ladder, MethodSpec
 from kdbench.models import build, count_params, known_models
 from kdbench.models.build import construct, fit_to
 from kdbench.models.stem import native_only
@@ -118,3 +120,9 @@ def test_methods_loss_accepts_exactly_what_the_catalog_offers() -> None:
                 loss_function(name)(student, teacher, targets, moved).total,
                 loss_function(name)(student, teacher, targets, base).total,
             ), (name, knob)
+
+
+def test_plug_ins_of_the_last_release_find_their_types() -> None:
+    with pytest.warns(DeprecationWarning, match=r"kdbench\.catalog\.types"):
+        schema = importlib.import_module("kdbench.schema")
+    assert (schema.Dimension, schema.Ladder, schema.MethodSpec) == (Dimension, Ladder, MethodSpec)
