@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from kdbench.errors import BadInput
-from kdbench.report import pareto_table
 from kdbench.report.drawing import INK
+from kdbench.report.points import pareto_table
 
 
 def draw(sweeps: list[pd.DataFrame]) -> tuple[Figure, str]:

@@ -11,8 +11,8 @@ from common import legend, log_axis, look, name, panels, run
 from matplotlib.figure import Figure
 
 from kdbench.errors import BadInput
-from kdbench.report import pareto_table
 from kdbench.report.drawing import GREY, INK
+from kdbench.report.points import pareto_table
 
 
 def draw(sweeps: list[pd.DataFrame]) -> tuple[Figure, str]:

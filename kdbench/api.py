@@ -25,13 +25,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from kdbench.papers.report import Page
-    from kdbench.report import ReportFiles
+    from kdbench.papers.outcome import Page
+    from kdbench.report.report import ReportFiles
     from kdbench.run.estimate import DryRun
     from kdbench.run.store import Run
     from kdbench.run.student import Student
 
-POINT = ("student", "method", "params", "macs", "temperature", "alpha")
 FIGURES = ("pareto", "gain", "temperature_alpha", "curves", "cost", "reliability")
 
 
@@ -119,7 +118,7 @@ def tracked(
     """
     if options.mode == "disabled":
         return None
-    from kdbench.sweeps.store import row_of
+    from kdbench.run.frame import row_of
     from kdbench.tracking.make import say
     from kdbench.tracking.observer import WandbObserver
     from kdbench.tracking.service import check_name
@@ -156,9 +155,9 @@ def reproduce(paper: str, *, out: str | Path = "results", progress: bool = True,
         KdbenchError: whatever the command line would end with.
     """
     from kdbench.papers.load import load_paper
+    from kdbench.papers.outcome import write_report
     from kdbench.papers.paper_plan import run_paper
     from kdbench.papers.plan import Protocol, Request
-    from kdbench.papers.report import write_report
     from kdbench.run.watch import make_observer
     from kdbench.sweeps.options import merge, run_options
 
@@ -182,8 +181,9 @@ def leaderboard(*results: str | Path) -> pd.DataFrame:
     """All sweeps and records in and below the folders, ranked within each protocol; one row per student and method."""
     import pandas as pd
 
-    from kdbench.board import leaderboard as merge
-    from kdbench.board import read, records
+    from kdbench.board.leaderboard import leaderboard as merge
+    from kdbench.board.pages import records
+    from kdbench.board.submissions import read
 
     return pd.DataFrame(records(merge(read([str(folder) for folder in results or ("results",)]))))
 
@@ -234,32 +234,22 @@ class Result:
 
     @cached_property
     def points(self) -> pd.DataFrame:
-        """One row per student and method measured on test: mean and 95% interval over seeds, front membership."""
-        import pandas as pd
+        """One row per student and method measured on test, hard labels included: intervals, paired gain, front."""
+        from kdbench.report.points import gather
 
-        from kdbench.report import gather
-
-        rows = []
-        for point in gather(self.runs).all:
-            mean, lo, hi = point.interval
-            row = {
-                name: getattr(point, name) for name in ("student", "method", "params", "macs", "temperature", "alpha")
-            }
-            row |= {"n_seeds": len(point.scores), "test_acc": mean, "test_acc_lo": lo, "test_acc_hi": hi}
-            rows.append(row | {"on_front": point.on_front, "p_on_front": point.p_on_front})
-        return pd.DataFrame(rows)
+        return gather(self.runs).frame.drop(columns=["scores", "trial_ids"])
 
     @cached_property
     def pareto(self) -> pd.DataFrame:
         """One row per student and distilling method, against its hard-label baseline, paired by seed."""
-        from kdbench.report import pareto_table
+        from kdbench.report.points import pareto_table
 
         return pareto_table(self.runs, self.manifest.get("latency_ms"))
 
     @cached_property
     def verdicts(self) -> list[str]:
         """One line per row of ``pareto``."""
-        from kdbench.report import verdicts
+        from kdbench.report.verdicts import verdicts
 
         return verdicts(self.pareto)
 
@@ -270,7 +260,7 @@ class Result:
             BadInput: an unknown name, or nothing to draw yet.
         """
         from kdbench.errors import unknown
-        from kdbench.report import draw_figures
+        from kdbench.report.report import draw_figures
 
         if name not in FIGURES:
             raise unknown("figure", name, FIGURES, "one of " + ", ".join(FIGURES))
@@ -281,7 +271,7 @@ class Result:
 
     @property
     def _histories(self) -> dict[str, Any]:
-        from kdbench.report import History
+        from kdbench.report.points import History
 
         return {
             run.config.id: History([log.val_acc for log in run.epochs], run.result.reliability) for run in self._runs
@@ -289,7 +279,7 @@ class Result:
 
     def report(self) -> ReportFiles:
         """Write tables, figures and report.html into the folder; shows as the table in a terminal or a notebook."""
-        from kdbench.report import write_report
+        from kdbench.report.report import write_report
 
         return write_report(self.folder, self.runs, self.manifest, self.manifest.get("latency_ms"), self._histories)
 

@@ -69,7 +69,9 @@ def show(
 
         kdbench leaderboard results alice=members/alice bob=members/bob
     """
-    from kdbench.board import leaderboard, read, records, screen, write
+    from kdbench.board.leaderboard import leaderboard
+    from kdbench.board.pages import records, screen, write
+    from kdbench.board.submissions import read
 
     board = leaderboard(read(results or [RESULTS]))
     paths = write(board, out) if out is not None else {}
@@ -97,8 +99,9 @@ def publish(
 
         kdbench leaderboard publish results members/alice --entity my-team --project kd
     """
-    from kdbench.board import leaderboard, read
-    from kdbench.board import publish as send
+    from kdbench.board.leaderboard import leaderboard
+    from kdbench.board.publish import publish as send
+    from kdbench.board.submissions import read
 
     done = send(leaderboard(read(results or [RESULTS])), entity=entity, project=project)
     if as_json:
@@ -120,7 +123,7 @@ def pull(
 
         kdbench leaderboard results        # then: local and pulled rows, every run once
     """
-    from kdbench.board import pull as fetch
+    from kdbench.board.pull import pull as fetch
 
     done = fetch(entity=entity, project=project, out=out)
     if as_json:

@@ -107,11 +107,11 @@ def reproduce(
 
 def _show_table(protocol: Protocol, folder: Path, reason: str, *, as_json: bool) -> None:
     """Write the table's files; print it, or its rows as JSON."""
-    from kdbench.papers.report import write_report
+    from kdbench.papers.outcome import write_report
 
     page = write_report(protocol, folder, reason)
     if as_json:
         line = {"event": "table", **page.as_json()}
         sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
         return
-    page.print(console(PAGE_WIDTH))
+    console(PAGE_WIDTH).print(page)

@@ -10,7 +10,7 @@ import numpy as np
 
 from kdbench.papers.measures import Value
 from kdbench.papers.schema import Claim
-from kdbench.papers.table import PaperTable, Row
+from kdbench.papers.table import PaperTable
 from kdbench.stats import PairedDifference, paired_difference
 
 Finding = Literal["supported", "partly supported", "not supported", "open"]
@@ -35,7 +35,7 @@ class Point(NamedTuple):
 
     temperature: float
     errors: dict[int, float]
-    row: Row
+    row: Any
 
     @property
     def mean(self) -> float:
@@ -48,7 +48,6 @@ def curves(table: PaperTable) -> dict[int, list[Point]]:
 
     The width is the number at the end of the network's name.
     """
-    rows = {row.cell: row for row in table.rows}
     found: dict[int, dict[float, Point]] = {}
     for cell in table.protocol.cells:
         run = table.protocol.paper.run(cell.run) if cell.run else None
@@ -58,7 +57,7 @@ def curves(table: PaperTable) -> dict[int, list[Point]]:
             continue
         errors = {value.seed: value.last for value in table.values[cell.id]}
         if errors:
-            point = Point(run.hyper["temperature"], errors, rows[cell.id])
+            point = Point(run.hyper["temperature"], errors, table.row(cell.id))
             found.setdefault(int(ending), {})[point.temperature] = point
     return {width: [points[t] for t in sorted(points)] for width, points in sorted(found.items())}
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from kdbench.papers.claims import curves
 from kdbench.papers.schema import Claim
-from kdbench.papers.table import PaperTable, Row
-from kdbench.report._style import GREY, INK, METHOD_COLOURS, METHOD_MARKERS, new_figure, save, style
+from kdbench.papers.table import PaperTable
+from kdbench.report.numbers import unknown
+from kdbench.report.style import GREY, INK, METHOD_COLOURS, METHOD_MARKERS, new_figure, save, style
 
 
 def draw_claims(table: PaperTable, folder: Path) -> dict[str, Path]:
@@ -34,7 +35,7 @@ def _temperatures(table: PaperTable, folder: Path) -> dict[str, Path]:
             axes = figure.add_subplot(1, len(held), k + 1)
             x = [point.temperature for point in points]
             means = np.array([point.mean for point in points])
-            bounds = [(p.row.lo or np.nan, p.row.hi or np.nan) for p in points]
+            bounds = [(p.row.lo, p.row.hi) for p in points]
             reach = np.array([(m - lo, hi - m) for m, (lo, hi) in zip(means, bounds, strict=True)]).T
             colour, marker = METHOD_COLOURS[k % len(METHOD_COLOURS)], METHOD_MARKERS[k % len(METHOD_MARKERS)]
             axes.errorbar(x, means, yerr=reach, color=colour, marker=marker, capsize=3)
@@ -50,23 +51,22 @@ def _temperatures(table: PaperTable, folder: Path) -> dict[str, Path]:
 
 def _unseen(table: PaperTable, claim: Claim, folder: Path) -> dict[str, Path]:
     """Errors on the class that was never shown, before and after the correction of its bias; the paper's beside."""
-    rows = {row.cell: row for row in table.rows}
-    shown: list[tuple[str, Row]] = [
-        (label, rows[claim.options[key]])
+    held = (
+        (label, table.row(claim.options[key]))
         for key, label in (("plain", "as trained"), ("corrected", "bias corrected"))
-        if claim.options[key] in rows and rows[claim.options[key]].ours is not None
-    ]
+    )
+    shown = [(label, row) for label, row in held if row is not None and not unknown(row.ours)]
     if len(shown) < 2:
         return {}
     with style():
         figure = new_figure(5.2, 4.0)
         axes = figure.add_subplot()
         for k, (_, row) in enumerate(shown):
-            ours = row.ours or 0.0
-            reach = [[ours - row.lo], [row.hi - ours]] if row.lo is not None and row.hi is not None else None
+            ours = row.ours
+            reach = None if unknown(row.lo) else [[ours - row.lo], [row.hi - ours]]
             axes.bar(k, ours, 0.5, yerr=reach, color=METHOD_COLOURS[0], ecolor=INK, capsize=4)
             axes.annotate(f"{ours:.0f}", (k - 0.23, ours), xytext=(0, 3), textcoords="offset points")
-            if row.published is not None:
+            if not unknown(row.published):
                 axes.plot([k - 0.32, k + 0.32], [row.published] * 2, color=METHOD_COLOURS[1], linewidth=2)
         axes.plot([], [], color=METHOD_COLOURS[1], linewidth=2, label="published")
         axes.bar([0], [0], 0, color=METHOD_COLOURS[0], label="ours, 95% interval")

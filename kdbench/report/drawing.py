@@ -4,21 +4,11 @@
 and names; ``temperature_figure`` with ``telling_samples`` for pictures of soft targets.
 """
 
-from kdbench.report._cells import millions, short_names, tick
-from kdbench.report._figure_temperature import telling_samples, temperature_figure
-from kdbench.report._style import GREY, INK, METHOD_COLOURS, METHOD_MARKERS, new_figure, save, style
+from kdbench.report.numbers import millions, short_names, tick
+from kdbench.report.style import GREY, INK, METHOD_COLOURS, METHOD_MARKERS, new_figure, save, style
+from kdbench.report.temperature import telling_samples, temperature_figure
 
 __all__ = [
-    "GREY",
-    "INK",
-    "METHOD_COLOURS",
-    "METHOD_MARKERS",
-    "millions",
-    "new_figure",
-    "save",
-    "short_names",
-    "style",
-    "telling_samples",
-    "temperature_figure",
-    "tick",
-]
+    "GREY", "INK", "METHOD_COLOURS", "METHOD_MARKERS", "millions", "new_figure", "save", "short_names", "style",
+    "telling_samples", "temperature_figure", "tick",
+]  # fmt: skip

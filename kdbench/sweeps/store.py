@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 
-from kdbench.config import PHASES, RunConfig, RunResult
+from kdbench.config import PHASES
 from kdbench.errors import BadInput, MachineFault, suggestion
 from kdbench.files import atomic_text
+from kdbench.run.frame import frame_of, row_of
 from kdbench.run.lease import owner_of
 from kdbench.run.manifest import read_manifest
 from kdbench.run.store import Run, load_runs, read_config, read_epochs, run_folder
@@ -19,13 +20,6 @@ from kdbench.sweeps.types import Sweep
 
 SPEC_FILE = "sweep.json"
 """What makes a folder a sweep's: its resolved spec."""
-COLUMNS = [
-    "sweep", "trial_id", "phase", "status", "dataset", "teacher", "student", "method", "temperature", "alpha", "seed",
-    "params", "macs", "epochs", "val_acc", "test_acc", "best_val_acc", "nll", "ece", "agreement", "seconds",
-    "hardware", "wandb_run",
-]  # fmt: skip
-TEXT = ("sweep", "trial_id", "phase", "status", "dataset", "teacher", "student", "method", "hardware", "wandb_run")
-WHOLE = ("seed", "params", "macs", "epochs")
 
 
 def write_spec(sweep_dir: Path, sweep: Sweep, storage: str | None) -> None:
@@ -53,48 +47,11 @@ def read_spec(sweep_dir: Path) -> tuple[Sweep, str | None]:
         raise MachineFault(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
-def row_of(sweep_name: str, config: RunConfig, result: RunResult) -> dict[str, Any]:
-    """One line of the trials table; further hyper-parameters follow as ``hyper_<name>``."""
-    teacher = config.model if config.phase == "teacher" else config.teacher
-    extra = {f"hyper_{k}": v for k, v in sorted(config.hyper.items()) if k not in ("temperature", "alpha")}
-    kept = result.model_dump(include=set(COLUMNS))
-    return {
-        **dict.fromkeys(COLUMNS),
-        **kept,
-        "sweep": sweep_name,
-        "trial_id": config.id,
-        "phase": config.phase,
-        "dataset": config.data.name,
-        "teacher": teacher,
-        "student": config.model,
-        "method": config.method,
-        "temperature": config.hyper.get("temperature"),
-        "alpha": config.hyper.get("alpha"),
-        "seed": config.seed,
-        **extra,
-    }
-
-
-def rows_of(sweep_dir: Path, runs: list[Run] | None = None) -> list[dict[str, Any]]:
-    """Rows of all finished runs (``load_runs``), in the order of phases, students, methods and seeds."""
+def load_trials(sweep_dir: Path, runs: list[Run] | None = None) -> pd.DataFrame:
+    """The runs frame of all finished runs, possibly empty; of ``runs`` where they are read already."""
     sweep, _ = read_spec(sweep_dir)
     found = load_runs(sweep_dir) if runs is None else runs
-    rows = [{**row_of(sweep.name, run.config, run.result), "teacher": sweep.pair.teacher} for run in found]
-    order = {name: k for k, name in enumerate((sweep.pair.teacher, *sweep.pair.students))}
-
-    def rank(row: dict[str, Any]) -> tuple[Any, ...]:
-        return PHASES.index(row["phase"]), order.get(row["student"], 99), row["method"], row["seed"], row["trial_id"]
-
-    return sorted(rows, key=rank)
-
-
-def load_trials(sweep_dir: Path, runs: list[Run] | None = None) -> pd.DataFrame:
-    """The trials table (one row per run), typed, possibly empty; of ``runs`` where they are read already."""
-    rows = rows_of(sweep_dir, runs)
-    extra = sorted({key for row in rows for key in row} - set(COLUMNS))
-    frame = pd.DataFrame(rows, columns=[*COLUMNS, *extra])
-    kinds = {c: ("string" if c in TEXT else "Int64" if c in WHOLE else "float64") for c in frame.columns}
-    return frame.astype(kinds)
+    return frame_of({**row_of(sweep.name, run.config, run.result), "teacher": sweep.pair.teacher} for run in found)
 
 
 def read_status(sweep_dir: Path) -> dict[str, Any]:

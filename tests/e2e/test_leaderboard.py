@@ -14,10 +14,14 @@ from boards import HYPER, configs, result, submit
 from helpers import Cli
 from sweeps import SMALL
 
-from kdbench.board import Board, leaderboard, publish, pull, read, records
+from kdbench.board.leaderboard import Board, leaderboard
+from kdbench.board.pages import records
+from kdbench.board.publish import publish
+from kdbench.board.pull import pull
+from kdbench.board.submissions import read
 from kdbench.config import EpochLog
 from kdbench.errors import BadInput, MachineFault
-from kdbench.sweeps.store import row_of
+from kdbench.run.frame import row_of
 from kdbench.sweeps.types import Sweep
 from kdbench.tracking import make_tracker
 
@@ -156,7 +160,7 @@ def test_pulled_rows_are_the_local_ones_and_reconcile_with_them(tmp_path: Path, 
 
 
 def test_all_pages_of_runs_are_pulled(tmp_path: Path, server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdbench.board._pull._PAGE", 5)
+    monkeypatch.setattr("kdbench.board.pull._PAGE", 5)
     sweep = submit(tmp_path / "local" / "tiny")
     upload(sweep, tmp_path)
     server.asked.clear()

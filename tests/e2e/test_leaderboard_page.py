@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from boards import submit
 
-from kdbench.board import leaderboard, read
-from kdbench.board._render import page
+from kdbench.board.leaderboard import leaderboard
+from kdbench.board.pages import page
+from kdbench.board.submissions import read
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PROBE = """<script>

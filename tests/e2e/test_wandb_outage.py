@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from sweeps import PATIENCE, command, environment, lines
 
-from kdbench.board import leaderboard, pull, read
+from kdbench.board.leaderboard import leaderboard
+from kdbench.board.pull import pull
+from kdbench.board.submissions import read
 from kdbench.tracking import sync
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

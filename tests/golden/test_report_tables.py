@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kdbench.report import pareto_table, write_tables
+from kdbench.report.points import gather, pareto_table
+from kdbench.report.tables import write_tables
+from kdbench.report.worth import worth
 
 HERE = Path(__file__).parent / "report"
 LATENCY = {"mobilenetv3_small_050": 3.21, "mobilenetv3_large_100": 9.87}
@@ -23,7 +25,8 @@ TABLES = ("pareto.csv", "pareto.md", "pareto.tex")
 
 def made(out: Path) -> None:
     trials = pd.read_csv(HERE / "trials.csv", dtype={"trial_id": str})
-    write_tables(trials, pareto_table(trials, LATENCY), out)
+    points = gather(trials)
+    write_tables(trials, points, pareto_table(points, LATENCY), worth(points), out)
 
 
 @pytest.mark.parametrize("name", ["trials.csv", "pareto.md", "pareto.tex"])

@@ -20,12 +20,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sweeps import LARGE, SMALL, spec
 
-from kdbench.board import Board, leaderboard, read, records, write
-from kdbench.board._protocol import describe as protocol_text
-from kdbench.board._protocol import letters, protocol_id, protocol_of
-from kdbench.board._pull import _safe, config_of
-from kdbench.board._render import escape, markdown, page, table
+from kdbench.board.leaderboard import Board, leaderboard
+from kdbench.board.pages import page, records, table, write
+from kdbench.board.pages import text as markdown
+from kdbench.board.protocol import describe as protocol_text
+from kdbench.board.protocol import letters, protocol_id, protocol_of
+from kdbench.board.pull import config_of, safe
+from kdbench.board.submissions import read
 from kdbench.errors import BadInput
+from kdbench.report.render import escape
 from kdbench.run.store import read_result, run_folder, write_result
 from kdbench.tracking.base import describe
 
@@ -200,9 +203,8 @@ def test_a_config_comes_back_from_a_flat_one(data: st.DataObject) -> None:
 
 @given(st.text())
 def test_no_name_leads_out_of_the_folder(name: str) -> None:
-    safe = _safe(name)
-    assert Path(safe).name == safe and safe not in ("", ".", "..") and _safe(name) == safe
-    assert _safe(safe) == safe
+    found = safe(name)
+    assert Path(found).name == found and found not in ("", ".", "..") and safe(name) == safe(found) == found
 
 
 def test_the_command_line(tmp_path: Path, bench: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +227,9 @@ def test_the_command_line(tmp_path: Path, bench: Path, cli: Cli, monkeypatch: py
 
 def test_neither_torch_nor_wandb_is_loaded() -> None:
     code = f"""import sys
-from kdbench.board import leaderboard, read, records, screen
+from kdbench.board.leaderboard import leaderboard
+from kdbench.board.pages import records, screen
+from kdbench.board.submissions import read
 records(leaderboard(read([{str(RECORDS)!r}])))
 sys.exit(len({{"torch", "timm", "wandb", "wandb_workspaces"}} & set(sys.modules)))"""
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -15,14 +15,15 @@ from rich.console import Console
 from scipy import stats as oracle
 
 from kdbench.errors import BadInput
-from kdbench.report import PARETO_COLUMNS, TRIAL_COLUMNS, pareto_table, render_table, verdicts, write_report
-from kdbench.report._cells import millions, short_names
-from kdbench.report._frames import conform_trials
-from kdbench.report._labels import Box, Label, overlap, place
-from kdbench.report._pareto import judge, points, signed
-from kdbench.report._points import gather
-from kdbench.report._rerun import rerun_command
-from kdbench.report._tables import escape_latex, latex, markdown
+from kdbench.report.labels import Box, Label, overlap, place
+from kdbench.report.numbers import millions, percent, short_names, signed, spread
+from kdbench.report.points import PARETO_COLUMNS, gather, pareto_table
+from kdbench.report.render import Column, Grid, csv, escape_latex, markdown, plain
+from kdbench.report.report import write_report
+from kdbench.report.rerun import rerun_command
+from kdbench.report.tables import pareto_latex, pareto_markdown, render_table
+from kdbench.report.verdicts import headline, judge, verdicts
+from kdbench.run.frame import COLUMNS, conform
 from kdbench.stats import holm
 
 LONG = {
@@ -34,7 +35,7 @@ LONG = {
 
 def shown(pareto: pd.DataFrame, width: int) -> str:
     console = Console(width=width, file=io.StringIO())
-    console.print(render_table(pareto, verdicts(pareto)))
+    console.print(render_table(pareto))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -79,7 +80,9 @@ def test_failed_runs_are_left_out_with_their_partner_and_counted() -> None:
     assert row["n_seeds"] == 3
     assert row["baseline_acc"] == pytest.approx(rest.loc[confirm(rest, "hard"), "test_acc"].mean())
     assert row["gain"] == pytest.approx(row["test_acc"] - row["baseline_acc"])
-    assert "1 confirm run failed and left out: mobilenetv3_small_050 kd 1." in gather(frame).notes
+    assert (
+        "1 of 40 confirm runs failed (diverged, say) and left out: mobilenetv3_small_050 kd 1." in gather(frame).notes
+    )
 
 
 def test_one_seed_gives_no_interval_and_the_verdict_says_so() -> None:
@@ -114,9 +117,9 @@ def test_verdicts_are_holm_corrected_over_the_rows() -> None:
     assert verdicts(pareto) == [
         "+1.3 points [0.6, 2.0], 5 seeds: distilling helps",
         "-1.2 points [-2.0, -0.4], 5 seeds: distilling hurts",
-        "+0.4 points [0.1, 0.7], 5 seeds: no difference seen (the interval alone excludes 0, Holm's correction over 4 "
+        "+0.4 points [0.1, 0.7], 5 seeds: no difference (the interval alone excludes 0, Holm's correction over 4 "
         "comparisons does not: p = 0.06)",
-        "-0.1 points [-0.4, 0.2], 5 seeds: no difference seen",
+        "-0.1 points [-0.4, 0.2], 5 seeds: no difference",
     ]
     assert [verdict.p_holm for verdict in judge(pareto)] == pytest.approx([0.008, 0.045, 0.06, 0.4])
 
@@ -125,7 +128,7 @@ def test_equal_gains_on_all_seeds_are_not_certain() -> None:
     frame = sweep_frame()
     frame.loc[confirm(frame, "kd"), "test_acc"] = frame.loc[confirm(frame, "hard"), "test_acc"].to_numpy() + 0.01
     assert verdicts(pareto_table(frame))[0] == (
-        "+1.0 points, 3 seeds: no difference seen (all seeds gave the same difference, so there is no interval)"
+        "+1.0 points, 3 seeds: no difference (all seeds gave the same difference, so there is no interval)"
     )
 
 
@@ -173,7 +176,7 @@ def test_files_agree_and_are_deterministic(tmp_path: Path) -> None:
     for name in first.paths:
         assert first.paths[name].read_bytes() == second.paths[name].read_bytes(), name
     trials = pd.read_csv(first.paths["trials.csv"], dtype={"trial_id": str})
-    assert tuple(trials.columns) == (*TRIAL_COLUMNS, "hyper_beta")
+    assert tuple(trials.columns) == (*COLUMNS, "hyper_beta")
     stored = pd.read_parquet(first.paths["trials.parquet"])
     for name in ("trial_id", "temperature", "test_acc", "params"):
         left, right = stored[name], trials[name]
@@ -188,8 +191,8 @@ def test_trials_are_put_in_one_order() -> None:
     frame = sweep_frame(trials=3)
     confirmed, rest = frame[frame["phase"] == "confirm"], frame[frame["phase"] != "confirm"]
     mixed = pd.concat([confirmed.sample(frac=1, random_state=2), rest])
-    pd.testing.assert_frame_equal(conform_trials(mixed), conform_trials(frame))
-    assert conform_trials(mixed)["phase"].iloc[0] == "teacher"
+    pd.testing.assert_frame_equal(conform(mixed), conform(frame))
+    assert conform(mixed)["phase"].iloc[0] == "teacher"
 
 
 @pytest.mark.parametrize(
@@ -225,18 +228,56 @@ def test_latex_and_markdown_escape_what_names_may_hold() -> None:
         r"a\_b\%c\&d\#e\{f\}\textbackslash{}g\textasciitilde{}h\textasciicircum{}i\$"
     )
     pareto = pareto_table(sweep_frame({"a|b<i>_c": (1000, 0.5)}, [0.01]))
-    assert r"a\|b\<i\>_c" in markdown(pareto)
-    assert r"a|b<i>\_c" in latex(pareto)
+    assert r"a\|b\<i\>\_c" in pareto_markdown(pareto)
+    assert r"a|b<i>\_c" in pareto_latex(pareto)
 
 
 def test_numbers_for_people() -> None:
-    assert (points(-0.0004), points(0.123456, 2), signed(0.013), signed(-0.013), signed(0.0)) == (
+    assert (percent(-0.0004), percent(0.123456, 2), signed(0.013), signed(-0.013), signed(0.0)) == (
         *("0.0", "12.35", "+1.3", "-1.3", "0.0"),
     )
     counts = [999, 52_000, 582_722, 4_214_842, 23_528_522, 632_045_800, 1.3e9, math.nan]
     assert [millions(n) for n in counts] == ["1.00 k", "52.0 k", "0.58 M", "4.21 M", "23.5 M", "632 M", "1.30 G", ""]
     assert short_names(tuple(LADDER))["mobilenetv3_small_050"] == "small_050"
     assert short_names(["resnet18.a1_in1k", "resnet18.tv_in1k"])["resnet18.a1_in1k"] == "resnet18.a1_in1k"
+
+
+def test_an_interval_that_was_cut_is_given_by_its_ends() -> None:
+    assert (spread(0.897, 0.894, 0.900), spread(0.685, 0.252, 1.0)) == ("89.7 ± 0.3", "68.5 [25.2, 100.0]")
+    assert spread(0.5, math.nan, math.nan) == "50.0"
+
+
+def test_what_guessing_reaches_is_named_and_gets_no_star() -> None:
+    frame = sweep_frame()
+    frame.loc[confirm(frame, "kd"), "test_acc"] = [0.10, 0.11, 0.10]
+    found = gather(frame, chance=0.1)
+    assert not found.find("mobilenetv3_small_050", "kd").on_front
+    assert "No better than guessing (10.0%), so nothing was learned there: mobilenetv3_small_050 kd." in found.notes
+
+
+def test_further_settings_stand_in_every_table() -> None:
+    pareto = pareto_table(sweep_frame().assign(hyper_beta=2.5))
+    assert list(pareto.columns[len(PARETO_COLUMNS) :]) == ["hyper_beta"]
+    for text in (pareto_markdown(pareto), pareto_latex(pareto), shown(pareto, 160)):
+        assert "beta 2.5" in text
+
+
+def test_headline_counts_the_verdicts() -> None:
+    rows = [row(0.013, 0.006, 0.020, 0.002), row(-0.012, -0.02, -0.004, 0.015), row(-0.001, -0.004, 0.002, 0.4)]
+    assert headline(pd.DataFrame(rows)) == [
+        "Distilling by kd helps at 1 of 3 sizes, hurts at 1, makes no difference that these seeds could show at 1. "
+        "Gains run from -1.2 to +1.3 points."
+    ]
+
+
+def test_what_steers_a_terminal_or_a_spreadsheet_is_text() -> None:
+    assert plain("a\x1b[31mb\nc\u202ed") == "a�[31mb c�d"
+    grid = Grid.of([Column("a", "A", left=True), Column("b", "B")], [{"a": "x\x07|y"}])
+    assert markdown(grid) == ["| A |", "| --- |", r"| x�\|y |"]
+    assert (
+        csv(pd.DataFrame({"a": ["=1+1", "-2+3", "ok"], "b": [-1.0, 2.0, 3.0]}))
+        == "a,b\n'=1+1,-1.0\n'-2+3,2.0\nok,3.0\n"
+    )
 
 
 def test_labels_cover_neither_points_nor_each_other() -> None:
@@ -261,11 +302,11 @@ def test_rerun_command_replaces_what_the_point_fixes() -> None:
     )
     point = found.find("mobilenetv3_small_050", "kd")
     assert point is not None
-    assert rerun_command(point, found, conform_trials(frame), {"command": command}) == (
+    assert rerun_command(point, found, {"command": command}) == (
         "python -m kdbench sweep --seeds 3 --set recipe.lr=0.05 --pair resnet50:mobilenetv3_small_050 --method kd "
         "--temperature 4.0 --alpha 0.75 --set space.beta=2.0 --trials 1 --name rerun-mobilenetv3_small_050-kd"
     )
-    assert "--dataset fashion-mnist" in rerun_command(point, found, conform_trials(frame), {})
+    assert "--dataset fashion-mnist" in rerun_command(point, found, {})
 
 
 def test_names_stand_nearest_to_their_own_points() -> None:

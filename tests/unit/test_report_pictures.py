@@ -10,17 +10,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Annotation, Text
 from report_frames import LADDER, sweep_frame
 
-from kdbench.report import pareto_figure, temperature_alpha_figure, write_report
+from kdbench.report.figures import pareto_figure
+from kdbench.report.figures_runs import temperature_alpha_figure
+from kdbench.report.report import write_report
 
 TEN = {f"family{k}_of_rather_long_names_{k:03d}.weights_in1k": (400_000 * 2**k, 0.85 + 0.008 * k) for k in range(10)}
 
 
 def texts(figure: object) -> list[str]:
     """All words of a figure, annotations and titles included."""
-    from matplotlib.text import Text
-
     return [found.get_text() for found in figure.findobj(Text) if found.get_text()]  # type: ignore[attr-defined]
 
 
@@ -28,22 +29,21 @@ def test_pareto_figure_draws_every_point_once() -> None:
     figure = pareto_figure(sweep_frame(methods=("kd", "dkd")))
     axes = figure.axes[0]
     assert axes.get_xscale() == "log"
-    drawn = [len(container[0].get_xdata()) for container in axes.containers]
-    assert drawn == [5, 5, 5]
+    gids = [line.get_gid() for line in axes.get_lines() if line.get_gid()]
+    assert sorted(gids) == sorted(f"point-{k}" for k in range(1, 16))
     words = texts(figure)
     assert {"small_050", "large_100", "teacher 93.1%", "Test accuracy (%)"} <= set(words)
+    assert any("95% intervals" in text and "side by side" in text for text in words)
     heights = next(line.get_ydata() for line in axes.get_lines() if line.get_label() == "Pareto front")
     assert (np.diff(heights) >= 0).all()
 
 
 @pytest.mark.parametrize("ladder", [{"resnet18": (11_000_000, 0.9)}, TEN], ids=["one", "ten"])
 def test_names_on_the_figure_do_not_overlap(ladder: dict[str, tuple[int, float]]) -> None:
-    from matplotlib.text import Annotation
-
     figure = pareto_figure(sweep_frame(ladder, np.linspace(0.015, -0.01, len(ladder)).tolist(), trials=1))
     figure.draw_without_rendering()
-    boxes = [note.get_window_extent() for note in figure.axes[0].findobj(Annotation)]
-    boxes = [note.get_bbox_patch() or box for note, box in zip(figure.axes[0].findobj(Annotation), boxes, strict=True)]
+    notes = figure.axes[0].findobj(Annotation)
+    boxes = [note.get_bbox_patch() or note.get_window_extent() for note in notes]
     assert len(boxes) == len(ladder)
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
@@ -61,10 +61,11 @@ def forms(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "no alpha": frame.assign(alpha=np.nan),
         "no temperature": frame.assign(temperature=np.nan),
         "neither": frame.assign(temperature=np.nan, alpha=np.nan),
-        "all pruned": pruned,
+        "one student pruned": pruned,
         "one trial": frame.drop(frame[search].index[1:]),
         "no baseline": frame[frame["phase"] != "baseline"],
         "failed": frame.assign(status=frame["status"].where(~search | (frame.index % 2 == 0), "failed")),
+        "no search": frame[~search],
     }
 
 
@@ -74,30 +75,28 @@ def test_search_figure_copes_with(form: str) -> None:
     figure = temperature_alpha_figure(frame)
     figure.draw_without_rendering()
     words = " ".join(texts(figure))
-    search = frame[(frame["phase"] == "search") & (frame["status"] != "failed")]
-    for student in search["student"].unique():
-        # With one student its whole name is the heading, which may be broken after an underscore.
+    done = frame[(frame["phase"] == "search") & (frame["status"] == "complete")]
+    for student in done["student"].unique():
         assert student.removeprefix("mobilenetv3_") in words.replace("\n", "")
-    assert ("minus" in words) == (form in ("grid", "fixed", "all pruned", "one trial", "failed"))
+    assert ("hard labels\n(points)" in words) == (form not in ("no baseline", "no search"))
 
 
-def test_search_figure_has_one_colour_scale_around_the_hard_labels() -> None:
+def test_search_figure_shows_each_trial_over_the_hard_labels() -> None:
     frame = sweep_frame()
     figure = temperature_alpha_figure(frame)
-    scales = [made.norm for axes in figure.axes for made in axes.collections if made.get_array() is not None]
-    scales = [norm for norm in scales if hasattr(norm, "vcenter")]
-    assert len(scales) >= 5
-    assert {(norm.vmin, norm.vcenter, norm.vmax) for norm in scales} == {(scales[0].vmin, 0.0, scales[0].vmax)}
-    base = frame[(frame["phase"] == "baseline") & (frame["student"] == "mobilenetv3_small_050")]["val_acc"].item()
-    best = frame[(frame["phase"] == "search") & (frame["student"] == "mobilenetv3_small_050")]["val_acc"].max()
-    assert f"hard {100 * base:.1f}%,  best {100 * best:.1f}%" in texts(figure)
+    own = frame[(frame["student"] == "mobilenetv3_small_050")]
+    base = own[own["phase"] == "baseline"]["val_acc"].item()
+    trials = own[(own["phase"] == "search") & (own["status"] == "complete")]
+    drawn = next(made for made in figure.axes[0].collections if len(made.get_offsets()) == len(trials))
+    wanted = np.column_stack([trials["temperature"], 100 * (trials["val_acc"] - base)])
+    np.testing.assert_allclose(np.asarray(drawn.get_offsets()), wanted.astype(float))
+    assert f"best {100 * trials['val_acc'].max():.1f}%, hard {100 * base:.1f}%" in texts(figure)
 
 
-def test_report_imports_neither_torch_nor_pandas_until_asked() -> None:
-    """Importing the package costs nothing; using all of it still needs no torch."""
+def test_importing_the_package_costs_nothing_and_using_it_needs_no_torch() -> None:
     code = (
         "import sys, kdbench.report; assert not {'pandas', 'matplotlib', 'torch'} & set(sys.modules); "
-        "kdbench.report.write_report; assert not {'torch', 'timm'} & set(sys.modules)"
+        "import kdbench.report.report, kdbench.report.page; assert not {'torch', 'timm'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -117,12 +116,11 @@ def test_page_is_whole_and_asks_nothing_of_the_network(page: Path) -> None:
     parser = HTMLParser()
     parser.handle_starttag = lambda tag, found: seen.extend((tag, name, value or "") for name, value in found)  # type: ignore[method-assign]
     parser.feed(html)
-    assert html.count("<script") == 1
+    assert html.count("<script") == 2  # one of them holds data
     assert not [name for _, name, _ in seen if name.startswith("on")]
-    assert "url(" not in html
-    assert "@import" not in html
+    assert "@import" not in html and not [text for text in html.split("url(")[1:] if not text.startswith("#")]
     links = [value for _, name, value in seen if name in ("src", "href", "xlink:href", "action", "data")]
     assert all(link.startswith(("#", "data:image/svg+xml;base64,")) for link in links)
-    anchors = {link[1:] for link in links if link.startswith("#")}
-    assert len(anchors) == 12
-    assert anchors <= {value for _, name, value in seen if name == "id"}
+    ids = {value for _, name, value in seen if name == "id"}
+    assert {f"point-{k}" for k in range(1, 13)} | {f"card-point-{k}" for k in range(1, 13)} <= ids
+    assert {link[1:] for link in links if link.startswith("#")} <= ids

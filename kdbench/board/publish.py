@@ -7,9 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from kdbench.board._board import Board
-from kdbench.board._cells import records
-from kdbench.board._render import markdown, table, write
+from kdbench.board.leaderboard import Board
+from kdbench.board.pages import records, table, text, write
 from kdbench.errors import BadInput, MachineFault
 from kdbench.files import identify
 from kdbench.tracking.service import Service, check_name, connect, settings, silence, wandb_faults
@@ -108,7 +107,7 @@ class _Publisher:
         self._entity, self._project = path.split("/")
 
     def publish(self, board: Board) -> Published:
-        content = identify([table(board), markdown(board)])
+        content = identify([table(board), text(board)])
         before = self._try("looked up", self._existing)
         changed = before is None or before.summary_metrics.get(_CONTENT) != content
         address = before.url if before is not None else ""
@@ -163,7 +162,7 @@ class _Publisher:
         report.id = min(found, key=lambda one: str(one.created_at)).id if found else ""
         report.blocks = [
             wr.TableOfContents(),
-            wr.MarkdownBlock(text=markdown(board, runs=False)),
+            wr.MarkdownBlock(text=text(board, runs=False)),
             wr.H2(text="The table, to sort and filter"),
             wr.PanelGrid(runsets=[self._runs("leaderboard", NAME)], panels=_table_panels(), hide_run_sets=True),
             wr.H2(text="Confirmed runs"),

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from kdbench.board._sources import PULLED
+from kdbench.board.submissions import PULLED
 from kdbench.config import PHASES, RunConfig, RunResult
 from kdbench.errors import BadInput, MachineFault
 from kdbench.files import atomic_text, identify
@@ -111,7 +111,7 @@ def _write(runs: list[Any], target: Path, source: Mapping[str, str]) -> Pulled:
             if not any(old.parent.iterdir()):
                 old.parent.rmdir()
     for (sweep, member), held in sorted(sweeps.items()):
-        _keep(target / _safe(f"{sweep}-{member}" if member else sweep), sweep, member, held, source)
+        _keep(target / safe(f"{sweep}-{member}" if member else sweep), sweep, member, held, source)
     return Pulled(sum(map(len, sweeps.values())), len(sweeps), unfinished, unreadable, target)
 
 
@@ -169,7 +169,7 @@ def _member(run: Any) -> str:
     return str(getattr(user, "username", "") or "")
 
 
-def _safe(name: str) -> str:
+def safe(name: str) -> str:
     """``name`` as a folder's name: equal names give equal ones, and no name leads out of the folder."""
     clean = re.sub(r"[^\w.-]+", "-", name).strip("-.")[:100]
     return clean if clean and clean == name else f"{clean or 'sweep'}-{identify(name)[:4]}"

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from kdbench.files import atomic
+from kdbench.run.frame import HARD
 
 GREY = "#6b6b6b"
 INK = "#222222"
 # Okabe & Ito's colours (distinct under the common colour blindnesses), each with a marker of its own.
 METHOD_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 METHOD_MARKERS = ("o", "^", "D", "v", "P", "X")
+DASHES = (0, (5, 3))
+"""Of lines that are a reference: the teacher, zero, hard labels."""
 
 # Any: seaborn's keys are plain strings, matplotlib's a closed set of literals.
 _RC: Any = {
@@ -36,6 +40,8 @@ _RC: Any = {
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.8,
     "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
     "xtick.minor.visible": False,
     "text.parse_math": False,  # a "$" in a name is a dollar
     "svg.fonttype": "path",
@@ -60,10 +66,31 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def colour_of(method: str, methods: tuple[str, ...]) -> tuple[str, str]:
-    """(colour, marker) of a distilling method by its place among ``methods``."""
-    index = methods.index(method)
-    return METHOD_COLOURS[index % len(METHOD_COLOURS)], METHOD_MARKERS[index % len(METHOD_MARKERS)]
+def look(method: str, methods: Sequence[str]) -> dict[str, Any]:
+    """Marker and colours of a method by its place among those that distil; hard labels are grey, square and hollow."""
+    if method == HARD:
+        return {"color": GREY, "marker": "s", "markerfacecolor": "white", "markeredgewidth": 1.6}
+    index = list(methods).index(method)
+    colour = METHOD_COLOURS[index % len(METHOD_COLOURS)]
+    return {"color": colour, "marker": METHOD_MARKERS[index % len(METHOD_MARKERS)], "markeredgewidth": 1.6}
+
+
+def label(method: str) -> str:
+    """A method in a legend."""
+    return "hard labels" if method == HARD else f"distilled ({method})"
+
+
+def below(figure: Figure, text: str, axes: Sequence[Axes] = ()) -> None:
+    """One legend of all ``axes`` (the figure's own, unless given) below them, and a line of text on what it shows."""
+    found: dict[str, Any] = {}
+    for one in axes or figure.axes:
+        found |= {name: handle for handle, name in zip(*one.get_legend_handles_labels(), strict=True)}
+        if one.get_legend() is not None:
+            one.get_legend().remove()  # type: ignore[union-attr]
+    across = min(len(found), 4) if len("".join(found)) < 62 else 2
+    legend = figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=across,
+                           frameon=False, columnspacing=1.4, handletextpad=0.5, title=text)  # fmt: skip
+    legend.get_title().set(fontsize=9.5, color=GREY)
 
 
 def save(figure: Figure, out: Path, name: str) -> dict[str, Path]:

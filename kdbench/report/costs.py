@@ -3,59 +3,50 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pandas as pd
 
-from kdbench.report._frames import HARD
-from kdbench.report._points import Points
+from kdbench.report.points import Points
+from kdbench.run.frame import HARD
 
 COST_COLUMNS = (
     *("student", "method", "params", "test_acc", "run_hours", "teacher_hours", "search_hours", "total_hours"),
     *("hours_per_point", "hardware"),
 )
 """Columns of cost.csv, in order."""
+SMALLEST_GAIN = 1e-4
+"""A hundredth of a point: the price of less is the price of nothing."""
 
 
 def cost_table(frame: pd.DataFrame, points: Points) -> pd.DataFrame:
-    """One row a (student, method), hard labels included, with the columns of ``COST_COLUMNS``.
+    """One row per (student, method), hard labels included, with the columns of ``COST_COLUMNS``.
 
     Wall-clock hours: ``run_hours`` of one confirm run (mean over seeds), ``teacher_hours`` the teacher's training
     shared evenly among the students that it taught (a teacher that came with its weights costs nothing here),
     ``search_hours`` all search trials of this student and method, pruned ones too. ``hours_per_point``: what
     distilling costs beyond a hard-label run, for each percentage point gained; NaN without a gain. ``hardware``
     names all that the hours were measured on: with several, they do not add up to hours of one machine.
-
-    Args:
-        frame: the trials frame, conformed.
-        points: gathered from it.
     """
     timed = frame[frame["seconds"] > 0]
     teacher = timed[timed["phase"] == "teacher"]
-    taught = {point.student for point in points.all if point.method != HARD}
-    share = float(teacher["seconds"].sum()) / max(len(taught), 1) if len(teacher) else math.nan
+    taught = {point.student for point in points if point.method != HARD}
+    share = float(teacher["seconds"].sum()) / max(len(taught), 1) / 3600 if len(teacher) else math.nan
     rows = []
-    for point in points.all:
-        own = timed[timed["trial_id"].isin(list(point.trial_ids.values()))]
+    for point in points:
+        used = own = timed[timed["trial_id"].isin(list(point.trial_ids.values()))]
         run = float(own["seconds"].mean()) / 3600 if len(own) else math.nan
-        row: dict[str, Any] = {
-            **dict.fromkeys(COST_COLUMNS, math.nan),
-            "student": point.student,
-            "method": point.method,
-        }
-        row |= {"params": point.params, "test_acc": point.interval.mean, "run_hours": run, "total_hours": run}
-        used = own
+        row = dict.fromkeys(COST_COLUMNS, math.nan) | {"run_hours": run, "total_hours": run}
+        row |= {name: getattr(point, name) for name in COST_COLUMNS[:4]}
         if point.method != HARD:
             search = timed[(timed["phase"] == "search") & (timed["student"] == point.student)]
             search = search[search["method"] == point.method]
-            row |= {"teacher_hours": share / 3600, "search_hours": float(search["seconds"].sum()) / 3600}
-            row["total_hours"] = run + row["search_hours"] + (share / 3600 if share == share else 0.0)
+            row |= {"teacher_hours": share, "search_hours": float(search["seconds"].sum()) / 3600}
+            row["total_hours"] = run + row["search_hours"] + (share if share == share else 0.0)
             used = pd.concat([own, search, teacher])
-        row["hardware"] = " + ".join(sorted(used["hardware"].dropna().unique()))
-        rows.append(row)
+        rows.append(row | {"hardware": " + ".join(sorted(used["hardware"].dropna().unique()))})
     table = pd.DataFrame(rows, columns=list(COST_COLUMNS))
     hard = table[table["method"] == HARD].set_index("student")
-    gain = 100 * (table["test_acc"] - table["student"].map(hard["test_acc"]))
+    gain = table["test_acc"] - table["student"].map(hard["test_acc"])
     extra = table["total_hours"] - table["student"].map(hard["total_hours"])
-    table["hours_per_point"] = (extra / gain).where((gain > 0) & (table["method"] != HARD))
+    table["hours_per_point"] = (extra / (100 * gain)).where((gain > SMALLEST_GAIN) & (table["method"] != HARD))
     return table

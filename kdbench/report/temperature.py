@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from kdbench.report._style import GREY, INK, METHOD_COLOURS, new_figure, style
+from kdbench.report.style import GREY, INK, METHOD_COLOURS, new_figure, style
 
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
 """The columns of the figure."""

@@ -12,21 +12,15 @@ from matplotlib.figure import Figure
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from kdbench.catalog.datasets import DATASETS
 from kdbench.files import atomic_text
-from kdbench.report import _figure_pareto
-from kdbench.report._cost import cost_table
-from kdbench.report._figure_cost import cost_figure
-from kdbench.report._figure_gain import gain_figure
-from kdbench.report._figure_runs import curves_figure, reliability_figure
-from kdbench.report._figure_search import temperature_alpha_figure
-from kdbench.report._frames import History, conform_trials
-from kdbench.report._html import page
-from kdbench.report._pareto import table_of, verdicts
-from kdbench.report._points import Points, gather
-from kdbench.report._render import render_table
-from kdbench.report._style import save
-from kdbench.report._tables import write_extras, write_tables
-from kdbench.report._worth import Worth, worth
+from kdbench.report.costs import cost_table
+from kdbench.report.points import History, Points, gather, pareto_table
+from kdbench.report.render import csv
+from kdbench.report.tables import render_table, write_tables
+from kdbench.report.verdicts import verdicts
+from kdbench.report.worth import Worth, worth
+from kdbench.run.frame import conform
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,7 @@ class ReportFiles:
     pareto: pd.DataFrame
     """The Pareto frame."""
     verdicts: list[str]
-    """One line a row of ``pareto``."""
+    """One line per row of ``pareto``."""
     worth: Worth
     """Size saved at equal accuracy, and the area between the fronts."""
     notes: tuple[str, ...]
@@ -49,8 +43,7 @@ class ReportFiles:
     def __rich__(self) -> RenderableType:
         """The table, what the front is worth, then the notes."""
         told = [Text(sentence) for sentence in self.worth.sentences]
-        notes = [Text(note, style="yellow") for note in self.notes]
-        return Group(render_table(self.pareto, self.verdicts), *told, *notes)
+        return Group(render_table(self.pareto), *told, *(Text(note, style="yellow") for note in self.notes))
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON data: files, rows with their verdicts (unknown numbers are null), the front, notes."""
@@ -68,53 +61,62 @@ class ReportFiles:
 
 def write_report(
     out: Path,
-    trials: pd.DataFrame,
+    runs: pd.DataFrame,
     manifest: Mapping[str, Any] | None = None,
     latency: Mapping[str, float] | None = None,
     histories: Mapping[str, History] | None = None,
 ) -> ReportFiles:
-    """Write tables, figures and report.html into ``out`` from a trials frame, whole or partial.
+    """Write tables, figures and report.html into ``out`` from a runs frame, whole or partial.
 
-    A sweep that was interrupted leaves what can be said so far, with notes on what is missing. Equal
-    input gives equal bytes (parquet and PNG: with the same versions of their libraries). Each file is
-    replaced whole or not at all. ``manifest`` is shown in the page and is not written.
+    A sweep that was interrupted leaves what can be said so far, with notes on what is missing. Equal input gives
+    equal bytes (parquet and PNG: with the same versions of their libraries). Each file is replaced whole or not at
+    all. ``manifest`` is shown in the page and is not written.
 
     Args:
         out: the sweep's folder, made if absent.
-        trials: the trials frame of one sweep.
-        manifest: JSON data on where the numbers come from; of its keys ``command`` (the command line
-            that made the sweep, a string) serves to say how to rerun a point.
+        runs: the runs frame of one sweep.
+        manifest: JSON data on where the numbers come from; ``command`` serves to say how to rerun a point, ``chance``
+            (accuracy of guessing) and ``spec`` to judge what was learned.
         latency: milliseconds of one batch-1 forward, by student.
-        histories: epochs and calibration of the confirm runs, by trial id; without them the figures
-            ``curves`` and ``reliability`` are not drawn.
+        histories: epochs and calibration of the confirm runs, by trial id; without them the figures ``curves`` and
+            ``reliability`` are not drawn.
 
     Raises:
-        BadInput: when ``trials`` is no trials frame, or of several data sets or teachers.
+        BadInput: when ``runs`` is no runs frame, or of several data sets or teachers.
         OSError: when ``out`` cannot be written.
     """
-    frame = conform_trials(trials)
-    points = gather(frame)
-    points = replace(points, notes=(*_rehearsal(manifest or {}), *points.notes))
-    pareto = table_of(points, latency)
-    lines, value, costs = verdicts(pareto), worth(points), cost_table(frame, points)
-    paths = write_tables(frame, pareto, out)
-    paths |= write_extras({"size_saved.csv": value.table(), "cost.csv": costs}, out)
+    from kdbench.report.page import page
+    from kdbench.report.style import save
+
+    frame, about = conform(runs), manifest or {}
+    points = gather(frame, chance=_chance(about))
+    points = replace(points, notes=(*_rehearsal(about), *points.notes))
+    pareto, value, costs = pareto_table(points, latency), worth(points), cost_table(frame, points)
+    paths = write_tables(frame, points, pareto, value, out)
+    atomic_text(out / "cost.csv", csv(costs))
+    paths["cost.csv"] = out / "cost.csv"
     for name, figure in _figures(frame, points, pareto, costs, histories or {}).items():
         paths |= save(figure, out, name)
     pictures = {name[:-4]: path.read_text(encoding="utf-8") for name, path in paths.items() if name.endswith(".svg")}
-    html = page(frame, points, pareto, manifest or {}, value, pictures)
-    atomic_text(out / "report.html", html)
+    atomic_text(out / "report.html", page(frame, points, pareto, about, value, pictures))
     paths["report.html"] = out / "report.html"
-    return ReportFiles(paths, pareto, lines, value, points.notes)
+    return ReportFiles(paths, pareto, verdicts(pareto), value, points.notes)
 
 
 def draw_figures(
-    trials: pd.DataFrame, latency: Mapping[str, float] | None = None, histories: Mapping[str, History] | None = None
+    runs: pd.DataFrame, latency: Mapping[str, float] | None = None, histories: Mapping[str, History] | None = None
 ) -> dict[str, Figure]:
     """The report's figures by name, those that have something to show; nothing is written."""
-    frame = conform_trials(trials)
+    frame = conform(runs)
     points = gather(frame)
-    return _figures(frame, points, table_of(points, latency), cost_table(frame, points), histories or {})
+    return _figures(frame, points, pareto_table(points, latency), cost_table(frame, points), histories or {})
+
+
+def _chance(manifest: Mapping[str, Any]) -> float | None:
+    """Accuracy of guessing: what the sweep noted, or what the catalog knows."""
+    held = manifest.get("chance")
+    name = ((manifest.get("spec") or {}).get("data") or {}).get("name")
+    return float(held) if held else 1 / DATASETS.get(name).classes if name in DATASETS.names() else None
 
 
 def _rehearsal(manifest: Mapping[str, Any]) -> list[str]:
@@ -130,13 +132,15 @@ def _figures(
     frame: pd.DataFrame, points: Points, pareto: pd.DataFrame, costs: pd.DataFrame, histories: Mapping[str, History]
 ) -> dict[str, Figure]:
     """Every figure that has something to show, and the first two in any case."""
-    title = _figure_pareto.title_of(points)
+    from kdbench.report import figures, figures_runs
+
+    title = figures.title_of(points)
     found = {
-        "pareto": _figure_pareto.draw(points),
-        "temperature_alpha": temperature_alpha_figure(frame),
-        "gain": gain_figure(pareto, title),
-        "curves": curves_figure(points, histories),
-        "cost": cost_figure(costs, points, title),
-        "reliability": reliability_figure(points, histories),
+        "pareto": figures.pareto_figure(points),
+        "temperature_alpha": figures_runs.temperature_alpha_figure(frame),
+        "gain": figures.gain_figure(pareto, title),
+        "curves": figures_runs.curves_figure(points, histories),
+        "cost": figures.cost_figure(costs, points, title),
+        "reliability": figures_runs.reliability_figure(points, histories),
     }
     return {name: figure for name, figure in found.items() if figure is not None}

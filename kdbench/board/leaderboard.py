@@ -1,0 +1,212 @@
+"""Submissions to one frame: a row per data set, protocol, teacher, student, method and setting; each run once."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from kdbench.board.protocol import Protocol, letters, protocol_id, protocol_of
+from kdbench.board.submissions import Submission
+from kdbench.files import canonical_json
+from kdbench.report.points import gather
+from kdbench.report.verdicts import judge
+from kdbench.run.frame import HARD, named, row_of
+from kdbench.run.store import Run
+
+
+class Latency(NamedTuple):
+    """Milliseconds of one batch-1 forward, and what it was measured on."""
+
+    ms: float
+    hardware: str
+
+
+@dataclass(frozen=True)
+class Board:
+    """A whole leaderboard."""
+
+    frame: pd.DataFrame
+    """By data set, protocol (a letter within the data set) and ``rank`` (1: the highest mean test accuracy there):
+    the columns of ``kdbench.report.points.Points.frame``, and ``teacher``, ``hyper`` (its values by name), ``latency``
+    (one ``Latency`` per hardware), ``verdict`` (on the gain; of no meaning for hard labels), ``teacher_acc``, ``by``,
+    ``when`` (day of the latest of its sweeps), ``sweeps``, ``wandb_runs`` (by seed), ``place`` (``A1``)."""
+    protocols: Mapping[str, Mapping[str, Protocol]]
+    """By data set and letter."""
+    notes: tuple[str, ...]
+    """One sentence for each thing that was left out or reconciled."""
+
+    @property
+    def rows(self) -> list[Any]:
+        """The rows as named tuples."""
+        return named(self.frame)
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Data sets by name."""
+        return tuple(self.protocols)
+
+
+class _Copy(NamedTuple):
+    """A run as one submission holds it."""
+
+    trial: Run
+    submission: Submission
+
+
+_Key = tuple[str, str]
+"""(data set, protocol id)."""
+
+
+def leaderboard(submissions: Sequence[Submission]) -> Board:
+    """Merge ``submissions`` into one leaderboard.
+
+    A run counts when it is a complete confirm run with a test accuracy. Copies of one trial id count once per
+    protocol: the earliest finished one, of several at the same time the first given. Runs of one setting (teacher,
+    student, method, hyper-parameters) on other seeds, by whomever, are seeds of one row; two runs on the same seed
+    are not. Accuracy, gain, front and verdict are those of ``kdbench.report``; front, ranks and Holm's correction are
+    over all rows of a data set and protocol, hard labels included.
+    """
+    teachers = _teachers(submissions)
+    groups: dict[_Key, dict[str, list[_Copy]]] = defaultdict(lambda: defaultdict(list))
+    protocols: dict[_Key, Protocol] = {}
+    for submission in submissions:
+        for trial in filter(_counts, submission.trials):
+            teacher = teachers.get(trial.config.teacher_id or "")
+            protocol = protocol_of(trial.config, teacher.config if teacher else None, submission.searched)
+            key = (trial.config.data.name, protocol_id(protocol))
+            protocols[key] = protocol
+            groups[key][trial.result.id].append(_Copy(trial, submission))
+    named = _letters(groups)
+    notes = [note for submission in submissions for note in submission.notes] + _reruns(groups)
+    tables = []
+    for key in sorted(groups, key=lambda key: (key[0], list(named[key[0]]).index(key[1]))):
+        table, more = _group(key[0], named[key[0]][key[1]], groups[key], teachers)
+        tables.append(table)
+        notes += more
+    by_letter = {d: {letter: protocols[d, name] for name, letter in named[d].items()} for d in sorted(named)}
+    frame = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    return Board(frame, by_letter, tuple(dict.fromkeys(notes)))
+
+
+def _counts(trial: Run) -> bool:
+    return trial.config.phase == "confirm" and trial.result.status == "complete" and trial.result.test_acc is not None
+
+
+def _teachers(submissions: Sequence[Submission]) -> dict[str, Run]:
+    """Teachers' own runs by id; of several copies one whose test accuracy is known."""
+    found: dict[str, Run] = {}
+    for trial in (trial for submission in submissions for trial in submission.trials):
+        if trial.config.phase == "teacher" and trial.result.status == "complete":
+            before = found.get(trial.result.id)
+            if before is None or before.result.test_acc is None:
+                found[trial.result.id] = trial
+    return found
+
+
+def _letters(groups: Mapping[_Key, Mapping[str, list[_Copy]]]) -> dict[str, Mapping[str, str]]:
+    """By data set: protocol id to letter, the protocol that was used first being A."""
+    first: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for (dataset, name), trials in groups.items():
+        times = [copy.submission.when for copies in trials.values() for copy in copies]
+        first[dataset].append((min(times), name))
+    return {dataset: letters([name for _, name in sorted(found)]) for dataset, found in first.items()}
+
+
+def _reruns(groups: Mapping[_Key, Mapping[str, list[_Copy]]]) -> list[str]:
+    """A note on trials that really ran more than once (copies of one run have the same times and scores)."""
+    again: dict[str, float] = {}
+    for trials in groups.values():
+        for name, copies in trials.items():
+            if len({copy.trial.result.seconds for copy in copies}) > 1:
+                scores = [copy.trial.result.test_acc or 0.0 for copy in copies]
+                again[name] = max(scores) - min(scores)
+    if not again:
+        return []
+    apart = f"the largest difference between two runs of one is {100 * max(again.values()):.2f} points"
+    return [f"{len(again)} trials were run more than once; each counts once, with its earliest result; {apart}."]
+
+
+def _group(
+    dataset: str, letter: str, trials: Mapping[str, list[_Copy]], teachers: Mapping[str, Run]
+) -> tuple[pd.DataFrame, list[str]]:
+    """Ranked rows of one data set and protocol."""
+    chosen = _one_per_seed(trials)
+    runs = pd.DataFrame([_row(copy.trial) for copy in chosen.values()])
+    table = gather(runs, arm=("student", "teacher_id"), setting=("method", "setting")).frame
+    told = [_about(point, chosen, trials, teachers) for point in named(table)]
+    more: dict[str, Any] = {name: [one[name] for one in told] for name in told[0]}
+    more |= {"dataset": dataset, "protocol": letter, "verdict": judge(table)}
+    table = table.assign(**more)
+    where = f"{dataset}, protocol {letter}"
+    notes = []
+    if left := len(chosen) - int(table["n_seeds"].sum()):
+        notes.append(f"{where}: {left} runs without a partner on the same seed do not count.")
+    if len(precisions := sorted({copy.trial.config.recipe.precision for copy in chosen.values()})) > 1:
+        notes.append(f"{where}: runs in {' and '.join(precisions)} are ranked together (each machine's faster one).")
+    order = table.assign(worse=-table["test_acc"])
+    order = order.sort_values(["worse", "params", "student", "teacher", "method", "setting"], kind="stable")
+    rank = range(1, len(order) + 1)
+    ranked = order.drop(columns="worse").assign(rank=rank, place=[f"{letter}{k}" for k in rank])
+    return ranked, notes
+
+
+def _one_per_seed(trials: Mapping[str, list[_Copy]]) -> dict[str, _Copy]:
+    """The counting copy of each trial; of two trials of one setting on the same seed, the first by id."""
+    seen: dict[tuple[object, ...], str] = {}
+    for name in sorted(trials):
+        row = _row(trials[name][0].trial)
+        seen.setdefault(tuple(row[part] for part in ("student", "teacher_id", "setting", "seed")), name)
+    return {name: min(trials[name], key=lambda copy: (not copy.submission.when, copy.submission.when))
+            for name in seen.values()}  # fmt: skip
+
+
+def _row(trial: Run) -> dict[str, object]:
+    """The trial's row, with all that makes it another point; the teacher's name may differ within a table."""
+    config = trial.config
+    setting = canonical_json([config.method, config.hyper if config.method != HARD else {}])
+    return {**row_of("", config, trial.result), "teacher_id": config.teacher_id or "", "setting": setting,
+            "teacher": None}  # fmt: skip
+
+
+def _about(
+    point: Any, chosen: Mapping[str, _Copy], trials: Mapping[str, list[_Copy]], teachers: Mapping[str, Run]
+) -> dict[str, Any]:
+    """What a row says beside its numbers."""
+    copies = {seed: chosen[name] for seed, name in point.trial_ids.items()}
+    config = next(iter(copies.values())).trial.config
+    teacher = teachers.get(config.teacher_id or "")
+    acc = teacher.result.test_acc if teacher else None
+    known = {seed: copy.trial.result.wandb_run for seed, copy in copies.items()}
+    return {
+        "teacher": str(config.teacher),
+        "hyper": config.hyper,
+        "teacher_acc": math.nan if acc is None else acc,
+        "latency": _latency(config.model, [copy for name in point.trial_ids.values() for copy in trials[name]]),
+        "by": _who(copies.values(), trials),
+        "when": max(copy.submission.when for copy in copies.values())[:10],
+        "sweeps": tuple(dict.fromkeys(copy.submission.sweep for copy in copies.values())),
+        "wandb_runs": {seed: run for seed, run in known.items() if run},
+    }
+
+
+def _latency(student: str, copies: Iterable[_Copy]) -> tuple[Latency, ...]:
+    """The student's latency on each hardware that any copy's sweep measured it on, the latest measurement of each."""
+    sweeps = sorted((copy.submission for copy in copies), key=lambda submission: submission.when)
+    measured = {sweep.hardware: sweep.latency[student] for sweep in sweeps if student in sweep.latency}
+    return tuple(Latency(ms, hardware) for hardware, ms in sorted(measured.items()))
+
+
+def _who(copies: Iterable[_Copy], trials: Mapping[str, list[_Copy]]) -> tuple[str, ...]:
+    """Who made the runs that count; a copy of the very same run may know it where the counting one does not."""
+    names = []
+    for copy in copies:
+        result = copy.trial.result
+        same = [other for other in trials[result.id] if other.trial.result.seconds == result.seconds]
+        known = [other.submission.by for other in (copy, *same) if other.submission.by]
+        names += known[:1]
+    return tuple(dict.fromkeys(names))

@@ -1,0 +1,262 @@
+"""Confirm runs to operating points, one per student and method, and those to the Pareto table: frames in and out."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from kdbench.errors import BadInput
+from kdbench.report.numbers import percent
+from kdbench.run.frame import HARD, conform, named
+from kdbench.stats import p_on_front, paired_difference, pareto_front, t_interval
+
+PARETO_COLUMNS: tuple[str, ...] = (
+    *("student", "params", "macs", "latency_ms", "method", "temperature", "alpha", "n_seeds"),
+    *("test_acc", "test_acc_lo", "test_acc_hi", "baseline_acc", "gain", "gain_lo", "gain_hi", "p_value"),
+    *("on_front", "p_on_front", "teacher_acc"),
+)
+"""Columns of pareto.csv, in order; a method's further hyper-parameters follow as ``hyper_<name>``."""
+AT_CHANCE = 1.1
+"""A mean accuracy below so many times that of guessing is called chance, and gets no star."""
+_TYPES = {"params": "Int64", "macs": "Int64", "n_seeds": "int64", "on_front": "bool"} | dict.fromkeys(
+    ("student", "method"), "string"
+)
+
+
+class History(NamedTuple):
+    """What the runs frame leaves out of a run."""
+
+    val_acc: Sequence[float]
+    """Validation accuracy (fraction) after each epoch."""
+    reliability: Sequence[tuple[int, float, int]] | None = None
+    """(samples, sum of confidences, correct) per bin of confidence on the test split, where kept."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """All operating points of one teacher's students, and what was left out of them."""
+
+    frame: pd.DataFrame
+    """One row per point by ascending parameters: the columns of ``pareto_table`` but latency and teacher, the columns
+    it was gathered by, and ``scores`` and ``trial_ids``: test accuracy (fraction) and run by seed."""
+    teacher_acc: float
+    """Test accuracy of the teacher, NaN while it is not measured."""
+    dataset: str | None
+    teacher: str | None
+    notes: tuple[str, ...]
+    """One sentence for each thing that a reader should know is missing."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """The points as named tuples."""
+        return iter(named(self.frame))
+
+    def find(self, student: str, method: str) -> Any:
+        """The point of ``student`` and ``method``, or None."""
+        return next((point for point in self if (point.student, point.method) == (student, method)), None)
+
+    @property
+    def students(self) -> tuple[str, ...]:
+        """Students by ascending parameters."""
+        return tuple(dict.fromkeys(self.frame["student"]))
+
+
+def gather(
+    runs: pd.DataFrame,
+    *,
+    arm: Sequence[str] = ("student",),
+    setting: Sequence[str] = ("method",),
+    chance: float | None = None,
+) -> Points:
+    """The operating points in a runs frame, one per ``arm`` and ``setting`` (columns of ``runs``).
+
+    A run counts when it is of the confirm phase, complete, and has a test accuracy; of several hyper-parameters of
+    one point those with most runs count. The points of an arm are paired with its hard labels: hard labels count on
+    the seeds they share with at least one distilled point (all of their seeds when they share none), a distilled
+    point on the seeds it shares with the hard labels (likewise). So ``gain`` is the difference of the two accuracies
+    printed beside it.
+
+    Args:
+        runs: a runs frame (``kdbench.run.frame``), whole or partial.
+        arm: what is compared within: a student, or a student of one teacher.
+        setting: what is compared: a method, or a method with its hyper-parameters.
+        chance: accuracy (fraction) of guessing; points near it are noted and never on the front.
+
+    Raises:
+        BadInput: for runs of several data sets or teachers, or a frame that is not a runs frame.
+    """
+    arm, key = list(arm), [*arm, *setting]
+    frame = conform(runs, tuple(name for name in key if name not in ("student", "method")))
+    confirm = frame[frame["phase"] == "confirm"]
+    usable = confirm[(confirm["status"] == "complete") & confirm["test_acc"].notna() & confirm["seed"].notna()]
+    notes = _missing(frame, confirm, usable)
+    chosen = _one_setting(usable, key)
+    for name, held in usable.groupby(key, sort=False):
+        if left := len(held.index.difference(chosen.index)):
+            notes.append(f"{name[0]} {name[-1]}: {_runs(left)} with other settings or a repeated seed left out.")
+    paired = _paired(chosen, arm, key)
+    notes += _partners(chosen, paired, arm)
+    found = _with_front(pd.DataFrame([_point(rows, paired, arm, key) for _, rows in paired.groupby(key, sort=False)]))
+    if chance and len(found) and (low := found["test_acc"] < AT_CHANCE * chance).any():
+        found["on_front"] &= ~low
+        names = ", ".join(f"{row.student} {row.method}" for row in named(found[low]))
+        notes.append(f"No better than guessing ({percent(chance)}%), so nothing was learned there: {names}.")
+    taught = frame[(frame["phase"] == "teacher") & (frame["status"] == "complete")]["test_acc"].dropna()
+    if len(frame) and taught.empty:
+        notes.append("The teacher's test accuracy is not measured yet.")
+    acc = float(taught.mean()) if len(taught) else math.nan
+    return Points(found, acc, the_only(frame, "dataset"), the_only(frame, "teacher"), tuple(notes))
+
+
+def _missing(frame: pd.DataFrame, confirm: pd.DataFrame, usable: pd.DataFrame) -> list[str]:
+    """Notes on phases without a complete run, students not confirmed, and runs left out."""
+    notes = []
+    done = set(frame["phase"][frame["status"] == "complete"])
+    absent = [phase for phase in ("teacher", "baseline", "search", "confirm") if phase not in done]
+    if absent:
+        notes.append(f"No complete run yet in phase {', '.join(absent)}: this report is partial.")
+    for phase, word in (("baseline", "baseline"), ("search", "search trial"), ("confirm", "confirm run")):
+        tried = frame[frame["phase"] == phase]
+        lost = tried[tried["status"] == "failed"]
+        if len(lost):
+            counts = Counter(zip(lost["student"], lost["method"], strict=True))
+            where = ", ".join(f"{student} {method} {count}" for (student, method), count in counts.items())
+            notes.append(f"{len(lost)} of {len(tried)} {word}s failed (diverged, say) and left out: {where}.")
+    unmeasured = len(confirm[confirm["status"] != "failed"]) - len(usable)
+    if unmeasured:
+        notes.append(f"{_runs(unmeasured)} without a test accuracy left out.")
+    students = frame["student"][frame["phase"].isin(["baseline", "search", "confirm"])].dropna().unique()
+    waiting = [str(name) for name in students if name not in set(usable["student"])]
+    if waiting and "confirm" in done:
+        notes.append(f"Not confirmed, hence not in the table: {', '.join(waiting)}.")
+    return notes
+
+
+def _runs(count: int) -> str:
+    return f"{count} confirm run{'s' * (count != 1)}"
+
+
+def _one_setting(usable: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    """Of several hyper-parameters of a point those with most runs, the later on a tie; one run per seed, the later."""
+    hyper = ["temperature", "alpha", *(name for name in usable.columns if name.startswith("hyper_"))]
+    groups = usable.groupby(list(dict.fromkeys([*key, *hyper])), dropna=False, sort=False)
+    held = usable.assign(group=groups.ngroup(), size=groups["phase"].transform("size"))
+    best = held.sort_values(["size", "group"]).groupby(key, sort=False)["group"].transform("last").reindex(held.index)
+    return usable[held["group"] == best].drop_duplicates([*key, "seed"], keep="last").sort_index()
+
+
+def _paired(chosen: pd.DataFrame, arm: list[str], key: list[str]) -> pd.DataFrame:
+    """The runs that have a partner on the same seed, where any of their point has one."""
+    hard = chosen["method"] == HARD
+    place = pd.MultiIndex.from_frame(chosen[[*arm, "seed"]])
+    met = pd.Series(np.where(hard, place.isin(place[~hard]), place.isin(place[hard])), chosen.index)
+    some = met.groupby([chosen[name] for name in key]).transform("any") if len(chosen) else met
+    return chosen[met | ~some.astype(bool)]
+
+
+def _partners(chosen: pd.DataFrame, paired: pd.DataFrame, arm: list[str]) -> list[str]:
+    notes = []
+    for name, held in chosen.groupby(arm, sort=False):
+        kept = paired.loc[paired.index.intersection(held.index)]
+        hard, soft = (set(kept["seed"][(kept["method"] == HARD) == side]) for side in (True, False))
+        if not hard:
+            notes.append(f"{name[0]}: no hard-label confirm run yet, so no gain.")
+        elif not soft:
+            notes.append(f"{name[0]}: no distilled confirm run yet, hard labels only.")
+        elif not hard & soft:
+            notes.append(f"{name[0]}: hard-label and distilled runs share no seed, so no gain.")
+        elif left := len(held) - len(kept):
+            notes.append(f"{name[0]}: {_runs(left)} without a partner on the same seed left out.")
+    return notes
+
+
+def _point(rows: pd.DataFrame, paired: pd.DataFrame, arm: list[str], key: list[str]) -> dict[str, Any]:
+    """One row of ``Points.frame``."""
+    rows, first = rows.sort_values("seed"), rows.iloc[0]
+    partner = paired[(paired[arm] == first[arm]).all(axis=1) & (paired["method"] == HARD)].set_index("seed")["test_acc"]
+    mean, lo, hi = t_interval(rows["test_acc"].to_numpy())
+    seeds = [int(seed) for seed in rows["seed"]]
+    point: dict[str, Any] = {
+        **{name: first[name] for name in key},
+        **{name: first[name] for name in rows.columns if name.startswith("hyper_")},
+        **{name: _largest(rows[name]) for name in ("params", "macs")},
+        **{name: first[name] for name in ("student", "method", "temperature", "alpha")},
+        "scores": dict(zip(seeds, map(float, rows["test_acc"]), strict=True)),
+        "trial_ids": dict(zip(seeds, map(str, rows["trial_id"]), strict=True)),
+        "n_seeds": len(rows), "test_acc": mean, "test_acc_lo": max(lo, 0.0) if lo == lo else lo,
+        "test_acc_hi": min(hi, 1.0) if hi == hi else hi,
+        **dict.fromkeys(("baseline_acc", "gain", "gain_lo", "gain_hi", "p_value"), math.nan),
+    }  # fmt: skip
+    common = rows[rows["seed"].isin(partner.index)]
+    if len(partner):
+        theirs = (partner.loc[common["seed"]] if len(common) else partner).to_numpy()
+        point["baseline_acc"] = float(theirs.sum() / len(theirs))
+        if first["method"] != HARD and len(common):
+            found = paired_difference(common["test_acc"].to_numpy(), theirs)
+            point |= dict(zip(("gain", "gain_lo", "gain_hi", "p_value"), found[:4], strict=True))
+    return point
+
+
+def _largest(column: pd.Series) -> float:
+    """The largest positive value of a whole-number column, NaN when there is none (0 means unknown)."""
+    values = column[column > 0].dropna()
+    return float(values.max()) if len(values) else math.nan
+
+
+def _with_front(points: pd.DataFrame) -> pd.DataFrame:
+    """The points by ascending parameters, marked with the front over all of them."""
+    if points.empty:
+        return pd.DataFrame(columns=[*PARETO_COLUMNS, "scores", "trial_ids"])
+    points = points.sort_values(["params", "student"], kind="stable").reset_index(drop=True)
+    seeds = sorted({seed for scores in points["scores"] for seed in scores})
+    table = np.array([[scores.get(seed, math.nan) for seed in seeds] for scores in points["scores"]])
+    # Rounded so that equal accuracies added in another order still tie.
+    front = pareto_front(points["params"], np.round(np.nanmean(table, axis=1), 12))
+    return points.assign(on_front=front, p_on_front=p_on_front(points["params"], table))
+
+
+def the_only(frame: pd.DataFrame, column: str) -> str | None:
+    """The one value of ``column``; None when it is empty everywhere."""
+    values = sorted(frame[column].dropna().unique())
+    if len(values) > 1:
+        raise BadInput(f"one table cannot hold several values of '{column}': {', '.join(map(str, values))}")
+    return str(values[0]) if values else None
+
+
+def pareto_table(
+    runs: pd.DataFrame | Points, latency: Mapping[str, float] | None = None, chance: float | None = None
+) -> pd.DataFrame:
+    """One row per student and method, by ascending parameters, with the columns of ``PARETO_COLUMNS``.
+
+    - ``test_acc`` and its bounds: mean over seeds and 95% t interval (normal noise between seeds assumed; cut to
+      [0, 1]). ``n_seeds``: the seeds it is over, shared with the hard labels.
+    - ``baseline_acc``: the same student on hard labels, same seeds. ``gain``: paired difference, 95% t interval;
+      ``p_value``: raw two-sided paired t-test (normal differences assumed; see ``kdbench.stats.paired_difference``).
+      ``verdicts`` corrects it for the number of rows.
+    - With one seed, or no spread at all between the seeds, bounds are NaN.
+    - ``on_front``: whether this row's point is on the Pareto front of (parameters, mean accuracy) over ALL points,
+      every student's hard-label point included: a size whose hard labels win has a row that is off the front.
+      ``p_on_front``: bootstrap chance of that over seeds.
+    - A student with hard-label runs only has a row with method ``hard`` and no gain. Failed runs are left out.
+
+    Args:
+        runs: the runs frame of one sweep (one data set, one teacher), may be empty or partial; or gathered from it.
+        latency: milliseconds of one batch-1 forward, by student.
+        chance: accuracy (fraction) of guessing.
+
+    Raises:
+        BadInput: when ``runs`` is no runs frame, or of several data sets or teachers.
+    """
+    found = runs if isinstance(runs, Points) else gather(runs, chance=chance)
+    frame = found.frame
+    distilled = frame[frame["method"] != HARD]
+    shown = frame[(frame["method"] != HARD) | ~frame["student"].isin(distilled["student"])]
+    further = [name for name in frame.columns if name.startswith("hyper_") and shown[name].notna().any()]
+    shown = shown.assign(latency_ms=shown["student"].map(dict(latency or {})), teacher_acc=found.teacher_acc)
+    table = shown[[*PARETO_COLUMNS, *further]].reset_index(drop=True)
+    return table.astype({name: _TYPES.get(name, "float64") for name in table.columns})

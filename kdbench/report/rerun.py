@@ -1,0 +1,54 @@
+"""The command that makes one point of a report again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from kdbench.report.points import Points
+from kdbench.run.frame import HARD
+
+_REPLACED = ("--pair", "--method", "--temperature", "--alpha", "--trials", "--sampler", "--name")
+
+
+def rerun_command(point: Any, points: Points, manifest: Mapping[str, Any]) -> str:
+    """A sweep of this one student at this one setting, with the recipe, seeds and teacher of the original.
+
+    The sweep's own command line (``manifest["command"]``) with the pair, method and hyper-parameters replaced by the
+    point's. Without it, what the runs tell, and the defaults of that data set. A hard-label point is made again by any
+    sweep of its student, since every sweep runs its baseline.
+    """
+    if point.method == HARD:
+        beside = [other for other in points if other.student == point.student and other.method != HARD]
+        point = beside[0] if beside else point
+    given = manifest.get("command")
+    flags = ["--pair", f"{points.teacher or 'TEACHER'}:{point.student}"]
+    if isinstance(given, str) and " sweep" in given:
+        start = _without(shlex.split(given))
+    else:
+        start = ["kdbench", "sweep"]
+        flags += ["--dataset", str(points.dataset), "--seeds", str(point.n_seeds)]
+    if point.method != HARD:
+        held = {name: value for name, value in point._asdict().items() if value == value}
+        flags += ["--method", point.method]
+        flags += [word for name in ("temperature", "alpha") if name in held for word in (f"--{name}", repr(held[name]))]
+        further = {name[6:]: float(value) for name, value in held.items() if name.startswith("hyper_")}
+        flags += [word for name, value in further.items() for word in ("--set", f"space.{name}={value!r}")]
+    # What the sweep measured: another machine could choose otherwise, and that is another run.
+    measured = (manifest.get("spec") or {}).get("precisions") or {}
+    for role, model in (("recipe", point.student), ("teacher-recipe", points.teacher)):
+        flags += ["--set", f"{role}.precision={measured[model]}"] if model in measured else []
+    return shlex.join([*start, *flags, "--trials", "1", "--name", f"rerun-{point.student}-{point.method}"])
+
+
+def _without(words: list[str]) -> list[str]:
+    """A command line without the options that a rerun gives anew."""
+    kept, skip = [], False
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        flag, _, value = word.partition("=")
+        replaced = flag in _REPLACED or (flag == "--set" and (value or following).startswith("space."))
+        if not (skip or replaced):
+            kept.append(word)
+        skip = replaced and not value and not skip
+    return kept

@@ -1,0 +1,170 @@
+"""The tables of a sweep: the Pareto table as a grid of cells, and as files for programs and for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from kdbench.files import atomic, atomic_text
+from kdbench.report.numbers import bounds, decimals, millions, number, percent, signed, spread
+from kdbench.report.points import Points
+from kdbench.report.render import Cell, Column, Grid, Screen, csv, escape, latex, markdown
+from kdbench.report.verdicts import judge
+from kdbench.report.worth import SAVED_LEGEND, Worth, saved_grid
+from kdbench.run.frame import HARD, conform
+from kdbench.stats import pareto_front
+
+LEGEND = (
+    "Test accuracy in percent at the last epoch, mean ± half of the 95% t interval over seeds (an interval cut at 0 or "
+    "100 is given by its ends). Gain: percentage points over the same student on hard labels, paired by seed, with its "
+    "95% interval. A star marks points on the Pareto front of parameters and accuracy, hard-label points included. "
+    "Verdicts: paired t-test, Holm-corrected over rows."
+)
+STAR = "★ on the Pareto front (parameters, accuracy), hard-label points included"
+COLUMNS = (
+    Column("student", "Student", left=True, names=True),
+    Column("params", "Params", spared=1, least=True),
+    Column("macs", "MACs", printed=False, spared=9, least=True),
+    Column("latency", "Latency (ms)", short="ms", printed=False, spared=4, least=True),
+    Column("method", "Method", left=True),
+    Column("temperature", "T", spared=2),
+    Column("alpha", "alpha", short="α", spared=3),
+    Column("further", "Further settings", left=True, spared=5),
+    Column("seeds", "Seeds", spared=8),
+    Column("distilled", "Distilled (%)", short="Distilled", optional=False),
+    Column("hard", "Hard labels (%)", short="Hard\nlabels", optional=False),
+    Column("gain", "Gain (points)", folds=True, optional=False),
+    Column("verdict", "Verdict", left=True, folds=True, optional=False),
+)
+
+
+def pareto_grid(pareto: pd.DataFrame) -> Grid:
+    """``pareto`` in words: percent for accuracies, points for gains, a star on what is on the front."""
+    digits, records = decimals(pareto), pareto.to_dict("records")
+    further = [name for name in pareto.columns if name.startswith("hyper_")]
+    rows: list[dict[str, Cell | str]] = []
+    for record, verdict, starred in zip(records, judge(pareto), baselines_on_front(pareto), strict=True):
+        hard = record["method"] == HARD
+        settings = [f"{name[6:]} {record[name]:.3g}" for name in further if record[name] == record[name]]
+        acc = spread(record["test_acc"], record["test_acc_lo"], record["test_acc_hi"], digits)
+        gain = f"{signed(record['gain'], digits)} {bounds(record['gain_lo'], record['gain_hi'], digits)}".strip()
+        rows.append(
+            {
+                "student": str(record["student"]),
+                "params": Cell(millions(record["params"]), order=_order(record["params"])),
+                "macs": Cell(millions(record["macs"]), order=_order(record["macs"])),
+                "latency": number(record["latency_ms"], ".1f"),
+                "method": str(record["method"]),
+                "temperature": "" if hard else number(record["temperature"], ".3g"),
+                "alpha": "" if hard else number(record["alpha"], ".2f"),
+                "further": ", ".join(settings),
+                "seeds": str(record["n_seeds"]),
+                "distilled": "" if hard else Cell(acc, bool(record["on_front"]), order=_order(record["test_acc"])),
+                "hard": Cell(percent(record["baseline_acc"], digits), starred, order=_order(record["baseline_acc"])),
+                "gain": Cell(gain, kind=verdict.kind, order=_order(record["gain"])),
+                "verdict": Cell(verdict.short + (" *" if verdict.caveat else ""), kind=verdict.kind),
+            }
+        )
+    return Grid.of(COLUMNS, rows)
+
+
+def _order(value: object) -> float | None:
+    return None if pd.isna(value) else float(value)  # type: ignore[arg-type, call-overload]
+
+
+def baselines_on_front(pareto: pd.DataFrame) -> list[bool]:
+    """Whether each row's hard-label point is on the front of all points in the table."""
+    params = pareto["params"].to_numpy(dtype=float, na_value=np.nan)
+    scores = np.concatenate([pareto[name].to_numpy(dtype=float) for name in ("test_acc", "baseline_acc")])
+    # A hard-only row stands in both halves; equal duplicates are both on the front, so nothing changes.
+    front = pareto_front(np.tile(params, 2), np.round(scores, 12))[len(pareto) :]
+    return list(map(bool, front))
+
+
+def render_table(pareto: pd.DataFrame, verdicts: Sequence[str] = ()) -> RenderableType:
+    """``pareto`` for a terminal: what every row shares in the title, caveats of verdicts as lines below."""
+    if pareto.empty:
+        return Text("No confirmed runs yet, so there is no table.")
+    seeds = sorted({int(n) for n in pareto["n_seeds"]})
+    over = " to ".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1])))
+    grid = pareto_grid(pareto)
+    several = pareto["method"].nunique() > 1
+    kept = [column for column in grid.columns if column.key not in ("seeds", "macs", *(() if several else ("method",)))]
+    title = f"Test accuracy (%), mean ± 95% interval over {over} seed{'s' * (seeds[-1] != 1)}"
+    teacher = pareto["teacher_acc"].dropna()
+    before = f"Teacher {100 * teacher.iloc[0]:.1f}%. " if len(teacher) else ""
+    return Group(
+        Screen(grid.only(kept).flat(title)),
+        Text(before + STAR, style="dim"),
+        *(Text(f"* {line}") for line in caveats(pareto)),
+    )
+
+
+def caveats(pareto: pd.DataFrame) -> list[str]:
+    """Why verdicts are weaker than they look, those of one reason together."""
+    found: dict[str, list[str]] = {}
+    several = pareto["method"].nunique() > 1
+    for row, verdict in zip(pareto.to_dict("records"), judge(pareto), strict=True):
+        if verdict.caveat:
+            name = f"{row['student']} ({row['method']})" if several else str(row["student"])
+            found.setdefault(verdict.caveat, []).append(name)
+    return [f"{', '.join(names)}: {why}" for why, names in found.items()]
+
+
+def write_tables(runs: pd.DataFrame, points: Points, pareto: pd.DataFrame, worth: Worth, out: Path) -> dict[str, Path]:
+    """Write trials.parquet, trials.csv, size_saved.csv and pareto.csv, .md, .tex into ``out`` (made if absent).
+
+    Each file is replaced whole or not at all; equal frames give equal bytes. Values in .csv and .parquet are
+    fractions, numbers of parameters and milliseconds; .md and .tex are in percent.
+
+    Returns:
+        Paths by file name.
+
+    Raises:
+        OSError: when ``out`` cannot be written.
+    """
+    frame = conform(runs)
+    texts = {
+        "trials.csv": csv(frame),
+        "pareto.csv": csv(pareto),
+        "size_saved.csv": csv(worth.saved),
+        "pareto.md": pareto_markdown(pareto, points.notes, worth),
+        "pareto.tex": pareto_latex(pareto, points),
+    }
+    atomic(out / "trials.parquet", lambda aside: frame.to_parquet(aside, engine="pyarrow", index=False))
+    for name, text in texts.items():
+        atomic_text(out / name, text)
+    return {name: out / name for name in ("trials.parquet", *texts)}
+
+
+def pareto_markdown(pareto: pd.DataFrame, notes: Sequence[str] = (), worth: Worth | None = None) -> str:
+    """``pareto`` as a GitHub-flavoured Markdown table, with a legend, the verdicts, ``notes`` and size saved."""
+    remarks = [f"- {escape(note)}" for note in notes]
+    if pareto.empty:
+        return "\n".join(["No confirmed runs yet.", "", *remarks]).rstrip() + "\n"
+    told = zip(pareto["student"], pareto["method"], judge(pareto), strict=True)
+    lines = [*markdown(pareto_grid(pareto)), "", LEGEND, ""]
+    lines += [f"- {escape(str(student))} ({method}): {verdict.text}" for student, method, verdict in told] + remarks
+    if worth is not None and len(worth.saved):
+        lines += ["", "Size saved at equal accuracy", "", *markdown(saved_grid(worth.saved)), "", SAVED_LEGEND, ""]
+        lines += [f"- {escape(text)}" for text in worth.sentences]
+    return "\n".join(lines) + "\n"
+
+
+def pareto_latex(pareto: pd.DataFrame, points: Points | None = None) -> str:
+    """``pareto`` as a LaTeX table with caption and verdicts; accuracies on the front are bold."""
+    grid = pareto_grid(pareto)
+    if pareto["method"].nunique() < 2:
+        grid = grid.only([column for column in grid.columns if column.key not in ("method", "seeds")])
+    about = "Students" if points is None else f"Students of {points.teacher} on {points.dataset}"
+    if points is not None and points.teacher_acc == points.teacher_acc:
+        about += f" (teacher: {percent(points.teacher_acc)}%)"
+    how = f", distilled by {pareto['method'].iloc[0]}" if pareto["method"].nunique() == 1 else ""
+    caption = f"{about}{how}. {LEGEND.replace('A star marks', 'Bold:')}"
+    name = "students" if points is None else f"{points.dataset}-{points.teacher}"
+    return latex(grid, caption, name)
