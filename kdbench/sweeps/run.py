@@ -16,7 +16,7 @@ from kdbench.config import Recipe
 from kdbench.data import resolve_dataset
 from kdbench.data.task import check_parts
 from kdbench.errors import BadInput, KdbenchError
-from kdbench.methods import loss_function
+from kdbench.methods import METHODS
 from kdbench.models import build, latency_ms, load_weights
 from kdbench.run import manifest
 from kdbench.run.estimate import DryRun, dry_run
@@ -60,7 +60,7 @@ def run_sweep(
     folder = run.out / sweep.name
     sweep = resolved(sweep, folder, device)
     for method in sweep.methods:
-        loss_function(method)  # a third party's loss fails now, not after hours of teacher
+        METHODS.get(method).check()  # a third party's loss fails now, not after hours of teacher
     check_inputs(sweep, run.cache, teacher_weights)
     if run.storage is not None:
         open_storage(run.storage)
@@ -157,7 +157,7 @@ def plan_sweep(sweep: Sweep, run: RunOptions, observer: Observer, *, teacher_wei
     device, folder = pick_device(run.device), run.out / sweep.name
     sweep = resolved(sweep, folder, device)
     for method in sweep.methods:
-        loss_function(method)
+        METHODS.get(method).check()
     check_inputs(sweep, run.cache, teacher_weights)
     spec, _ = resolve_dataset(sweep.data_path or sweep.data.name)
     plan, workers = SweepPlan(sweep), worker_count(run.workers, device.type)

@@ -26,6 +26,7 @@ class Checkpoint(NamedTuple):
     optimizer: dict[str, Any]
     logs: list[EpochLog]
     attempts: int
+    method: dict[str, Any]
 
 
 def save_checkpoint(workdir: Path, checkpoint: Checkpoint) -> None:
@@ -35,6 +36,7 @@ def save_checkpoint(workdir: Path, checkpoint: Checkpoint) -> None:
         "optimizer": checkpoint.optimizer,
         "logs": [log.model_dump() for log in checkpoint.logs],
         "attempts": checkpoint.attempts,
+        "method": checkpoint.method,
     }
     buffer = io.BytesIO()  # torch's own writer hides what the disk said
     torch.save(state, buffer)
@@ -51,7 +53,7 @@ def load_checkpoint(workdir: Path, device: torch.device) -> Checkpoint | None:
     except (RuntimeError, EOFError, LookupError, ValueError, pickle.UnpicklingError):  # junk ends in any of these
         return None
     logs = [EpochLog.model_validate(log) for log in state["logs"]]
-    return Checkpoint(state["model"], state["optimizer"], logs, state["attempts"])
+    return Checkpoint(state["model"], state["optimizer"], logs, state["attempts"], state.get("method", {}))
 
 
 def drop_checkpoint(workdir: Path) -> None:

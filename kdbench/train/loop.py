@@ -5,27 +5,27 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from kdbench.catalog.methods import METHODS
 from kdbench.config import EpochLog, Recipe, RunConfig, RunResult
 from kdbench.data import TaskData
 from kdbench.errors import TrialFailed
 from kdbench.files import identify
-from kdbench.methods import LossFunction, loss_function
+from kdbench.methods import METHODS, BatchInfo, Outputs, as_loss
 from kdbench.models import build, count_macs, count_params
-from kdbench.teacher import TeacherSignal, truncate
+from kdbench.models.build import seeded
+from kdbench.teacher import Teacher, asked, outputs, taps_of, truncate
 from kdbench.train import checkpoint
 from kdbench.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_metrics
 from kdbench.train.hardware import describe_hardware
 from kdbench.train.metrics import collect_logits, reliability, score
 from kdbench.train.optim import make_optimizer, make_schedule, max_norm_constraint
-from kdbench.train.step import Step, begun_with, note_step, prepare
+from kdbench.train.step import Step, begun_with, compiled, note_step, prepare
 
 
 @dataclass(frozen=True)
@@ -53,19 +53,19 @@ def steps_per_epoch(samples: int, batch_size: int) -> int:
 
 
 class Trainer:
-    """The state of one run: network, optimiser, schedule, and where it stands."""
+    """The state of one run: network, the method's own part, optimiser, schedule, and where it stands."""
 
     def __init__(
-        self, config: RunConfig, data: TaskData, teacher: TeacherSignal | None, device: torch.device, step: Step
+        self, config: RunConfig, data: TaskData, teacher: Teacher | None, device: torch.device, step: Step
     ) -> None:
         self.config, self.data, self.teacher, self.device = config, data, teacher, device
         recipe = config.recipe
-        self.loss: LossFunction = loss_function(config.method)
+        method = METHODS.get(config.method)
         # a loss that reads nothing from a teacher (the hard baseline) must not pay for one while training
-        self.needs_teacher = bool(METHODS.get(config.method).needs)
-        if self.needs_teacher and teacher is None:
+        self.needs = method.needs
+        if self.needs and teacher is None:
             raise ValueError(f"the method '{config.method}' needs a teacher")
-        network = build(
+        self.model = build(
             config.model,
             classes=data.classes,
             channels=data.channels,
@@ -74,10 +74,20 @@ class Trainer:
             seed=config.seed,
             options=recipe.model_options,
         )
-        self.params = count_params(network)
-        self.macs = count_macs(network, data.channels, data.input_size)
-        self.model, self.forward = prepare(network, step, device)
-        self.optimizer = make_optimizer(self.model, recipe, fused=step.fused)
+        self.params = count_params(self.model)
+        self.macs = count_macs(self.model, data.channels, data.input_size)
+        whole = asked(self.model, self.needs)
+        image = torch.zeros(1, data.channels, data.input_size, data.input_size)
+        looks = teacher is not None and method.looks
+        student_taps = taps_of(whole, self.model, image) if looks else None
+        teacher_taps = teacher.taps(self.needs, image.to(device)) if teacher is not None and looks else None
+        with seeded(config.seed):
+            made = method.build(config.hyper, student_taps, teacher_taps)
+        self.part = made.to(device) if isinstance(made, nn.Module) else nn.Module()
+        """What of the method is trained and kept in checkpoints; no part of the student."""
+        self.loss = compiled(made, step) if isinstance(made, nn.Module) else made
+        self.forward = prepare(whole, step, device)[1]
+        self.optimizer = make_optimizer(self.model, recipe, fused=step.fused, part=self.part)
         self.constrain = max_norm_constraint(self.model, recipe.max_norm)
         self.updates = steps_per_epoch(len(data.train), recipe.batch_size)
         self.schedule = make_schedule(self.optimizer, recipe, self.updates)
@@ -86,37 +96,44 @@ class Trainer:
 
     def steps(self, epoch: int, on_fill: Callable[[int, int], None] | None = None) -> Iterator[int]:
         """Train one epoch, a step at a time; yields the number of images in each."""
-        config, recipe, seed = self.config, self.config.recipe, self.config.seed
-        teacher = self.teacher if self.needs_teacher else None
-        guide = teacher.epoch(self.data.train, seed, epoch, on_fill) if teacher is not None else None
+        recipe, seed = self.config.recipe, self.config.seed
+        teacher = self.teacher if self.needs else None
+        guide = teacher.epoch(self.data.train, seed, epoch, self.needs, on_fill) if teacher is not None else None
         # dropout and stochastic depth draw from here, so an epoch is the same after an interruption
         torch.manual_seed(int(identify([seed, epoch, "noise"]), 16) % 2**63)
         self.model.train()
+        self.part.train()
+        trained = [*self.model.parameters(), *self.part.parameters()]
         self._rows, self._names = [], []
         batches = self.data.train.batches(batch_size=recipe.batch_size, order_seed=seed, augment_seed=seed, epoch=epoch)
         for step, batch in enumerate(batches):
             self.schedule.step_update((epoch - 1) * self.updates + step)
             with self._autocast(recipe):
-                logits = self.forward(batch.x)
-            logits = logits.float()
-            soft = self._kept(guide(batch)) if guide is not None else None
-            loss = self.loss(logits, soft, batch.y, config.hyper, label_smoothing=recipe.label_smoothing, epoch=epoch)
+                said = self.forward(batch.x)
+            student = outputs(said)
+            taught = self._kept(guide(batch)) if guide is not None else None
+            place = BatchInfo(epoch, recipe.epochs, recipe.label_smoothing, batch.rows, len(self.data.train))
+            loss = as_loss(self.loss(student, taught, batch.y, place))
             self.optimizer.zero_grad(set_to_none=True)
             loss.total.backward()
             if recipe.clip_grad is not None:
-                nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_grad)
+                nn.utils.clip_grad_norm_(trained, recipe.clip_grad)
             self.optimizer.step()
             self.constrain()
             self._names = list(loss.parts)
             # kept on the device until the epoch ends: reading a value now would stall a GPU every step
-            accuracy = (logits.detach().argmax(1) == batch.y).float().mean()
+            accuracy = (student.logits.detach().argmax(1) == batch.y).float().mean()
             self._rows.append(torch.stack([loss.total.detach(), accuracy, *(p.detach() for p in loss.parts.values())]))
             yield len(batch.y)
 
-    def _kept(self, soft: Tensor) -> Tensor:
-        """What the recipe keeps of the teacher's logits, whatever its signal keeps on disk."""
+    def _kept(self, taught: Outputs) -> Outputs:
+        """What the recipe keeps of the teacher's logits, whatever the cache holds."""
         k = self.config.recipe.teacher_top_k
-        return soft if k is None else truncate(soft, k)
+        return taught if k is None else replace(taught, logits=truncate(taught.logits, k))
+
+    def state(self, logs: list[EpochLog], attempts: int) -> Checkpoint:
+        """What goes on from here after an interruption."""
+        return Checkpoint(self.model.state_dict(), self.optimizer.state_dict(), logs, attempts, self.part.state_dict())
 
     def _means(self, epoch: int) -> dict[str, float]:
         """Means over an epoch's steps of ``loss``, ``acc`` and the loss's parts."""
@@ -160,7 +177,7 @@ def run_training(
     config: RunConfig,
     *,
     data: TaskData,
-    teacher: TeacherSignal | None,
+    teacher: Teacher | None,
     workdir: Path,
     device: torch.device,
     hooks: Hooks | None = None,
@@ -186,6 +203,7 @@ def run_training(
     attempts, pruned = 1, False
     if saved is not None:
         trainer.model.load_state_dict(saved.model)
+        trainer.part.load_state_dict(saved.method)
         trainer.optimizer.load_state_dict(saved.optimizer)
         logs, attempts = list(saved.logs), saved.attempts + 1
         write_metrics(workdir, logs)  # a kill may have come between the last checkpoint and its line
@@ -195,8 +213,7 @@ def run_training(
     while not pruned and len(logs) < config.recipe.epochs:
         logs.append(trainer.epoch(len(logs) + 1, hooks.on_fill))
         if time.perf_counter() - saved_at >= checkpoint.INTERVAL:
-            state = Checkpoint(trainer.model.state_dict(), trainer.optimizer.state_dict(), logs, attempts)
-            save_checkpoint(workdir, state)
+            save_checkpoint(workdir, trainer.state(logs, attempts))
             saved_at = time.perf_counter()
         write_metrics(workdir, logs)
         pruned = hooks.on_epoch(logs[-1], False)

@@ -44,7 +44,7 @@ def usual_step(device: torch.device, *, exact: bool = False) -> Step:
     return REFERENCE if exact else Step(kernels=device.type == "cpu")
 
 
-def prepare(network: nn.Module, step: Step, device: torch.device) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+def prepare(network: nn.Module, step: Step, device: torch.device) -> tuple[nn.Module, Callable[[Tensor], Any]]:
     """(the network on the device, what a training step calls): both share their weights.
 
     Evaluation calls the network itself, so that a compiled step meets one shape of batch only.
@@ -56,12 +56,16 @@ def prepare(network: nn.Module, step: Step, device: torch.device) -> tuple[nn.Mo
         network.register_forward_pre_hook(_contiguous)
     if step.kernels:
         network = optimise(network, device)
-    if not step.compiled:
-        return network, network
+    return network, compiled(network, step, "reduce-overhead" if device.type == "cuda" else "default")
+
+
+def compiled(module: nn.Module, step: Step, mode: str = "default") -> Callable[..., Any]:
+    """The module in the step's form; never one that draws noise, since the compiler draws its own: another run."""
+    if not step.compiled or draws_noise(module):
+        return module
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it misses CUDA on machines without
-    mode = "reduce-overhead" if device.type == "cuda" else "default"
-    forward: Callable[[Tensor], Tensor] = torch.compile(network, mode=mode, dynamic=False)
-    return network, forward
+    forward: Callable[..., Any] = torch.compile(module, mode=mode, dynamic=False)
+    return forward
 
 
 def answering(network: nn.Module, device: torch.device, *, exact: bool = False) -> nn.Module:

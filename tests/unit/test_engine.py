@@ -13,14 +13,13 @@ import torch.nn.functional as F
 from torch import nn
 from training import CPU, KD, RECIPE, STEPS, Watched, banked, config_of, data_of, live, same, train
 
-from kdbench.catalog.methods import METHODS
 from kdbench.config import DataConfig, Recipe, RunConfig
-from kdbench.data import TaskData, load, resolve_dataset
+from kdbench.data import Split, TaskData, load, resolve_dataset
 from kdbench.errors import BadInput, TrialFailed
+from kdbench.methods import METHODS
 from kdbench.models import build
-from kdbench.teacher import LiveTeacher, RecordedTeacher, TeacherSignal, make_signal, recorded_bytes
-from kdbench.teacher.bank import CHUNK
-from kdbench.teacher.signal import LazyTeacher
+from kdbench.teacher import Teacher, cache_bytes, make_teacher
+from kdbench.teacher.logit_cache import CHUNK
 from kdbench.train import Hooks
 from kdbench.train import loop as engine_run
 from kdbench.train.checkpoint import NAME
@@ -68,8 +67,8 @@ def test_views_without_numbers_cost_one_teacher_pass_an_epoch_however_many_trial
     train_split = data_of(0, None, None, "resized-crop").train
     assert train_split.n_views is None
 
-    def recorded() -> TeacherSignal:
-        return make_signal(tmp_path, "teacher", 10, LazyTeacher(lambda: network, CPU), train_split, passes=2)
+    def recorded() -> Teacher:
+        return make_teacher(lambda: network, CPU, 10, root=tmp_path, teacher_id="t", split=train_split, passes=2)
 
     first = train(config, tmp_path / "a", recorded())
     before = network.images
@@ -84,8 +83,9 @@ def test_a_few_logits_of_a_view_are_the_same_kept_or_computed(tmp_path, views):
     config = config_of(RECIPE.model_copy(update={"views": views, "pad": 0, "teacher_top_k": 3}))
     split, network = data_of(0, None, None, views).train, Watched()
 
-    def kept(top_k: int | None) -> TeacherSignal:
-        return make_signal(tmp_path / str(top_k), "t", 10, LazyTeacher(lambda: network, CPU), split, 1, top_k)
+    def kept(top_k: int | None) -> Teacher:
+        root = tmp_path / str(top_k)
+        return make_teacher(lambda: network, CPU, 10, root=root, teacher_id="t", split=split, passes=1, top_k=top_k)
 
     first = train(config, tmp_path / "a", kept(3))
     before = network.images
@@ -97,12 +97,19 @@ def test_a_few_logits_of_a_view_are_the_same_kept_or_computed(tmp_path, views):
 
 
 def test_a_disk_without_room_for_a_record_means_a_live_teacher(tmp_path, monkeypatch):
+    """Whatever the record itself has taken meanwhile; and of numbered views no more is reserved than will be read."""
     split = data_of(0, None, None, "resized-crop").train
-    enough = 2 * recorded_bytes(split, 10, passes=3)
-    for free, kind in ((enough, RecordedTeacher), (enough - 1, LiveTeacher)):
-        monkeypatch.setattr("shutil.disk_usage", lambda path, free=free: SimpleNamespace(free=free))
-        made = make_signal(tmp_path / "not" / "yet", "t", 10, LazyTeacher(Watched, CPU), split, passes=3)
-        assert type(made) is kind
+    few, many = data_of(0, True).train, data_of(1).train
+    enough = 2 * cache_bytes(len(split), 10, 3)
+
+    def keyed(free: int, split: Split = split, root: Path = tmp_path / "not" / "yet") -> str:
+        monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+        return make_teacher(Watched, CPU, 10, root=root, teacher_id="t", split=split, passes=3).keyed
+
+    assert [keyed(enough), keyed(enough - 1)] == ["epoch", "live"]
+    assert (few.n_views, many.n_views) == (2, 9) and [keyed(enough, few), keyed(enough, many)] == ["view", "epoch"]
+    (tmp_path / "record").write_bytes(bytes(999))
+    assert [keyed(enough - 999, root=tmp_path), keyed(enough - 1000, root=tmp_path)] == ["epoch", "live"]
 
 
 @pytest.mark.parametrize(("model", "optimizer"), [("test_resnet", "sgd"), ("test_vit", "adamw")])
@@ -184,7 +191,7 @@ def test_every_field_of_a_trial_changes_the_run(shared, change):
 @pytest.mark.parametrize("name", [name for name, spec in METHODS.entries.items() if spec.space])
 def test_every_searched_hyper_parameter_changes_the_run(shared, name):
     spec = METHODS.get(name)
-    base = {**spec.fixed, **{k: 0.7 * d.low + 0.3 * d.high for k, d in spec.space.items()}}
+    base = {**spec.defaults, **{k: 0.7 * d.low + 0.3 * d.high for k, d in spec.space.items()}}
     for knob, dimension in spec.space.items():
         other = {**base, knob: 0.3 * dimension.low + 0.7 * dimension.high}
         assert differ(config_of(method=name, hyper=base), config_of(method=name, hyper=other), shared), knob
@@ -227,7 +234,7 @@ def test_the_student_trains_in_train_mode_and_the_teacher_speaks_in_eval_mode(tm
     monkeypatch.setattr(engine_run, "build", watched_build)
     for teacher in (live(network := Watched()), banked(tmp_path, network)):
         modes.clear()
-        outcome = train(config_of(RECIPE.model_copy(update={"epochs": 2})), tmp_path / type(teacher).__name__, teacher)
+        outcome = train(config_of(RECIPE.model_copy(update={"epochs": 2})), tmp_path / teacher.keyed, teacher)
         assert modes.count((True, True)) == 2 * STEPS and set(modes) == {(True, True), (False, False)}
         assert not outcome.model.training
     assert network.modes == {(False, False, False)}

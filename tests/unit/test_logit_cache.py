@@ -14,11 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdbench.errors import MachineFault
-from kdbench.teacher import BankKey, LogitBank, truncate
-from kdbench.teacher.bank import CHUNK, checksum
-from kdbench.teacher.topk import pack, unpack
+from kdbench.teacher import CacheKey, LogitCache, truncate
+from kdbench.teacher.logit_cache import CHUNK, checksum, pack, unpack
 
-KEY = BankKey(teacher_id="t", split_digest="d", augment="crop-p1", samples=700, views=9, classes=10)
+KEY = CacheKey(teacher_id="t", split_digest="d", augment="crop-p1", samples=700, views=9, classes=10)
 ROWS = np.arange(KEY.samples)
 VIEWS = ROWS * 7 % KEY.views
 DEAD = 2**22 + 1
@@ -41,17 +40,17 @@ def pure(rows, views):
     return (10 * np.sin(rows[:, None] * 10.0 + views[:, None] + np.arange(KEY.classes))).astype(np.float32)
 
 
-def content(bank: LogitBank) -> list[bytes]:
+def content(bank: LogitCache) -> list[bytes]:
     return [(bank.folder / name).read_bytes() for name in ("logits.f16", "marks.u32")]
 
 
 def test_what_was_written_is_read_by_another_process_rounded_to_16_bits(tmp_path):
-    bank, teacher = LogitBank(tmp_path, KEY), Teacher()
+    bank, teacher = LogitCache(tmp_path, KEY), Teacher()
     seen = []
     assert bank.ensure(ROWS, VIEWS, teacher, lambda done, total: seen.append((done, total))) == 700
     assert seen == [(256, 700), (512, 700), (700, 700)] and [len(c) for c in teacher.chunks] == [CHUNK, CHUNK, 188]
     assert bank.coverage() == pytest.approx(1 / 9)
-    again = LogitBank(tmp_path, KEY)
+    again = LogitCache(tmp_path, KEY)
     assert again.ensure(ROWS, VIEWS, teacher) == 0 and len(teacher.chunks) == 3
     exact = np.concatenate([Teacher()(ROWS[s], VIEWS[s]) for s in (slice(256), slice(256, 512), slice(512, None))])
     np.testing.assert_allclose(again.read(ROWS, VIEWS), exact, rtol=2**-11, atol=2**-24)
@@ -63,13 +62,13 @@ def test_what_was_written_is_read_by_another_process_rounded_to_16_bits(tmp_path
 def test_every_field_of_the_key_is_another_bank():
     others = {"teacher_id": "u", "split_digest": "e", "augment": "plain", "samples": 1, "views": 1, "classes": 2}
     ids = {KEY.id, *(KEY.model_copy(update={name: value}).id for name, value in others.items())}
-    ids.add(KEY.model_copy(update={"top_k": 3}).id)
-    assert {*others, "top_k"} == set(BankKey.model_fields) and len(ids) == 8
+    ids |= {KEY.model_copy(update=more).id for more in ({"top_k": 3}, {"pooled": 4})}
+    assert {*others, "top_k", "pooled"} == set(CacheKey.model_fields) and len(ids) == 9
 
 
 @pytest.mark.parametrize("damage", ["logits", "mark", "torn", "block"])
 def test_damage_reads_as_missing_and_is_filled_again(tmp_path, damage):
-    bank = LogitBank(tmp_path, KEY)
+    bank = LogitCache(tmp_path, KEY)
     bank.ensure(ROWS, VIEWS, pure)
     whole = content(bank)
     entry = (3 * KEY.views + int(VIEWS[3])) * KEY.classes * 2
@@ -82,7 +81,7 @@ def test_damage_reads_as_missing_and_is_filled_again(tmp_path, damage):
     with (bank.folder / name).open("rb+") as stream:
         stream.seek(offset)
         stream.write(junk)
-    again = LogitBank(tmp_path, KEY)
+    again = LogitCache(tmp_path, KEY)
     missing = ~again.filled(ROWS, VIEWS)
     assert missing.sum() >= 1 and (damage == "block" or missing.nonzero()[0].tolist() == [3])
     assert again.ensure(ROWS, VIEWS, pure) == missing.sum() and again.filled(ROWS, VIEWS).all()
@@ -90,18 +89,18 @@ def test_damage_reads_as_missing_and_is_filled_again(tmp_path, damage):
 
 
 def test_a_short_file_is_extended_and_only_its_tail_is_computed(tmp_path):
-    bank = LogitBank(tmp_path, KEY)
+    bank = LogitCache(tmp_path, KEY)
     bank.ensure(ROWS, VIEWS, pure)
     whole = content(bank)
     os.truncate(bank.folder / "logits.f16", 600 * KEY.views * KEY.classes * 2)
-    again = LogitBank(tmp_path, KEY)
+    again = LogitCache(tmp_path, KEY)
     assert again.ensure(ROWS, VIEWS, pure) == 100
     assert content(again) == whole
 
 
 def test_a_killed_fill_is_carried_out_in_the_same_chunks(tmp_path):
     """Bit for bit what an uninterrupted fill leaves, although the next epoch wants other entries too."""
-    smooth, killed, teacher = LogitBank(tmp_path / "a", KEY), LogitBank(tmp_path / "b", KEY), Teacher()
+    smooth, killed, teacher = LogitCache(tmp_path / "a", KEY), LogitCache(tmp_path / "b", KEY), Teacher()
     later = (VIEWS + ROWS % 2) % 9
     for views in (VIEWS, later):
         smooth.ensure(ROWS, views, Teacher())
@@ -115,7 +114,7 @@ def test_a_killed_fill_is_carried_out_in_the_same_chunks(tmp_path):
         killed.ensure(ROWS, VIEWS, dies)
     (note,) = killed.folder.glob("pending*")
     note.rename(killed.folder / f"pending-{platform.node()}-{DEAD}.npy")
-    again = LogitBank(tmp_path / "b", KEY)
+    again = LogitCache(tmp_path / "b", KEY)
     again.ensure(ROWS, VIEWS, teacher)
     again.ensure(ROWS, later, teacher)
     assert content(again) == content(smooth) and not list(again.folder.glob("pending*"))
@@ -123,7 +122,7 @@ def test_a_killed_fill_is_carried_out_in_the_same_chunks(tmp_path):
 
 
 def test_notes_of_the_living_of_other_machines_and_damaged_ones_stop_nobody(tmp_path):
-    bank, node = LogitBank(tmp_path, KEY), platform.node()
+    bank, node = LogitCache(tmp_path, KEY), platform.node()
     foreign = [f"pending-{node}-{os.getppid()}.npy", f"pending-{node}-x-{DEAD}.npy", f"pending-other-{DEAD}.npy"]
     for name in foreign:
         np.save(bank.folder / name, np.stack([ROWS[:5], VIEWS[:5]]))
@@ -134,7 +133,7 @@ def test_notes_of_the_living_of_other_machines_and_damaged_ones_stop_nobody(tmp_
 
 
 def fill_slowly(root: Path, start: multiprocessing.synchronize.Barrier, forward: bool) -> None:
-    bank = LogitBank(root, KEY)
+    bank = LogitCache(root, KEY)
     start.wait()
     for view in range(9) if forward else reversed(range(9)):
         bank.ensure(ROWS, np.full_like(ROWS, view), pure)
@@ -149,10 +148,10 @@ def test_two_processes_filling_at_once_leave_what_one_leaves(tmp_path):
     for worker in workers:
         worker.join(30)
     assert [worker.exitcode for worker in workers] == [0, 0]
-    one = LogitBank(tmp_path / "one", KEY)
+    one = LogitCache(tmp_path / "one", KEY)
     for view in range(9):
         one.ensure(ROWS, np.full_like(ROWS, view), pure)
-    two = LogitBank(tmp_path / "two", KEY)
+    two = LogitCache(tmp_path / "two", KEY)
     assert content(two) == content(one) and two.coverage() == 1 and not list(two.folder.glob("pending*"))
 
 
@@ -174,13 +173,13 @@ def test_the_largest_logits_keep_their_probability_and_the_others_share_theirs(c
 
 def test_a_bank_of_the_largest_logits_takes_their_space(tmp_path):
     key = KEY.model_copy(update={"top_k": 2})
-    bank = LogitBank(tmp_path, key)
+    bank = LogitCache(tmp_path, key)
 
     def cut(rows, views):
         return truncate(torch.from_numpy(pure(rows, views).astype(np.float16)).float(), 2).numpy()
 
     assert bank.ensure(ROWS, VIEWS, cut) == 700 and bank.filled(ROWS, VIEWS).all()
-    np.testing.assert_array_equal(LogitBank(tmp_path, key).read(ROWS, VIEWS), cut(ROWS, VIEWS).astype(np.float16))
+    np.testing.assert_array_equal(LogitCache(tmp_path, key).read(ROWS, VIEWS), cut(ROWS, VIEWS).astype(np.float16))
     size = sum(path.stat().st_size for path in bank.folder.glob("*.[fu]*"))
     assert size == key.bytes == 700 * 9 * (2 * (2 * 2 + 1) + 4)
 
@@ -194,10 +193,10 @@ def test_marks_are_never_0_and_tell_places_apart():
 
 
 def test_what_does_not_fit_is_a_fault_of_the_machine_and_says_why(tmp_path):
-    bank = LogitBank(tmp_path, KEY)
+    bank = LogitCache(tmp_path, KEY)
     with pytest.raises(MachineFault, match=r"do not fit 16 bits.*7e"):
         bank.write(ROWS[:2], VIEWS[:2], np.full((2, 10), 7e4, np.float32))
     assert not bank.filled(ROWS, VIEWS).any()
     (tmp_path / "file").write_text("")
-    with pytest.raises(MachineFault, match="cannot open the teacher bank"):
-        LogitBank(tmp_path / "file", KEY)
+    with pytest.raises(MachineFault, match="cannot open the logit cache"):
+        LogitCache(tmp_path / "file", KEY)
