@@ -84,7 +84,7 @@ def bare(task: Task, step: Step) -> Steps:
 
 
 def trial(task: Task, step: Step) -> Steps:
-    """Kdbench's own loop, its teacher's bank warm."""
+    """Kdbench's own loop, its logit cache warm."""
     with _warm(task) as (data, teacher):
         config = _config(task, {"temperature": TEMPERATURE, "alpha": ALPHA})
         yield from endless(Trainer(config, data, teacher, torch.device(task.device), step))
@@ -98,7 +98,7 @@ def endless(trainer: Trainer) -> Steps:
 
 @contextmanager
 def _warm(task: Task) -> Iterator[tuple[TaskData, Teacher]]:
-    """The data, and a teacher whose bank holds every view of them."""
+    """The data, and a teacher whose cache holds every view of them."""
     data = samples(task)
     with tempfile.TemporaryDirectory() as folder:
         teacher = Teacher(

@@ -24,5 +24,5 @@ class Methods(Registry[Method]):
         return getattr(given, "kd_method", None) or super().unwrap(given)
 
 
-_FOUND = [code.kd_method for code in vars(logits).values() if hasattr(code, "kd_method")]
+_FOUND = [code.kd_method for code in vars(logits).values() if callable(code) and hasattr(code, "kd_method")]
 METHODS = Methods("method", {one.name: one for one in _FOUND}, "kdbench.methods", Method)

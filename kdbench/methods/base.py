@@ -128,12 +128,19 @@ class Method(Frozen):
         Raises:
             BadInput: a pair of networks that it is not made for.
         """
-        wanted = self.pairs.split("->")
-        for role, kind, found in zip(("teacher", "student"), wanted, (teacher, student), strict=True):
-            if found is not None and "any" not in (kind, found.kind) and kind != found.kind:
-                raise BadInput(f"method '{self.name}' is made for {self.pairs}: this {role} is a {found.kind}")
+        self.fits(*("any" if taps is None else taps.kind for taps in (teacher, student)))
         code = self.code or _of_last_release(self.name)
         return code(student, teacher, **hyper) if isinstance(code, type) else partial(code, **hyper)
+
+    def fits(self, teacher: str, student: str) -> None:
+        """Refuse networks of a kind (see ``Taps``) that it is not made for; ``any``: not known yet.
+
+        Raises:
+            BadInput: naming method and network.
+        """
+        for role, kind, found in zip(("teacher", "student"), self.pairs.split("->"), (teacher, student), strict=True):
+            if "any" not in (kind, found) and kind != found:
+                raise BadInput(f"method '{self.name}' is made for {self.pairs}: this {role} is a {found}")
 
     def check(self) -> None:
         """Try it on made-up outputs before anything is trained.

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -241,3 +245,19 @@ def test_standardised_logits_have_no_scale(scale, shift, t):
 def test_an_unknown_loss_is_named_with_the_closest():
     with pytest.raises(BadInput, match="did you mean 'dkd'"):
         METHODS.get("dkdd")
+
+
+def test_a_loss_of_the_last_release_still_serves(monkeypatch):
+    def old(student, teacher, targets, hyper, *, label_smoothing=0.0, epoch=1):
+        return hyper["alpha"] * F.mse_loss(student, teacher) + epoch * F.cross_entropy(student, targets)
+
+    found = [SimpleNamespace(load=lambda: old)]
+    monkeypatch.setattr("kdbench.methods.base.entry_points", lambda group, name: found * (name == "old"))
+    Method.model_validate({"name": "old", "fixed": {"alpha": 0.3}}).check()
+    with pytest.raises(BadInput, match=r"'new' has no loss: declare it with @kdbench.methods.method"):
+        Method(name="new").check()
+
+
+def test_listing_methods_imports_no_torch():
+    code = "import sys; from kdbench.methods import METHODS; METHODS.names(); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
