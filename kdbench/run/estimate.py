@@ -19,7 +19,7 @@ from kdbench.run.machine import THREADS_VARIABLE
 from kdbench.run.speeds import Speeds
 from kdbench.run.store import load_runs
 from kdbench.teacher import MOST_CLASSES, cache_bytes, keyed_by, room
-from kdbench.train.autotune import Shape, seconds_per_step
+from kdbench.train import Shape, Step, seconds_per_step
 from kdbench.train.hardware import describe_hardware
 from kdbench.train.loop import steps_per_epoch
 
@@ -123,7 +123,8 @@ class _Costs:
                 return None
             self._tell(f"measuring a step of {config.model}")
             shape = self._shape(config, batch)
-            self._steps[key] = seconds_per_step(shape, precision=config.recipe.precision, repeats=1) / batch
+            (seconds,) = seconds_per_step(shape, Step(), precision=config.recipe.precision, repeats=1)
+            self._steps[key] = seconds / batch
         held = config.data.validate_on == "test"
         watched = self._spec.sizes.get("test" if held else "train", 0) * (1.0 if held else config.data.val_fraction)
         return self._steps[key] * (samples_of(self._spec, config) + watched * FORWARD_SHARE)
