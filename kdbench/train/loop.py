@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from kdbench.config import EpochLog, Recipe, RunConfig, RunResult
-from kdbench.data import TaskData
+from kdbench.data import Split, TaskData
 from kdbench.errors import TrialFailed
 from kdbench.files import identify
 from kdbench.methods import METHODS, BatchInfo, Outputs, as_loss
@@ -23,7 +23,7 @@ from kdbench.teacher import Teacher, asked, outputs, taps_of, truncate
 from kdbench.train import checkpoint
 from kdbench.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_metrics
 from kdbench.train.hardware import describe_hardware
-from kdbench.train.metrics import collect_logits, reliability, score
+from kdbench.train.metrics import Scores, collect_logits, reliability, score
 from kdbench.train.optim import make_optimizer, make_schedule, max_norm_constraint
 from kdbench.train.step import Step, begun_with, compiled, note_step, prepare
 
@@ -66,14 +66,9 @@ class Trainer:
         if self.needs and teacher is None:
             raise ValueError(f"the method '{config.method}' needs a teacher")
         self.model = build(
-            config.model,
-            classes=data.classes,
-            channels=data.channels,
-            input_size=data.input_size,
-            stem=recipe.stem,
-            seed=config.seed,
-            options=recipe.model_options,
-        )
+            config.model, classes=data.classes, channels=data.channels, input_size=data.input_size, stem=recipe.stem,
+            seed=config.seed, options=recipe.model_options,
+        )  # fmt: skip
         self.params = count_params(self.model)
         self.macs = count_macs(self.model, data.channels, data.input_size)
         whole = asked(self.model, self.needs)
@@ -154,35 +149,39 @@ class Trainer:
         for _ in self.steps(epoch, on_fill):
             pass
         means = self._means(epoch)
-        logits, labels = collect_logits(self.model, self.data.val)
-        guide = self.teacher.plain(self.data.val) if self.teacher is not None else None
-        val = score(logits, labels, guide)
+        val, *_ = self.measure(self.data.val)
         if not math.isfinite(val.nll):  # the last step may break a network whose training loss was still finite
             raise TrialFailed(f"non-finite validation loss after epoch {epoch}: nll={val.nll}, loss={means['loss']}")
         return EpochLog(
-            epoch=epoch,
-            lr=float(self.optimizer.param_groups[0]["lr"]),
-            train_loss=means.pop("loss"),
-            train_acc=means.pop("acc"),
-            val_loss=val.nll,
-            val_acc=val.acc,
-            val_kl=val.kl,
-            val_agreement=val.agreement,
-            seconds=time.perf_counter() - since,
-            parts=means,
-        )
+            epoch=epoch, lr=float(self.optimizer.param_groups[0]["lr"]), train_loss=means.pop("loss"),
+            train_acc=means.pop("acc"), val_loss=val.nll, val_acc=val.acc, val_kl=val.kl, val_agreement=val.agreement,
+            seconds=time.perf_counter() - since, parts=means,
+        )  # fmt: skip
+
+    def measure(self, split: Split) -> tuple[Scores, Tensor, Tensor]:
+        """The network on a split: its scores, beside the teacher's where there is one; its logits and the labels."""
+        logits, labels = collect_logits(self.model, split)
+        return score(logits, labels, self.teacher.plain(split) if self.teacher is not None else None), logits, labels
+
+    def result(self, logs: list[EpochLog], attempts: int, pruned: bool) -> RunResult:
+        """Final measures: on test in the confirm phase, on validation otherwise."""
+        confirm = self.config.phase == "confirm"
+        final, logits, labels = self.measure(self.data.test() if confirm else self.data.val)
+        on_test: dict[str, Any] = {}
+        if confirm:
+            on_test = {"test_acc": final.acc, "test_top5": final.top5, "reliability": reliability(logits, labels)}
+        return RunResult(
+            id=self.config.id, status="pruned" if pruned else "complete", val_acc=logs[-1].val_acc,
+            best_val_acc=max(log.val_acc for log in logs), nll=final.nll, ece=final.ece, agreement=final.agreement,
+            params=self.params, macs=self.macs, epochs=len(logs), seconds=sum(log.seconds for log in logs),
+            attempts=attempts, hardware=describe_hardware(self.device), **on_test,
+        )  # fmt: skip
 
 
 def run_training(
-    config: RunConfig,
-    *,
-    data: TaskData,
-    teacher: Teacher | None,
-    workdir: Path,
-    device: torch.device,
-    hooks: Hooks | None = None,
-    step: Step | None = None,
-) -> RunOutcome:
+    config: RunConfig, *, data: TaskData, teacher: Teacher | None, workdir: Path, device: torch.device,
+    hooks: Hooks | None = None, step: Step | None = None,
+) -> RunOutcome:  # fmt: skip
     """Train ``config`` to its end, from ``workdir``'s checkpoint where there is one.
 
     ``step`` says how it is computed (no result beyond rounding depends on it); a resumed run keeps its own.
@@ -218,31 +217,4 @@ def run_training(
         write_metrics(workdir, logs)
         pruned = hooks.on_epoch(logs[-1], False)
     finished = len(logs) == config.recipe.epochs  # a prune after the last epoch has nothing left to save
-    return RunOutcome(_result(trainer, logs, attempts, pruned and not finished), logs, trainer.model.eval())
-
-
-def _result(trainer: Trainer, logs: list[EpochLog], attempts: int, pruned: bool) -> RunResult:
-    """Final measures: on test in the confirm phase, on validation otherwise."""
-    confirm = trainer.config.phase == "confirm"
-    split = trainer.data.test() if confirm else trainer.data.val
-    logits, labels = collect_logits(trainer.model, split)
-    guide = trainer.teacher.plain(split) if trainer.teacher is not None else None
-    final = score(logits, labels, guide)
-    return RunResult(
-        id=trainer.config.id,
-        status="pruned" if pruned else "complete",
-        val_acc=logs[-1].val_acc,
-        best_val_acc=max(log.val_acc for log in logs),
-        test_acc=final.acc if confirm else None,
-        test_top5=final.top5 if confirm else None,
-        nll=final.nll,
-        ece=final.ece,
-        reliability=reliability(logits, labels) if confirm else None,
-        agreement=final.agreement,
-        params=trainer.params,
-        macs=trainer.macs,
-        epochs=len(logs),
-        seconds=sum(log.seconds for log in logs),
-        attempts=attempts,
-        hardware=describe_hardware(trainer.device),
-    )
+    return RunOutcome(trainer.result(logs, attempts, pruned and not finished), logs, trainer.model.eval())
