@@ -95,7 +95,7 @@ class Method(Frozen):
     """What ``--method`` calls it."""
     needs: frozenset[Need] = LOGITS
     """What it reads of teacher and student; nothing: no teacher is asked."""
-    pairs: str = "any->any"
+    pairs: str = Field("any->any", pattern=r"^\w+->\w+$")
     """Kinds of teacher and student that it is made for: ``cnn->cnn``, ``any->vit``, ..."""
     space: dict[str, Dimension] = Field(default_factory=dict)
     """Hyper-parameters that a sweep searches, with their default ranges."""

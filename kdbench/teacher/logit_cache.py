@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
@@ -181,11 +182,8 @@ class LogitCache:
         mine = f"pending-{platform.node()}-"
         owners = [(path, path.stem.removeprefix(mine)) for path in sorted(self.folder.glob(f"{mine}*.npy"))]
         # a machine called "<ours>-2" begins its notes as we do; our own process is not filling now
-        return [path for path, pid in owners if pid.isdecimal() and (int(pid) == os.getpid() or not _alive(int(pid)))]
-
-    def coverage(self) -> float:
-        """Share of entries with a mark (not verified)."""
-        return float(np.count_nonzero(self._marks) / self._marks.size)
+        known = [(path, int(pid)) for path, pid in owners if pid.isdecimal()]
+        return [path for path, pid in known if pid == os.getpid() or not psutil.pid_exists(pid)]
 
 
 def checksum(entries: NDArray[np.uint16]) -> NDArray[np.uint32]:
@@ -208,17 +206,6 @@ def taken(folder: Path) -> int:
 def _save(path: Path, array: NDArray[Any]) -> None:
     with path.open("wb") as stream:
         np.save(stream, array, allow_pickle=False)
-
-
-def _alive(pid: int) -> bool:
-    """Whether a process of this machine has that number."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def truncate(logits: Tensor, k: int) -> Tensor:

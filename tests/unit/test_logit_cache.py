@@ -1,4 +1,4 @@
-"""The bank gives back what the teacher said, whoever filled it, whatever was killed or damaged in between."""
+"""The cache gives back what the teacher said, whoever filled it, whatever was killed or damaged in between."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import platform
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -40,26 +41,25 @@ def pure(rows, views):
     return (10 * np.sin(rows[:, None] * 10.0 + views[:, None] + np.arange(KEY.classes))).astype(np.float32)
 
 
-def content(bank: LogitCache) -> list[bytes]:
-    return [(bank.folder / name).read_bytes() for name in ("logits.f16", "marks.u32")]
+def content(cache: LogitCache) -> list[bytes]:
+    return [(cache.folder / name).read_bytes() for name in ("logits.f16", "marks.u32")]
 
 
 def test_what_was_written_is_read_by_another_process_rounded_to_16_bits(tmp_path):
-    bank, teacher = LogitCache(tmp_path, KEY), Teacher()
+    cache, teacher = LogitCache(tmp_path, KEY), Teacher()
     seen = []
-    assert bank.ensure(ROWS, VIEWS, teacher, lambda done, total: seen.append((done, total))) == 700
+    assert cache.ensure(ROWS, VIEWS, teacher, lambda done, total: seen.append((done, total))) == 700
     assert seen == [(256, 700), (512, 700), (700, 700)] and [len(c) for c in teacher.chunks] == [CHUNK, CHUNK, 188]
-    assert bank.coverage() == pytest.approx(1 / 9)
     again = LogitCache(tmp_path, KEY)
     assert again.ensure(ROWS, VIEWS, teacher) == 0 and len(teacher.chunks) == 3
     exact = np.concatenate([Teacher()(ROWS[s], VIEWS[s]) for s in (slice(256), slice(256, 512), slice(512, None))])
     np.testing.assert_allclose(again.read(ROWS, VIEWS), exact, rtol=2**-11, atol=2**-24)
     assert not again.filled(ROWS, (VIEWS + 1) % 9).any() and not again.read(ROWS, (VIEWS + 1) % 9).any()
-    assert sum(path.stat().st_size for path in bank.folder.glob("*.[fu]*")) == KEY.bytes
-    assert not list(bank.folder.glob("pending*"))
+    assert sum(path.stat().st_size for path in cache.folder.glob("*.[fu]*")) == KEY.bytes
+    assert not list(cache.folder.glob("pending*"))
 
 
-def test_every_field_of_the_key_is_another_bank():
+def test_every_field_of_the_key_is_another_cache():
     others = {"teacher_id": "u", "split_digest": "e", "augment": "plain", "samples": 1, "views": 1, "classes": 2}
     ids = {KEY.id, *(KEY.model_copy(update={name: value}).id for name, value in others.items())}
     ids |= {KEY.model_copy(update=more).id for more in ({"top_k": 3}, {"pooled": 4})}
@@ -68,9 +68,9 @@ def test_every_field_of_the_key_is_another_bank():
 
 @pytest.mark.parametrize("damage", ["logits", "mark", "torn", "block"])
 def test_damage_reads_as_missing_and_is_filled_again(tmp_path, damage):
-    bank = LogitCache(tmp_path, KEY)
-    bank.ensure(ROWS, VIEWS, pure)
-    whole = content(bank)
+    cache = LogitCache(tmp_path, KEY)
+    cache.ensure(ROWS, VIEWS, pure)
+    whole = content(cache)
     entry = (3 * KEY.views + int(VIEWS[3])) * KEY.classes * 2
     name, offset, junk = {
         "logits": ("logits.f16", entry + 1, bytes([whole[0][entry + 1] ^ 1])),  # one bit
@@ -78,7 +78,7 @@ def test_damage_reads_as_missing_and_is_filled_again(tmp_path, damage):
         "torn": ("logits.f16", entry, bytes(2 * KEY.classes)),  # the mark reached the disk, the data did not
         "block": ("logits.f16", 4096, os.urandom(4096)),
     }[damage]
-    with (bank.folder / name).open("rb+") as stream:
+    with (cache.folder / name).open("rb+") as stream:
         stream.seek(offset)
         stream.write(junk)
     again = LogitCache(tmp_path, KEY)
@@ -89,10 +89,10 @@ def test_damage_reads_as_missing_and_is_filled_again(tmp_path, damage):
 
 
 def test_a_short_file_is_extended_and_only_its_tail_is_computed(tmp_path):
-    bank = LogitCache(tmp_path, KEY)
-    bank.ensure(ROWS, VIEWS, pure)
-    whole = content(bank)
-    os.truncate(bank.folder / "logits.f16", 600 * KEY.views * KEY.classes * 2)
+    cache = LogitCache(tmp_path, KEY)
+    cache.ensure(ROWS, VIEWS, pure)
+    whole = content(cache)
+    os.truncate(cache.folder / "logits.f16", 600 * KEY.views * KEY.classes * 2)
     again = LogitCache(tmp_path, KEY)
     assert again.ensure(ROWS, VIEWS, pure) == 100
     assert content(again) == whole
@@ -122,21 +122,21 @@ def test_a_killed_fill_is_carried_out_in_the_same_chunks(tmp_path):
 
 
 def test_notes_of_the_living_of_other_machines_and_damaged_ones_stop_nobody(tmp_path):
-    bank, node = LogitCache(tmp_path, KEY), platform.node()
+    cache, node = LogitCache(tmp_path, KEY), platform.node()
     foreign = [f"pending-{node}-{os.getppid()}.npy", f"pending-{node}-x-{DEAD}.npy", f"pending-other-{DEAD}.npy"]
     for name in foreign:
-        np.save(bank.folder / name, np.stack([ROWS[:5], VIEWS[:5]]))
+        np.save(cache.folder / name, np.stack([ROWS[:5], VIEWS[:5]]))
     for number, junk in enumerate([b"", b"\x93NUMPY junk", os.urandom(64)]):
-        (bank.folder / f"pending-{node}-{DEAD + number}.npy").write_bytes(junk)
-    assert bank.ensure(ROWS[10:20], VIEWS[10:20], pure) == 10
-    assert {path.name for path in bank.folder.glob("pending*")} == set(foreign)
+        (cache.folder / f"pending-{node}-{DEAD + number}.npy").write_bytes(junk)
+    assert cache.ensure(ROWS[10:20], VIEWS[10:20], pure) == 10
+    assert {path.name for path in cache.folder.glob("pending*")} == set(foreign)
 
 
 def fill_slowly(root: Path, start: multiprocessing.synchronize.Barrier, forward: bool) -> None:
-    bank = LogitCache(root, KEY)
+    cache = LogitCache(root, KEY)
     start.wait()
     for view in range(9) if forward else reversed(range(9)):
-        bank.ensure(ROWS, np.full_like(ROWS, view), pure)
+        cache.ensure(ROWS, np.full_like(ROWS, view), pure)
 
 
 def test_two_processes_filling_at_once_leave_what_one_leaves(tmp_path):
@@ -152,7 +152,7 @@ def test_two_processes_filling_at_once_leave_what_one_leaves(tmp_path):
     for view in range(9):
         one.ensure(ROWS, np.full_like(ROWS, view), pure)
     two = LogitCache(tmp_path / "two", KEY)
-    assert content(two) == content(one) and two.coverage() == 1 and not list(two.folder.glob("pending*"))
+    assert content(two) == content(one) and not list(two.folder.glob("pending*"))
 
 
 @given(st.integers(2, 40), st.data())
@@ -171,17 +171,19 @@ def test_the_largest_logits_keep_their_probability_and_the_others_share_theirs(c
     np.testing.assert_array_equal(unpack(pack(half, k), classes), half)
 
 
-def test_a_bank_of_the_largest_logits_takes_their_space(tmp_path):
-    key = KEY.model_copy(update={"top_k": 2})
-    bank = LogitCache(tmp_path, key)
+@pytest.mark.parametrize("top_k", [None, 2])
+def test_a_cache_takes_the_space_of_what_is_kept_and_holds_pooled_vectors_beside_it(tmp_path, top_k):
+    key = KEY.model_copy(update={"top_k": top_k, "pooled": 3})
+    cache = LogitCache(tmp_path, key)
 
-    def cut(rows, views):
-        return truncate(torch.from_numpy(pure(rows, views).astype(np.float16)).float(), 2).numpy()
+    def said(rows, views):
+        logits = torch.from_numpy(pure(rows, views).astype(np.float16)).float()
+        return np.concatenate([logits if top_k is None else truncate(logits, top_k), logits[:, :3] / 2], axis=1)
 
-    assert bank.ensure(ROWS, VIEWS, cut) == 700 and bank.filled(ROWS, VIEWS).all()
-    np.testing.assert_array_equal(LogitCache(tmp_path, key).read(ROWS, VIEWS), cut(ROWS, VIEWS).astype(np.float16))
-    size = sum(path.stat().st_size for path in bank.folder.glob("*.[fu]*"))
-    assert size == key.bytes == 700 * 9 * (2 * (2 * 2 + 1) + 4)
+    assert cache.ensure(ROWS, VIEWS, said) == 700 and cache.filled(ROWS, VIEWS).all()
+    np.testing.assert_array_equal(LogitCache(tmp_path, key).read(ROWS, VIEWS), said(ROWS, VIEWS).astype(np.float16))
+    size = sum(path.stat().st_size for path in cache.folder.glob("*.[fu]*"))
+    assert size == key.bytes == 700 * 9 * (2 * ((2 * 2 + 1 if top_k else 10) + 3) + 4)
 
 
 def test_marks_are_never_0_and_tell_places_apart():
@@ -192,11 +194,16 @@ def test_marks_are_never_0_and_tell_places_apart():
     assert (checksum(random[:, ::-1].copy()) != marks).all()
 
 
-def test_what_does_not_fit_is_a_fault_of_the_machine_and_says_why(tmp_path):
-    bank = LogitCache(tmp_path, KEY)
+def test_what_does_not_fit_is_a_fault_of_the_machine_and_says_why(tmp_path, monkeypatch):
+    cache = LogitCache(tmp_path, KEY)
     with pytest.raises(MachineFault, match=r"do not fit 16 bits.*7e"):
-        bank.write(ROWS[:2], VIEWS[:2], np.full((2, 10), 7e4, np.float32))
-    assert not bank.filled(ROWS, VIEWS).any()
+        cache.write(ROWS[:2], VIEWS[:2], np.full((2, 10), 7e4, np.float32))
+    assert not cache.filled(ROWS, VIEWS).any()
     (tmp_path / "file").write_text("")
     with pytest.raises(MachineFault, match="cannot open the logit cache"):
         LogitCache(tmp_path / "file", KEY)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10_000))
+    LogitCache(tmp_path, KEY)  # what is there already needs no room
+    with pytest.raises(MachineFault, match=r"need 1\.3 MiB in \S+, where 0\.0 MiB are free: .*KDBENCH_CACHE"):
+        LogitCache(tmp_path, KEY.model_copy(update={"views": 80}))
+    assert not list(tmp_path.glob("*/logits.f16"))[1:]
