@@ -11,7 +11,7 @@ from torch import nn
 from kdbench.config import DataConfig, Recipe, RunConfig
 from kdbench.data import TaskData, load, resolve_dataset
 from kdbench.models import build
-from kdbench.teacher import Teacher
+from kdbench.teacher import Keyed, Teacher
 from kdbench.train import RunOutcome, run_training
 
 CPU = torch.device("cpu")
@@ -48,8 +48,8 @@ def live(network: nn.Module | None = None) -> Teacher:
     return Teacher(lambda: network or Watched(), CPU, 10)
 
 
-def banked(root: Path, network: nn.Module | None = None) -> Teacher:
-    return Teacher(lambda: network or Watched(), CPU, 10, keyed="view", root=root, teacher_id="teacher")
+def banked(root: Path, network: nn.Module | None = None, keyed: Keyed = "view") -> Teacher:
+    return Teacher(lambda: network or Watched(), CPU, 10, keyed=keyed, root=root, teacher_id="teacher")
 
 
 def config_of(recipe: Recipe = RECIPE, **more) -> RunConfig:

@@ -189,7 +189,8 @@ def _logits_note(spec: DatasetSpec, config: RunConfig, passes: int, cache: Path)
     samples, kept = int(samples_of(spec, config)), config.recipe.teacher_top_k
     views = augment_for(spec, config.recipe).n_views
     keyed, entries = keyed_by(views, passes or views or config.recipe.epochs)
-    size, free = cache_bytes(samples, spec.classes, entries, kept), room(cache)
+    size = cache_bytes(samples, spec.classes, entries, kept)
+    free = room(cache / "teachers" / (config.teacher_id or "") / "logits")
     text = f"at most {entries} passes of the teacher over {samples:,} samples"
     text = f"the augmentation is continuous: {text}" if views is None else f"teacher's logits: {text}"
     if size <= free:

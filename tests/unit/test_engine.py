@@ -27,11 +27,12 @@ from kdbench.train.metrics import collect_logits
 from kdbench.train.optim import FLOOR, make_optimizer, make_schedule
 
 
-def test_the_bank_gives_the_training_that_the_live_teacher_gives(tmp_path):
+@pytest.mark.parametrize("keyed", ["view", "epoch"])
+def test_the_cache_gives_the_training_that_the_live_teacher_gives(tmp_path, keyed):
     """Logits of a batch cut otherwise differ in the last bits, which 16 bits round away or not: 1e-3 is ample."""
     config = config_of(RECIPE.model_copy(update={"epochs": 2}))
     network = Watched()
-    a, b = train(config, tmp_path / "a", live()), train(config, tmp_path / "b", banked(tmp_path, network))
+    a, b = train(config, tmp_path / "a", live()), train(config, tmp_path / "b", banked(tmp_path, network, keyed))
     for x, y in zip(a.logs, b.logs, strict=True):
         assert x.parts.keys() == {"soft", "hard"} and x.parts["soft"] > 0.01
         pairs = [(x.train_loss, y.train_loss), (x.val_loss, y.val_loss), (x.val_kl, y.val_kl)]
@@ -39,7 +40,7 @@ def test_the_bank_gives_the_training_that_the_live_teacher_gives(tmp_path):
             assert one == pytest.approx(other, rel=1e-3)
     assert abs(a.result.val_acc - b.result.val_acc) <= 1 / len(data_of().val)
     before = network.images
-    assert same(b, train(config, tmp_path / "c", banked(tmp_path, network))) and network.images == before
+    assert same(b, train(config, tmp_path / "c", banked(tmp_path, network, keyed))) and network.images == before
 
 
 def test_two_workers_share_the_teacher_s_pass_over_a_split(tmp_path):
