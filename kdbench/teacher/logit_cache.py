@@ -6,24 +6,21 @@ a method reads it.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-import platform
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from kdbench.errors import MachineFault
-from kdbench.files import atomic, atomic_text, identify
+from kdbench.files import atomic_text, identify
 
 CHUNK = 256
 """Samples a teacher pass takes at once; part of what makes refilled logits equal, bit for bit."""
@@ -147,43 +144,19 @@ class LogitCache:
         self._marks[rows, views] = checksum(kept)
 
     def ensure(self, rows: Rows, views: Rows, compute: Compute, progress: Progress | None = None) -> int:
-        """Fill what is missing among the given entries; returns how many were computed.
+        """Fill what is missing among the given entries, a chunk at a time; returns how many were computed.
 
-        What is to be filled is noted on disk first, and a note left by a killed process is carried out
-        before anything else: the same chunks are formed again, so a sweep that was killed reads, bit for
-        bit, the logits that it would have read.
+        Asked the same again after a kill, it goes on with the chunks that were left, the same ones: a sweep that was
+        killed reads, bit for bit, what it would have read.
         """
-        computed = 0
-        for note in self._left_over():
-            left: Rows | None = None
-            with contextlib.suppress(OSError, ValueError, EOFError):  # taken by another meanwhile, or damaged
-                left = np.load(note, allow_pickle=False)
-            if left is not None:
-                computed += self._fill(left[0], left[1], compute, progress)
-            note.unlink(missing_ok=True)
         missing = ~self.filled(rows, views)
-        if missing.any():
-            computed += self._fill(rows[missing], views[missing], compute, progress)
-        return computed
-
-    def _fill(self, rows: Rows, views: Rows, compute: Compute, progress: Progress | None) -> int:
-        note = self.folder / f"pending-{platform.node()}-{os.getpid()}.npy"
-        atomic(note, lambda aside: _save(aside, np.stack([rows, views])))
+        rows, views = rows[missing], views[missing]
         for start in range(0, len(rows), CHUNK):
             part = slice(start, start + CHUNK)
             self.write(rows[part], views[part], compute(rows[part], views[part]))
             if progress is not None:
                 progress(min(start + CHUNK, len(rows)), len(rows))
-        note.unlink(missing_ok=True)
         return len(rows)
-
-    def _left_over(self) -> list[Path]:
-        """Notes of this machine's processes that no longer live."""
-        mine = f"pending-{platform.node()}-"
-        owners = [(path, path.stem.removeprefix(mine)) for path in sorted(self.folder.glob(f"{mine}*.npy"))]
-        # a machine called "<ours>-2" begins its notes as we do; our own process is not filling now
-        known = [(path, int(pid)) for path, pid in owners if pid.isdecimal()]
-        return [path for path, pid in known if pid == os.getpid() or not psutil.pid_exists(pid)]
 
 
 def checksum(entries: NDArray[np.uint16]) -> NDArray[np.uint32]:
@@ -201,11 +174,6 @@ def checksum(entries: NDArray[np.uint16]) -> NDArray[np.uint32]:
 def taken(folder: Path) -> int:
     """Bytes of the files in and below a folder, which need not exist."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _save(path: Path, array: NDArray[Any]) -> None:
-    with path.open("wb") as stream:
-        np.save(stream, array, allow_pickle=False)
 
 
 def truncate(logits: Tensor, k: int) -> Tensor:

@@ -27,6 +27,9 @@ class Checkpoint(NamedTuple):
     logs: list[EpochLog]
     attempts: int
     method: dict[str, Any]
+    """State of the method's own part."""
+    step: dict[str, Any]
+    """The form of the steps, which a resumed run keeps."""
 
 
 def save_checkpoint(workdir: Path, checkpoint: Checkpoint) -> None:
@@ -45,7 +48,9 @@ def load_checkpoint(workdir: Path, device: torch.device) -> Checkpoint | None:
         state = torch.load(io.BytesIO(path.read_bytes()), map_location=device, weights_only=True)
     except (RuntimeError, EOFError, LookupError, ValueError, pickle.UnpicklingError):  # junk ends in any of these
         return None
-    return Checkpoint(**{"method": {}} | state | {"logs": [EpochLog.model_validate(log) for log in state["logs"]]})
+    return Checkpoint(
+        **{"method": {}, "step": {}} | state | {"logs": [EpochLog.model_validate(log) for log in state["logs"]]}
+    )
 
 
 def drop_checkpoint(workdir: Path) -> None:

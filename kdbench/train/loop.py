@@ -25,7 +25,7 @@ from kdbench.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoin
 from kdbench.train.hardware import describe_hardware
 from kdbench.train.metrics import Scores, collect_logits, reliability, score
 from kdbench.train.optim import make_optimizer, make_schedule, max_norm_constraint
-from kdbench.train.step import Step, begun_with, compiled, note_step, prepare
+from kdbench.train.step import Step, compiled, note_step, prepare
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Trainer:
     def __init__(
         self, config: RunConfig, data: TaskData, teacher: Teacher | None, device: torch.device, step: Step
     ) -> None:
-        self.config, self.data, self.teacher, self.device = config, data, teacher, device
+        self.config, self.data, self.teacher, self.device, self.step = config, data, teacher, device, step
         recipe = config.recipe
         method = METHODS.get(config.method)
         # a loss that reads nothing from a teacher (the hard baseline) must not pay for one while training
@@ -128,7 +128,10 @@ class Trainer:
 
     def state(self, logs: list[EpochLog], attempts: int) -> Checkpoint:
         """What goes on from here after an interruption."""
-        return Checkpoint(self.model.state_dict(), self.optimizer.state_dict(), logs, attempts, self.part.state_dict())
+        return Checkpoint(
+            self.model.state_dict(), self.optimizer.state_dict(), logs, attempts, self.part.state_dict(),
+            self.step.model_dump(),
+        )  # fmt: skip
 
     def _means(self, epoch: int) -> dict[str, float]:
         """Means over an epoch's steps of ``loss``, ``acc`` and the loss's parts."""
@@ -195,7 +198,7 @@ def run_training(
     """
     hooks = hooks or Hooks()
     saved = load_checkpoint(workdir, device)
-    step = (begun_with(workdir) if saved else None) or step or Step()
+    step = Step(**saved.step) if saved and saved.step else step or Step()
     note_step(workdir, step, device)
     trainer = Trainer(config, data, teacher, device, step)
     logs: list[EpochLog] = []

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from kdbench.config import Frozen
@@ -81,14 +80,6 @@ def draws_noise(network: nn.Module) -> bool:
 
 def _contiguous(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return (args[0].contiguous(), *args[1:])
-
-
-def begun_with(workdir: Path) -> Step | None:
-    """The step of the attempt that left its manifest in a run's folder."""
-    try:
-        return Step.model_validate(json.loads((workdir / MANIFEST).read_text(encoding="utf-8"))["step"])
-    except (OSError, ValueError, KeyError, TypeError, ValidationError):  # none, or damaged: then choose again
-        return None
 
 
 def note_step(workdir: Path, step: Step, device: torch.device) -> None:
