@@ -48,7 +48,7 @@ def live(network: nn.Module | None = None) -> Teacher:
     return Teacher(lambda: network or Watched(), CPU, 10)
 
 
-def banked(root: Path, network: nn.Module | None = None, keyed: Keyed = "view") -> Teacher:
+def cached(root: Path, network: nn.Module | None = None, keyed: Keyed = "view") -> Teacher:
     return Teacher(lambda: network or Watched(), CPU, 10, keyed=keyed, root=root, teacher_id="teacher")
 
 

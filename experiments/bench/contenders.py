@@ -120,10 +120,10 @@ def warm_cache(teacher: Teacher, data: TaskData) -> None:
     """Fill every view with made-up logits: reading them costs what reading real ones costs."""
     split = data.train
     assert isinstance(split, ResidentSplit) and split.n_views is not None
-    bank, rows = teacher.cache(split, 0, 1), np.arange(len(split), dtype=np.int64)
+    cache, rows = teacher.cache(split, 0, 1), np.arange(len(split), dtype=np.int64)
     values = np.random.default_rng(0).normal(size=(len(split), data.classes)).astype(np.float32)
     for view in range(split.n_views):
-        bank.write(rows, np.full_like(rows, view), values)
+        cache.write(rows, np.full_like(rows, view), values)
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):

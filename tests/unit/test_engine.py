@@ -1,4 +1,4 @@
-"""A training run: the same however often it is interrupted, with bank or live teacher, and sensitive to every knob."""
+"""A training run: the same however often it is interrupted, with a cached or a live teacher, and sensitive to every knob."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from training import CPU, KD, RECIPE, STEPS, Watched, banked, config_of, data_of, live, same, train
+from training import CPU, KD, RECIPE, STEPS, Watched, cached, config_of, data_of, live, same, train
 
 from kdbench.config import DataConfig, Recipe, RunConfig
 from kdbench.data import Split, TaskData, load, resolve_dataset
@@ -32,7 +32,7 @@ def test_the_cache_gives_the_training_that_the_live_teacher_gives(tmp_path, keye
     """Logits of a batch cut otherwise differ in the last bits, which 16 bits round away or not: 1e-3 is ample."""
     config = config_of(RECIPE.model_copy(update={"epochs": 2}))
     network = Watched()
-    a, b = train(config, tmp_path / "a", live()), train(config, tmp_path / "b", banked(tmp_path, network, keyed))
+    a, b = train(config, tmp_path / "a", live()), train(config, tmp_path / "b", cached(tmp_path, network, keyed))
     for x, y in zip(a.logs, b.logs, strict=True):
         assert x.parts.keys() == {"soft", "hard"} and x.parts["soft"] > 0.01
         pairs = [(x.train_loss, y.train_loss), (x.val_loss, y.val_loss), (x.val_kl, y.val_kl)]
@@ -40,7 +40,7 @@ def test_the_cache_gives_the_training_that_the_live_teacher_gives(tmp_path, keye
             assert one == pytest.approx(other, rel=1e-3)
     assert abs(a.result.val_acc - b.result.val_acc) <= 1 / len(data_of().val)
     before = network.images
-    assert same(b, train(config, tmp_path / "c", banked(tmp_path, network, keyed))) and network.images == before
+    assert same(b, train(config, tmp_path / "c", cached(tmp_path, network, keyed))) and network.images == before
 
 
 def test_two_workers_share_the_teacher_s_pass_over_a_split(tmp_path):
@@ -55,9 +55,9 @@ def test_two_workers_share_the_teacher_s_pass_over_a_split(tmp_path):
             return super().forward(x)
 
     with pytest.raises(KeyboardInterrupt):
-        banked(tmp_path, first := Stopping()).plain(val)
+        cached(tmp_path, first := Stopping()).plain(val)
     network = Watched()
-    logits = banked(tmp_path, network).plain(val)
+    logits = cached(tmp_path, network).plain(val)
     assert network.images == len(val) - first.images > 0
     assert torch.equal(logits, live().plain(val))
 
@@ -117,7 +117,7 @@ def test_a_disk_without_room_for_a_record_means_a_live_teacher(tmp_path, monkeyp
 def test_interrupted_after_every_epoch_equals_uninterrupted_bit_for_bit(tmp_path, model, optimizer):
     recipe = RECIPE.model_copy(update={"epochs": 3, "optimizer": optimizer, "lr": 0.01, "warmup_epochs": 1.0})
     config = config_of(recipe, model=model)
-    whole = train(config, tmp_path / "whole", banked(tmp_path / "one"))
+    whole = train(config, tmp_path / "whole", cached(tmp_path / "one"))
     told: list[tuple[int, bool]] = []
 
     def interrupt(log, replayed):
@@ -128,8 +128,8 @@ def test_interrupted_after_every_epoch_equals_uninterrupted_bit_for_bit(tmp_path
 
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
-            train(config, tmp_path / "parts", banked(tmp_path / "two"), Hooks(interrupt))
-    pieced = train(config, tmp_path / "parts", banked(tmp_path / "two"))
+            train(config, tmp_path / "parts", cached(tmp_path / "two"), Hooks(interrupt))
+    pieced = train(config, tmp_path / "parts", cached(tmp_path / "two"))
     assert same(whole, pieced) and (whole.result.attempts, pieced.result.attempts) == (1, 4)
     assert told == [(1, False), (1, True), (2, False), (1, True), (2, True), (3, False)]
     assert len((tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()) == 3
@@ -233,7 +233,7 @@ def test_the_student_trains_in_train_mode_and_the_teacher_speaks_in_eval_mode(tm
         return model
 
     monkeypatch.setattr(engine_run, "build", watched_build)
-    for teacher in (live(network := Watched()), banked(tmp_path, network)):
+    for teacher in (live(network := Watched()), cached(tmp_path, network)):
         modes.clear()
         outcome = train(config_of(RECIPE.model_copy(update={"epochs": 2})), tmp_path / teacher.keyed, teacher)
         assert modes.count((True, True)) == 2 * STEPS and set(modes) == {(True, True), (False, False)}
@@ -241,7 +241,7 @@ def test_the_student_trains_in_train_mode_and_the_teacher_speaks_in_eval_mode(tm
     assert network.modes == {(False, False, False)}
 
 
-@pytest.mark.parametrize("make", [lambda root, network: live(network), banked], ids=["live", "bank"])
+@pytest.mark.parametrize("make", [lambda root, network: live(network), cached], ids=["live", "cached"])
 def test_the_hard_baseline_asks_the_teacher_for_validation_only(tmp_path, make):
     network = Watched()
     with_teacher = train(config_of(method="hard"), tmp_path / "a", make(tmp_path, network))

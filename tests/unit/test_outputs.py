@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from training import CPU, RECIPE, Watched, banked, config_of, data_of, live, numbers, same, train
+from training import CPU, RECIPE, Watched, cached, config_of, data_of, live, numbers, same, train
 
 from kdbench.errors import BadInput
 from kdbench.methods import METHODS, BatchInfo, Loss, Method, Outputs, Range, Taps, method
@@ -61,7 +61,7 @@ HINT = {"method": "hint", "hyper": {"weight": 2.0}}
 def test_a_part_of_the_method_is_trained_kept_and_resumed_bit_for_bit(tmp_path, optimizer):
     recipe = RECIPE.model_copy(update={"epochs": 3, "optimizer": optimizer, "lr": 0.01, "clip_grad": 1.0})
     config = config_of(recipe, **HINT)
-    whole = train(config, tmp_path / "whole", banked(tmp_path / "one", Pooled()))
+    whole = train(config, tmp_path / "whole", cached(tmp_path / "one", Pooled()))
 
     def interrupt(log, replayed):
         if not replayed:
@@ -70,12 +70,12 @@ def test_a_part_of_the_method_is_trained_kept_and_resumed_bit_for_bit(tmp_path, 
 
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            train(config, tmp_path / "parts", banked(tmp_path / "two", Pooled()), Hooks(interrupt))
+            train(config, tmp_path / "parts", cached(tmp_path / "two", Pooled()), Hooks(interrupt))
     saved = checkpoints.load_checkpoint(tmp_path / "parts", CPU)
     fresh = Trainer(config, data_of(), live(Pooled()), CPU, Step()).part.state_dict()
     assert saved is not None and saved.method.keys() == fresh.keys()
     assert all(not torch.equal(saved.method[name], value) for name, value in fresh.items())  # running statistics too
-    assert same(whole, train(config, tmp_path / "parts", banked(tmp_path / "two", Pooled())))
+    assert same(whole, train(config, tmp_path / "parts", cached(tmp_path / "two", Pooled())))
     plain = train(config_of(), tmp_path / "kd", live())
     assert (whole.result.params, whole.result.macs) == (plain.result.params, plain.result.macs)
     assert whole.model.state_dict().keys() == plain.model.state_dict().keys()
@@ -84,11 +84,11 @@ def test_a_part_of_the_method_is_trained_kept_and_resumed_bit_for_bit(tmp_path, 
 
 def test_pooled_vectors_come_from_the_cache_as_from_the_live_teacher(tmp_path):
     config, network = config_of(**HINT), Pooled()
-    cached = train(config, tmp_path / "a", banked(tmp_path, network))
+    first = train(config, tmp_path / "a", cached(tmp_path, network))
     before = network.images
-    assert same(cached, train(config, tmp_path / "b", banked(tmp_path, network)))
+    assert same(first, train(config, tmp_path / "b", cached(tmp_path, network)))
     assert network.images == before + 2  # one image each to see how long the vector is
-    for one, other in zip(numbers(cached), numbers(train(config, tmp_path / "c", live(Pooled()))), strict=True):
+    for one, other in zip(numbers(first), numbers(train(config, tmp_path / "c", live(Pooled()))), strict=True):
         assert one["val_acc"] == other["val_acc"]
 
 
