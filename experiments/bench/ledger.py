@@ -50,8 +50,8 @@ def run_ledger(report: Report, *, progress: Callable[[str, int, int], None]) -> 
     ratios["the sweep / bare student steps alone"] = wall / seconds["bare student steps alone"]
     what = (
         f"{len(students)} runs ({TRIALS} trials, a baseline, one confirming seed each for both) of {EPOCHS} epochs of "
-        f"{setting.limit:,} images; the teacher's weights are given, its logit cache is empty. Other loops are charged for "
-        "the training images alone, at the rates above."
+        f"{setting.limit:,} images; the teacher's weights are given, its logit cache is empty. Other loops are charged "
+        "for the training images alone, at the rates above."
     )
     return {"what": what, "seconds": seconds, "ratios": ratios}
 

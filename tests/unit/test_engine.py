@@ -1,4 +1,4 @@
-"""A training run: the same however often it is interrupted, with a cached or a live teacher, and sensitive to every knob."""
+"""A training run: the same however often it is interrupted, cached teacher or live, and sensitive to every knob."""
 
 from __future__ import annotations
 
