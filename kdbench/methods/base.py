@@ -149,8 +149,9 @@ class Method(Frozen):
             BadInput: naming the code and what it did.
         """
         teacher_kind, student_kind = self.pairs.split("->")
-        student = Taps(3, 6, {1: (4, 4, 4), 2: (6, 2, 2)}, student_kind)
-        teacher = Taps(3, 5, {1: (8, 4, 4), 2: (5, 2, 2)}, teacher_kind)
+        pooled, maps = "pooled" in self.needs, "maps" in self.needs
+        student = Taps(3, 6 * pooled, {1: (4, 4, 4), 2: (6, 2, 2)} if maps else {}, student_kind)
+        teacher = Taps(3, 5 * pooled, {1: (8, 4, 4), 2: (5, 2, 2)} if maps else {}, teacher_kind)
         middle = {name: (one.choices or (one.low,))[0] or 1.0 for name, one in self.space.items()}
         where = f"the method '{self.name}' ({getattr(self.code, '__module__', 'kdbench.losses')}:{self._code_name})"
         try:
@@ -203,7 +204,8 @@ def _made_up(taps: Taps, sign: int) -> Outputs:
     def values(*shape: int) -> Tensor:
         return sign * torch.linspace(-1, 1, 4 * torch.Size(shape).numel()).view(4, *shape)
 
-    return Outputs(values(taps.classes), values(taps.pooled), {k: values(*shape) for k, shape in taps.maps.items()})
+    maps = {stage: values(*shape) for stage, shape in taps.maps.items()}
+    return Outputs(values(taps.classes), values(taps.pooled) if taps.pooled else None, maps)
 
 
 def _of_last_release(name: str) -> Callable[..., Loss | Tensor]:

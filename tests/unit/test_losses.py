@@ -241,6 +241,8 @@ def test_a_loss_of_the_last_release_still_serves(monkeypatch):
     found = [SimpleNamespace(load=lambda: old)]
     monkeypatch.setattr("kdbench.methods.base.entry_points", lambda group, name: found * (name == "old"))
     Method.model_validate({"name": "old", "fixed": {"alpha": 0.3}}).check()
+    with pytest.raises(BadInput, match=r"'greedy' .* fails on a batch"):  # it never said that it reads this
+        Method(name="greedy", code=lambda student, teacher, targets, batch: student.pooled.sum()).check()
     with pytest.raises(BadInput, match=r"'new' has no loss: declare it with @kdbench.methods.method"):
         Method(name="new").check()
 
