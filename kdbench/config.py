@@ -117,6 +117,8 @@ class RunConfig(Frozen):
     """Id of the teacher's own run or weights."""
     method: str = "hard"
     """Catalog name of the loss."""
+    method_version: int = Field(default=1, exclude_if=is_default(1))
+    """Version of the loss's code."""
     hyper: Hyper = Field(default_factory=dict)
     """The method's hyper-parameters (temperature, alpha, ...)."""
     recipe: Recipe

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 
-from kdbench.catalog.types import Budget, DatasetSpec, Dimension, Ladder, MethodSpec, Pair
+from kdbench.catalog.types import Budget, DatasetSpec, Dimension, Ladder, Pair
 from kdbench.config import DataConfig, EpochLog, Recipe
+from kdbench.methods import Method as MethodSpec
 
 warnings.warn("kdbench.schema is now kdbench.config and kdbench.catalog.types", DeprecationWarning, stacklevel=2)
 

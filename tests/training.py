@@ -11,8 +11,7 @@ from torch import nn
 from kdbench.config import DataConfig, Recipe, RunConfig
 from kdbench.data import TaskData, load, resolve_dataset
 from kdbench.models import build
-from kdbench.teacher import BankedTeacher, LiveTeacher
-from kdbench.teacher.signal import LazyTeacher
+from kdbench.teacher import Keyed, Teacher
 from kdbench.train import RunOutcome, run_training
 
 CPU = torch.device("cpu")
@@ -45,17 +44,17 @@ class Watched(nn.Module):
         return 20 * self.dropout(self.body(x))
 
 
-def live(network: nn.Module | None = None) -> LiveTeacher:
-    return LiveTeacher(LazyTeacher(lambda: network or Watched(), CPU))
+def live(network: nn.Module | None = None) -> Teacher:
+    return Teacher(lambda: network or Watched(), CPU, 10)
 
 
-def banked(root: Path, network: nn.Module | None = None) -> BankedTeacher:
-    return BankedTeacher(root, "teacher", 10, LazyTeacher(lambda: network or Watched(), CPU))
+def cached(root: Path, network: nn.Module | None = None, keyed: Keyed = "view") -> Teacher:
+    return Teacher(lambda: network or Watched(), CPU, 10, keyed=keyed, root=root, teacher_id="teacher")
 
 
 def config_of(recipe: Recipe = RECIPE, **more) -> RunConfig:
     values = {"data": DIGITS, "model": "test_resnet", "method": "kd", "hyper": KD, "seed": 3, "phase": "search"} | more
-    return RunConfig(recipe=recipe, **values)
+    return RunConfig(recipe=recipe, **values | ({"hyper": {}} if values["method"] == "hard" else {}))
 
 
 def train(config: RunConfig, workdir: Path, teacher=None, hooks=None) -> RunOutcome:

@@ -22,8 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from kdbench.config import DataConfig, Hyper, Recipe, RunConfig
 from kdbench.data import ResidentSplit, TaskData, load, resolve_dataset
 from kdbench.models import build
-from kdbench.teacher import BankedTeacher
-from kdbench.teacher.signal import LazyTeacher
+from kdbench.teacher import Teacher
 from kdbench.train.loop import Trainer
 from kdbench.train.optim import make_optimizer
 from kdbench.train.step import REFERENCE, Step, prepare
@@ -85,7 +84,7 @@ def bare(task: Task, step: Step) -> Steps:
 
 
 def trial(task: Task, step: Step) -> Steps:
-    """Kdbench's own loop, its teacher's bank warm."""
+    """Kdbench's own loop, its logit cache warm."""
     with _warm(task) as (data, teacher):
         config = _config(task, {"temperature": TEMPERATURE, "alpha": ALPHA})
         yield from endless(Trainer(config, data, teacher, torch.device(task.device), step))
@@ -98,13 +97,15 @@ def endless(trainer: Trainer) -> Steps:
 
 
 @contextmanager
-def _warm(task: Task) -> Iterator[tuple[TaskData, BankedTeacher]]:
-    """The data, and a teacher whose bank holds every view of them."""
+def _warm(task: Task) -> Iterator[tuple[TaskData, Teacher]]:
+    """The data, and a teacher whose cache holds every view of them."""
     data = samples(task)
-    network = LazyTeacher(lambda: build(task.teacher, **shape(task, data)), torch.device(task.device))
     with tempfile.TemporaryDirectory() as folder:
-        teacher = BankedTeacher(Path(folder), "bench", data.classes, network)
-        warm_bank(teacher, data)
+        teacher = Teacher(
+            lambda: build(task.teacher, **shape(task, data)), torch.device(task.device), data.classes,
+            keyed="view", root=Path(folder), teacher_id="bench",
+        )  # fmt: skip
+        warm_cache(teacher, data)
         yield data, teacher
 
 
@@ -115,14 +116,14 @@ def _config(task: Task, hyper: Hyper) -> RunConfig:
     )  # fmt: skip
 
 
-def warm_bank(teacher: BankedTeacher, data: TaskData) -> None:
+def warm_cache(teacher: Teacher, data: TaskData) -> None:
     """Fill every view with made-up logits: reading them costs what reading real ones costs."""
     split = data.train
     assert isinstance(split, ResidentSplit) and split.n_views is not None
-    bank, rows = teacher.bank(split), np.arange(len(split), dtype=np.int64)
+    cache, rows = teacher.cache(split, 0, 1), np.arange(len(split), dtype=np.int64)
     values = np.random.default_rng(0).normal(size=(len(split), data.classes)).astype(np.float32)
     for view in range(split.n_views):
-        bank.write(rows, np.full_like(rows, view), values)
+        cache.write(rows, np.full_like(rows, view), values)
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):

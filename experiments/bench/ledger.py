@@ -24,7 +24,7 @@ TRIALS, EPOCHS = 20, 4
 
 
 def run_ledger(report: Report, *, progress: Callable[[str, int, int], None]) -> dict[str, Any]:
-    """Run a sweep of 20 trials, its baseline and one confirming seed, its teacher given and its bank empty.
+    """Run a sweep of 20 trials, its baseline and one confirming seed, its teacher given and its logit cache empty.
 
     Peers and the bare step are charged for the same training images at the rates just measured, and for nothing
     else: no evaluation, no start-up, no teacher but the one in their steps.
@@ -38,7 +38,7 @@ def run_ledger(report: Report, *, progress: Callable[[str, int, int], None]) -> 
     students = [row for row in rows if row["phase"] != "teacher"]
     own = sum(float(row["seconds"]) for row in students) / report.machine["cores"]
     images = sum(int(row["epochs"]) for row in students) * (setting.limit // setting.batch_size) * setting.batch_size
-    seconds = {"the sweep, everything counted": spent["wall"], "of which the teacher's passes": spent["bank"]}
+    seconds = {"the sweep, everything counted": spent["wall"], "of which the teacher's passes": spent["cache"]}
     seconds["of which students, training and evaluation, per core"] = own
     best = report.best("bare", WHOLE)
     seconds["bare student steps alone"] = images / statistics.median(best)
@@ -50,14 +50,14 @@ def run_ledger(report: Report, *, progress: Callable[[str, int, int], None]) -> 
     ratios["the sweep / bare student steps alone"] = wall / seconds["bare student steps alone"]
     what = (
         f"{len(students)} runs ({TRIALS} trials, a baseline, one confirming seed each for both) of {EPOCHS} epochs of "
-        f"{setting.limit:,} images; the teacher's weights are given, its bank is empty. Other loops are charged for "
-        "the training images alone, at the rates above."
+        f"{setting.limit:,} images; the teacher's weights are given, its logit cache is empty. Other loops are charged "
+        "for the training images alone, at the rates above."
     )
     return {"what": what, "seconds": seconds, "ratios": ratios}
 
 
 def _sweep(report: Report, place: Path) -> dict[str, float]:
-    """Wall-clock seconds of the command, and of the bank's filling within it."""
+    """Wall-clock seconds of the command, and of the logit cache's filling within it."""
     setting = report.setting
     teacher = build(setting.teacher, classes=10, channels=1, input_size=32, seed=0)
     save_weights(teacher, place / "teacher.safetensors")
@@ -67,18 +67,18 @@ def _sweep(report: Report, place: Path) -> dict[str, float]:
     words += ["--batch-size", setting.batch_size, "--precision", "fp32", "--set", "data.val-fraction=0.02"]
     words += ["--json", "--out", place / "results", "--cache", place / "cache", "--device", setting.device]
     command = [sys.executable, "-m", "kdbench", *map(str, words)]
-    start, bank, begun = time.perf_counter(), 0.0, None
+    start, cache, begun = time.perf_counter(), 0.0, None
     before = start
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             event = json.loads(line) if line.startswith("{") else {}
-            filling = event.get("event") == "progress" and "bank" in str(event.get("label"))
+            filling = event.get("event") == "progress" and "teacher's logits" in str(event.get("label"))
             if filling and begun is None:
                 begun = before  # the first line comes after the first pass
             if begun is not None and filling and event.get("done") == event.get("total"):
-                bank = time.perf_counter() - begun
+                cache = time.perf_counter() - begun
             before = time.perf_counter()
     if process.returncode != 0:
         raise MachineFault(f"the timed sweep ended with exit code {process.returncode}")
-    return {"wall": time.perf_counter() - start, "bank": bank}
+    return {"wall": time.perf_counter() - start, "cache": cache}

@@ -39,7 +39,7 @@ _TABLE: dict[tuple[str, str], _Row] = {
     ),
     ("digits", "standard"): ({"batch_size": 64, "pad": 2}, {"epochs": 60, "lr": 0.05}, {"epochs": 60, "lr": 0.1}),
     ("digits", "paper"): ({"batch_size": 64, "pad": 2}, {"epochs": 120, "lr": 0.05}, {"epochs": 120, "lr": 0.1}),
-    # students this brief need no crops; with mirror images alone the teacher's bank has two views a sample
+    # students this brief need no crops; with mirror images alone the teacher's logit cache has two views a sample
     ("fashion-mnist", "quick"): (
         {"lr": 0.1},
         {"epochs": 15, "pad": 2},

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from kdbench.errors import BadInput, unknown
 
@@ -31,11 +31,12 @@ class Registry(Generic[T]):
         found = dict(self._builtin)
         for point in entry_points(group=self.group):
             try:
-                loaded = point.load()
-                value = loaded() if isinstance(loaded, Callable) else loaded  # type: ignore[arg-type]
+                value = self.unwrap(point.load())
+                specs = [self.unwrap(one) for one in value] if isinstance(value, list | tuple) else [value]
             except Exception as error:  # whatever a plug-in raises is named as its fault
-                raise BadInput(f"entry point '{point.name}' of group '{self.group}' failed: {error}") from error
-            for spec in value if isinstance(value, list | tuple) else [value]:
+                where = f"entry point '{point.name}' ({point.value}) of group '{self.group}'"
+                raise BadInput(f"{where} failed: {error}") from error
+            for spec in specs:
                 if not isinstance(spec, self._accepts):
                     raise BadInput(
                         f"entry point '{point.name}' of group '{self.group}' gave {type(spec).__name__}, "
@@ -43,6 +44,10 @@ class Registry(Generic[T]):
                     )
                 found.setdefault(spec.name, spec)  # type: ignore[attr-defined]
         return found
+
+    def unwrap(self, given: Any) -> Any:
+        """What an entry point's object, or an item of its list, stands for."""
+        return given() if callable(given) else given
 
     def names(self) -> list[str]:
         """All names in the order of registration."""

@@ -1,4 +1,4 @@
-"""What the catalog holds: families of networks, data sets, losses, budgets."""
+"""What the catalog holds: families of networks, data sets, budgets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from kdbench.config import Frozen, Hyper
+from kdbench.config import Frozen
 
 
 class Ladder(Frozen):
@@ -87,23 +87,6 @@ class Dimension(Frozen):
         if self.choices is not None and not self.choices:
             raise ValueError("choices must not be empty")
         return self
-
-
-class MethodSpec(Frozen):
-    """A distillation loss as the catalog knows it."""
-
-    name: str
-    """What ``--method`` calls it."""
-    needs: frozenset[Literal["logits", "features"]] = frozenset({"logits"})
-    """What it reads from the teacher."""
-    space: dict[str, Dimension] = Field(default_factory=dict)
-    """Hyper-parameters that a sweep searches, with their default ranges."""
-    fixed: Hyper = Field(default_factory=dict)
-    """Hyper-parameters with a default value that a sweep does not search."""
-    bounds: dict[str, tuple[float, float]] = Field(default_factory=dict)
-    """Values each hyper-parameter may take at all (closed; temperature's 0 is excluded separately)."""
-    paper: str = ""
-    """Where it was published."""
 
 
 class Budget(Frozen):

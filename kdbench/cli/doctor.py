@@ -93,8 +93,8 @@ def _plugins() -> Iterator[Check]:
     """Third parties' entry points, each group loaded now."""
     from kdbench.catalog.datasets import DATASETS
     from kdbench.catalog.ladders import LADDERS
-    from kdbench.catalog.methods import METHODS
     from kdbench.catalog.pairs import PAIRS
+    from kdbench.methods import METHODS
 
     for registry in (DATASETS, LADDERS, METHODS, PAIRS):
         points = [f"{point.name} ({point.value})" for point in entry_points(group=registry.group)]

@@ -110,14 +110,14 @@ def _sizes(sizes: dict[str, int]) -> str:
 
 
 def _methods() -> Listing:
-    from kdbench.catalog.methods import METHODS
+    from kdbench.methods import METHODS
 
     specs = list(METHODS.entries.values())
     rows = [
         (
             spec.name,
             ", ".join(f"{name} {dimension_text(dimension)}" for name, dimension in spec.space.items()),
-            ", ".join(f"{name}={value:g}" for name, value in spec.fixed.items() if name not in spec.space),
+            ", ".join(f"{name}={value:g}" for name, value in spec.defaults.items() if name not in spec.space),
             ", ".join(sorted(spec.needs)),
             spec.paper,
         )

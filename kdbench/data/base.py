@@ -39,7 +39,7 @@ class Split(Protocol):
 
     @property
     def n_views(self) -> int | None:
-        """Views of one sample; None when they are a continuum (no bank then)."""
+        """Views of one sample; None when they are a continuum (then the cache is by epoch)."""
 
     def __len__(self) -> int: ...
 

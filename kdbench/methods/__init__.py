@@ -1,9 +1,28 @@
-"""Distillation losses: stateless functions of logits, a file a family.
+"""Distillation methods, a file a family: name, search space, defaults, bounds and code of each in one place.
 
-``loss_function(name)`` finds one; what may be searched for each is data in ``kdbench.catalog.methods``.
+Importing this imports no torch: a method's code does, when it is first called. Third parties' methods are entry
+points of the group ``kdbench.methods``.
 """
 
-from kdbench.methods.base import Loss, LossFunction, hard, soft_cross_entropy_parts
-from kdbench.methods.lookup import loss_function
+from __future__ import annotations
 
-__all__ = ["Loss", "LossFunction", "hard", "loss_function", "soft_cross_entropy_parts"]
+from typing import Any
+
+from kdbench.catalog.registry import Registry
+from kdbench.methods import logits
+from kdbench.methods.base import LOGITS, BatchInfo, Loss, Method, Need, Outputs, Range, Taps, as_loss, method
+
+__all__ = [
+    "LOGITS", "METHODS", "BatchInfo", "Loss", "Method", "Need", "Outputs", "Range", "Taps", "as_loss", "method",
+]  # fmt: skip
+
+
+class Methods(Registry[Method]):
+    """Holds what ``@method`` declared, of a function or class."""
+
+    def unwrap(self, given: Any) -> Any:
+        return getattr(given, "kd_method", None) or super().unwrap(given)
+
+
+_FOUND = [code.kd_method for code in vars(logits).values() if callable(code) and hasattr(code, "kd_method")]
+METHODS = Methods("method", {one.name: one for one in _FOUND}, "kdbench.methods", Method)

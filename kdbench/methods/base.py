@@ -1,84 +1,225 @@
-"""What every loss is made of: the two terms of Hinton, Vinyals, Dean 2015, and their weights."""
+"""What a distillation method declares, what it is given, and what it returns. Importing this imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
-import torch.nn.functional as F
-from torch import Tensor
+from pydantic import AliasChoices, Field
+
+from kdbench.catalog.types import Dimension
+from kdbench.config import Frozen, Hyper
+from kdbench.errors import BadInput
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor
+else:
+
+    class Later:
+        """A module that is imported when something of it is first used."""
+
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(import_module(self._name), name)
+
+    torch, F = Later("torch"), Later("torch.nn.functional")
+
+__all__ = [
+    "LOGITS", "BatchInfo", "F", "Loss", "Method", "Need", "Outputs", "Range", "Taps", "as_loss", "method", "torch",
+]  # fmt: skip
+
+Code = TypeVar("Code", bound=Callable[..., Any])
+Need = Literal["logits", "pooled", "maps", "sample-index"]
+LOGITS: frozenset[Need] = frozenset({"logits"})
 
 
 class Loss(NamedTuple):
     """A scalar to minimise and its unweighted parts (scalars, in nats), for the log."""
 
     total: Tensor
-    parts: dict[str, Tensor]
+    parts: Mapping[str, Tensor] = MappingProxyType({})
 
 
-class LossFunction(Protocol):
-    """A loss over one batch.
+@dataclass(frozen=True)
+class Outputs:
+    """What a network says of a batch, float32: ``logits`` always, the rest where the method needs it."""
 
-    ``student`` and ``teacher`` are logits, float32, (B, classes); ``targets`` int64, (B,). ``teacher`` is
-    None only for losses that read nothing from a teacher. ``epoch`` is 1-based.
+    logits: Tensor
+    """(B, classes)."""
+    pooled: Tensor | None = None
+    """(B, D): what the classifier is given."""
+    maps: Mapping[int, Tensor] = field(default_factory=dict)
+    """(B, C, H, W) by stage, 1 the first that timm's ``forward_intermediates`` gives."""
+
+
+@dataclass(frozen=True)
+class Taps:
+    """Sizes of a network's ``Outputs``: D, and (C, H, W) by stage; 0 and {} where the method needs neither."""
+
+    classes: int
+    pooled: int = 0
+    maps: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
+    kind: str = "any"
+    """``cnn``, ``vit`` (whatever has attention) or ``mlp``."""
+
+
+@dataclass(frozen=True)
+class BatchInfo:
+    """Where in the training a batch stands."""
+
+    epoch: int = 1
+    """1-based."""
+    epochs: int = 1
+    """Of the whole run."""
+    label_smoothing: float = 0.0
+    """Of the hard term (``Recipe.label_smoothing``)."""
+    rows: Tensor | None = None
+    """int64 (B,): the samples' positions in the training split."""
+    samples: int = 0
+    """Length of the training split."""
+
+
+class Method(Frozen):
+    """A distillation method: its name, what is searched for it, and its code."""
+
+    name: str
+    """What ``--method`` calls it."""
+    needs: frozenset[Need] = LOGITS
+    """What it reads of teacher and student; nothing: no teacher is asked."""
+    pairs: str = Field("any->any", pattern=r"^\w+->\w+$")
+    """Kinds of teacher and student that it is made for: ``cnn->cnn``, ``any->vit``, ..."""
+    space: dict[str, Dimension] = Field(default_factory=dict)
+    """Hyper-parameters that a sweep searches, with their default ranges."""
+    defaults: Hyper = Field(default_factory=dict, validation_alias=AliasChoices("defaults", "fixed"))
+    """Hyper-parameters with a default value, which a sweep holds where it does not search."""
+    bounds: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    """Values each hyper-parameter may take at all (closed; temperature's 0 is excluded separately)."""
+    version: int = Field(1, ge=1)
+    """Raised with every change that changes results: part of the runs' ids unless it is 1."""
+    paper: str = ""
+    """Where it was published."""
+    code: Any = Field(default=None, exclude=True, repr=False)
+    """A function, or an ``nn.Module`` class; None: the entry point of that name in ``kdbench.losses``."""
+
+    @property
+    def knobs(self) -> set[str]:
+        """Every hyper-parameter that it has."""
+        return {*self.space, *self.defaults, *self.bounds}
+
+    @property
+    def looks(self) -> bool:
+        """Whether it is built by what the networks look like."""
+        return isinstance(self.code, type) or self.pairs != "any->any"
+
+    def build(
+        self, hyper: Mapping[str, float], student: Taps | None, teacher: Taps | None
+    ) -> Callable[..., Loss | Tensor]:
+        """What is called as (student: Outputs, teacher: Outputs, targets (B,), BatchInfo); with state, a module.
+
+        Raises:
+            BadInput: a pair of networks that it is not made for.
+        """
+        self.fits(*("any" if taps is None else taps.kind for taps in (teacher, student)))
+        code = self.code or _of_last_release(self.name)
+        return code(student, teacher, **hyper) if isinstance(code, type) else partial(code, **hyper)
+
+    def fits(self, teacher: str, student: str) -> None:
+        """Refuse networks of a kind (see ``Taps``) that it is not made for; ``any``: not known yet.
+
+        Raises:
+            BadInput: naming method and network.
+        """
+        for role, kind, found in zip(("teacher", "student"), self.pairs.split("->"), (teacher, student), strict=True):
+            if "any" not in (kind, found) and kind != found:
+                raise BadInput(f"method '{self.name}' is made for {self.pairs}: this {role} is a {found}")
+
+    def check(self) -> None:
+        """Try it on made-up outputs before anything is trained.
+
+        Raises:
+            BadInput: naming the code and what it did.
+        """
+        teacher_kind, student_kind = self.pairs.split("->")
+        pooled, maps = "pooled" in self.needs, "maps" in self.needs
+        student = Taps(3, 6 * pooled, {1: (4, 4, 4), 2: (6, 2, 2)} if maps else {}, student_kind)
+        teacher = Taps(3, 5 * pooled, {1: (8, 4, 4), 2: (5, 2, 2)} if maps else {}, teacher_kind)
+        middle = {name: (one.choices or (one.low,))[0] or 1.0 for name, one in self.space.items()}
+        where = f"the method '{self.name}' ({getattr(self.code, '__module__', 'kdbench.losses')}:{self._code_name})"
+        try:
+            code = self.build({**self.defaults, **middle}, student, teacher)
+            where_it_is = BatchInfo(rows=torch.arange(4), samples=4)
+            found = code(_made_up(student, 1), _made_up(teacher, -1), torch.tensor([0, 1, 2, 0]), where_it_is)
+            total = as_loss(found).total
+            whole = isinstance(total, torch.Tensor) and total.ndim == 0
+        except BadInput:
+            raise
+        except Exception as error:  # whatever a plug-in raises is named as its fault
+            raise BadInput(f"{where} fails on a batch: {error}; it is called as {CALLED}") from error
+        if not whole:
+            raise BadInput(f"{where} returns {found!r:.60}: it is called as {CALLED}")
+
+    @property
+    def _code_name(self) -> str:
+        return getattr(self.code, "__qualname__", self.name)
+
+
+CALLED = "loss(student: Outputs, teacher: Outputs, targets, batch, *, ...hyper-parameters) -> Loss or a scalar"
+
+
+def method(name: str, **declared: Any) -> Callable[[Code], Code]:
+    """Declare a method: a decorator for its code, whose keywords are the other fields of ``Method``.
+
+    The code is a function (student: Outputs, teacher: Outputs, targets int64 (B,), batch: BatchInfo) -> a scalar or a
+    ``Loss``, with hyper-parameters as keywords; or, with state or parts to train, an ``nn.Module`` class, made from
+    (student: Taps, teacher: Taps, hyper-parameters as keywords), whose ``forward`` is such a function.
     """
 
-    def __call__(
-        self,
-        student: Tensor,
-        teacher: Tensor | None,
-        targets: Tensor,
-        hyper: Mapping[str, float],
-        *,
-        label_smoothing: float = 0.0,
-        epoch: int = 1,
-    ) -> Loss:
-        """The loss and its parts for one batch."""
-        ...
+    def declare(code: Code) -> Code:
+        setattr(code, "kd_method", Method(name=name, code=code, **declared))  # noqa: B010
+        return code
+
+    return declare
 
 
-def soft_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """T² · KL(softmax(z_t/T) ‖ softmax(z_s/T)), summed over classes, averaged over the batch.
-
-    The factor T² keeps the gradient's size independent of T (Hinton et al. 2015, section 2).
-    """
-    log_student = F.log_softmax(student / temperature, dim=1)
-    log_teacher = F.log_softmax(teacher / temperature, dim=1)
-    return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
+def Range(low: float, high: float, *, log: bool = False) -> Dimension:
+    """A range to search."""
+    return Dimension(low=low, high=high, log=log)
 
 
-def mix(soft: Tensor, hard_term: Tensor, hyper: Mapping[str, float]) -> Tensor:
-    """Alpha · soft + (1 − alpha) · hard; ``soft_weight`` and ``hard_weight`` replace either weight.
-
-    The two free weights express conventions such as CRD's 0.1·CE + 0.9·KL (Tian et al. 2020).
-    """
-    alpha = hyper.get("alpha", 0.5)
-    return hyper.get("soft_weight", alpha) * soft + hyper.get("hard_weight", 1.0 - alpha) * hard_term
+def as_loss(found: Loss | Tensor) -> Loss:
+    """What a method returned, with its parts."""
+    return found if isinstance(found, Loss) else Loss(found)
 
 
-def soft_cross_entropy_parts(
-    student: Tensor, teacher: Tensor, targets: Tensor, temperature: float, label_smoothing: float
-) -> tuple[Tensor, Tensor]:
-    """The (soft, hard) terms of plain distillation for logits (B, classes)."""
-    return soft_kl(student, teacher, temperature), F.cross_entropy(student, targets, label_smoothing=label_smoothing)
+def _made_up(taps: Taps, sign: int) -> Outputs:
+    def values(*shape: int) -> Tensor:
+        return sign * torch.linspace(-1, 1, 4 * torch.Size(shape).numel()).view(4, *shape)
+
+    maps = {stage: values(*shape) for stage, shape in taps.maps.items()}
+    return Outputs(values(taps.classes), values(taps.pooled) if taps.pooled else None, maps)
 
 
-def hard(
-    student: Tensor,
-    teacher: Tensor | None,
-    targets: Tensor,
-    hyper: Mapping[str, float],
-    *,
-    label_smoothing: float = 0.0,
-    epoch: int = 1,
-) -> Loss:
-    """Cross-entropy on the true labels: the baseline that every distilled student is measured against."""
-    term = F.cross_entropy(student, targets, label_smoothing=label_smoothing)
-    return Loss(term, {"hard": term})
+def _of_last_release(name: str) -> Callable[..., Loss | Tensor]:
+    """The entry point ``name`` of the group that losses had in release 0.1: logits and a dictionary."""
+    points = entry_points(group="kdbench.losses", name=name)
+    if not points:
+        raise BadInput(f"the method '{name}' has no loss: declare it with @kdbench.methods.method")
+    given = next(iter(points)).load()
 
+    def loss(student: Outputs, teacher: Outputs, targets: Tensor, batch: BatchInfo, **hyper: float) -> Loss | Tensor:
+        smoothing = batch.label_smoothing
+        found: Loss | Tensor = given(
+            student.logits, teacher.logits, targets, hyper, label_smoothing=smoothing, epoch=batch.epoch
+        )
+        return found
 
-def require(teacher: Tensor | None, method: str) -> Tensor:
-    """The teacher's logits, or a ValueError where a loss that needs them is called without."""
-    if teacher is None:
-        raise ValueError(f"the loss '{method}' needs the teacher's logits")
-    return teacher
+    return loss

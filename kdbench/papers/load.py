@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdbench.catalog.datasets import DATASETS
-from kdbench.catalog.methods import METHODS
 from kdbench.errors import BadInput, unknown
+from kdbench.methods import METHODS
 from kdbench.papers.schema import PaperFile
 from kdbench.sweeps.options import config_folders, load_config, readable
 
@@ -95,7 +95,7 @@ def _check(paper: PaperFile, path: Path) -> None:
             raise BadInput(f"{path}: the teacher of '{run.name}', '{run.teacher}', is no run listed before it")
         if bool(method.needs) != (run.teacher is not None):
             raise BadInput(f"{path}: run '{run.name}': the loss '{run.method}' and teacher {run.teacher} do not fit")
-        for knob in set(run.hyper) - {*method.space, *method.fixed, *method.bounds}:
+        for knob in set(run.hyper) - method.knobs:
             raise unknown("hyper-parameter", knob, method.bounds, f"run '{run.name}' in {path}")
         if paper.recipes[run.recipe].precision == "auto":
             raise BadInput(f"{path}: recipe '{run.recipe}' must say fp32 or bf16: a protocol is the same everywhere")

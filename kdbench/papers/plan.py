@@ -9,6 +9,7 @@ from functools import cached_property
 
 from kdbench.config import Recipe, RunConfig
 from kdbench.errors import BadInput
+from kdbench.methods import METHODS
 from kdbench.papers.schema import Cell, PaperFile, RunSpec
 
 
@@ -108,6 +109,7 @@ class Protocol:
             teacher=teacher.model if teacher else None,
             teacher_id=teacher.id if teacher else None,
             method=run.method,
+            method_version=METHODS.get(run.method).version,
             hyper=run.hyper,
             recipe=self.recipe(run),
             seed=self.paper.first_seed + k,

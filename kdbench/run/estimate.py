@@ -18,10 +18,8 @@ from kdbench.run.job import Plan
 from kdbench.run.machine import THREADS_VARIABLE
 from kdbench.run.speeds import Speeds
 from kdbench.run.store import load_runs
-from kdbench.teacher import recorded_bytes
-from kdbench.teacher.recorded import room
-from kdbench.teacher.topk import MOST_CLASSES
-from kdbench.train.autotune import Shape, seconds_per_step
+from kdbench.teacher import MOST_CLASSES, cache_bytes, keyed_by, room
+from kdbench.train import Shape, Step, seconds_per_step
 from kdbench.train.hardware import describe_hardware
 from kdbench.train.loop import steps_per_epoch
 
@@ -125,7 +123,8 @@ class _Costs:
                 return None
             self._tell(f"measuring a step of {config.model}")
             shape = self._shape(config, batch)
-            self._steps[key] = seconds_per_step(shape, precision=config.recipe.precision, repeats=1) / batch
+            (seconds,) = seconds_per_step(shape, Step(), precision=config.recipe.precision, repeats=1)
+            self._steps[key] = seconds / batch
         held = config.data.validate_on == "test"
         watched = self._spec.sizes.get("test" if held else "train", 0) * (1.0 if held else config.data.val_fraction)
         return self._steps[key] * (samples_of(self._spec, config) + watched * FORWARD_SHARE)
@@ -177,7 +176,7 @@ def dry_run(
     more = [_data_note(spec, kinds[-1].example), *notes]
     students = [kind.example for kind in kinds if kind.teacher is not None]
     if students:
-        more.append(_logits_note(spec, students[0], plan.passes or students[0].recipe.epochs, cache))
+        more.append(_logits_note(spec, students[0], plan.passes, cache))
     if os.environ.get(THREADS_VARIABLE):
         more.append(f"threads limited to {os.environ[THREADS_VARIABLE]} by {THREADS_VARIABLE}")
     return DryRun(
@@ -187,20 +186,20 @@ def dry_run(
 
 def _logits_note(spec: DatasetSpec, config: RunConfig, passes: int, cache: Path) -> str:
     """Where students will get the teacher's logits, how many passes and how much disk that takes."""
-    samples, kept = range(int(samples_of(spec, config))), config.recipe.teacher_top_k
+    samples, kept = int(samples_of(spec, config)), config.recipe.teacher_top_k
     views = augment_for(spec, config.recipe).n_views
-    if views is not None:
-        size = recorded_bytes(samples, spec.classes, views, kept) / 2**20
-        text = f"teacher's logits: at most {min(passes, views)} passes over {len(samples):,} samples serve every run"
-        return f"{text}; up to {max(size, 0.1):,.1f} MiB on disk ({views} views a sample)"
-    size = recorded_bytes(samples, spec.classes, passes, kept) / 2**20
-    text = f"the augmentation is continuous: at most {passes} passes of the teacher over {len(samples):,} samples"
-    if size * 2**20 <= room(cache):
-        return f"{text}, kept by (seed, epoch, sample), serve runs of the same seed; {size:,.0f} MiB"
-    less = recorded_bytes(samples, spec.classes, passes, FEW_LOGITS)
-    fits = FEW_LOGITS < spec.classes <= MOST_CLASSES and less <= room(cache)
+    keyed, entries = keyed_by(views, passes or views or config.recipe.epochs)
+    size = cache_bytes(samples, spec.classes, entries, kept)
+    free = room(cache / "teachers" / (config.teacher_id or "") / "logits")
+    text = f"at most {entries} passes of the teacher over {samples:,} samples"
+    text = f"the augmentation is continuous: {text}" if views is None else f"teacher's logits: {text}"
+    if size <= free:
+        by = f"({views} views a sample)" if keyed == "view" else "by (seed, epoch, sample)"
+        return f"{text} serve every run; up to {max(size / 2**20, 0.1):,.1f} MiB on disk {by}"
+    less = cache_bytes(samples, spec.classes, entries, FEW_LOGITS)
+    fits = FEW_LOGITS < spec.classes <= MOST_CLASSES and less <= free
     way_out = f"; --set recipe.teacher-top-k={FEW_LOGITS} would take {less / 2**20:,.0f} MiB" if fits else ""
-    return f"{text} would take {size:,.0f} MiB: the teacher runs live in every step{way_out}"
+    return f"{text} would take {size / 2**20:,.0f} MiB: the teacher runs live in every step{way_out}"
 
 
 def _data_note(spec: DatasetSpec, config: RunConfig) -> str:

@@ -8,7 +8,7 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,17 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from kdbench.config import EpochLog, RunConfig, RunResult
-from kdbench.data import TaskData, load, resolve_dataset
+from kdbench.data import ResidentSplit, TaskData, load, resolve_dataset
 from kdbench.errors import BadInput, MachineFault, TrialFailed
 from kdbench.files import atomic, atomic_text
+from kdbench.methods import METHODS
 from kdbench.models import Ensemble, build, count_macs, count_params, load_weights, members, weights_digest
 from kdbench.run.events import Ended, Epoch, Handle, Note, Setting, Started
 from kdbench.run.job import Job
 from kdbench.run.lease import Lease
 from kdbench.run.observers import wandb_id
 from kdbench.run.store import LOGITS, WEIGHTS, read_epochs, read_result, run_folder, write_config, write_result
-from kdbench.teacher import TeacherSignal, make_signal
-from kdbench.teacher.signal import BankedTeacher, LazyTeacher
+from kdbench.teacher import Teacher, make_teacher
 from kdbench.train import Hooks, RunOutcome, Shape, Step, choose_step, run_training, score
 from kdbench.train.checkpoint import drop_checkpoint, write_metrics
 from kdbench.train.hardware import describe_hardware
@@ -71,7 +71,7 @@ class Context:
             torch.backends.cudnn.deterministic = True
         torch.set_num_threads(setting.threads)
         self._data: OrderedDict[str, TaskData] = OrderedDict()
-        self._teachers: dict[tuple[str, int, int | None], TeacherSignal] = {}
+        self._teachers: dict[tuple[str, int, int | None], Teacher] = {}
 
     def data(self, config: RunConfig) -> TaskData:
         """The samples that a run sees, shared by runs of the same data and augmentation."""
@@ -87,19 +87,20 @@ class Context:
         self._data.move_to_end(key)
         return self._data[key]
 
-    def teacher(self, teacher: RunConfig, student: RunConfig, data: TaskData) -> TeacherSignal:
-        """The teacher of a run: its logits kept where that is cheaper than its network."""
+    def teacher(self, teacher: RunConfig, student: RunConfig, data: TaskData) -> Teacher:
+        """The teacher of a run: what it says is kept where that is cheaper than its network."""
         kept = student.recipe.teacher_top_k
         key = (teacher.id, id(data), kept)
         if key not in self._teachers:
-            network = LazyTeacher(lambda: self.network(teacher), self.device)
-            passes = self.setting.passes or student.recipe.epochs
-            if data.train.n_views is not None:
-                passes = min(passes, data.train.n_views)
             place = self.setting.cache / "teachers" / teacher.id
-            self._teachers[key] = make_signal(
-                place / "bank", teacher.id, data.classes, network, data.train, passes, kept
-            )
+            with suppress(OSError):  # where release 0.1 kept them
+                (place / "bank").rename(place / "logits")
+            views = data.train.n_views if isinstance(data.train, ResidentSplit) else None
+            passes = self.setting.passes or views or student.recipe.epochs
+            self._teachers[key] = make_teacher(
+                lambda: self.network(teacher), self.device, data.classes, root=place / "logits",
+                teacher_id=teacher.id, split=data.train, passes=passes, top_k=kept,
+            )  # fmt: skip
         return self._teachers[key]
 
     def weights_of(self, config: RunConfig) -> Path:
@@ -277,12 +278,12 @@ class Context:
         return result
 
     def _fill(self, teacher: RunConfig, student: RunConfig, report: Handle) -> None:
-        """The teacher's logits of one seed's views, where they are kept by view."""
-        data = self.data(student)
-        signal = self.teacher(teacher, student, data)
-        if isinstance(signal, BankedTeacher):
+        """What the teacher says of one seed's views, where it can be computed ahead."""
+        data, fields = self.data(student), METHODS.get(student.method).needs
+        kept = self.teacher(teacher, student, data)
+        if kept.fills(data.train) and "maps" not in fields:
             for epoch in range(1, student.recipe.epochs + 1):
-                signal.fill(data.train, student.seed, epoch)  # type: ignore[arg-type]
+                kept.fill(data.train, student.seed, epoch, fields)
                 report(Note(f"teacher's logits, seed {student.seed}", epoch, student.recipe.epochs))
 
     def _read_test(self, job: Job, report: Handle) -> None:

@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from kdbench.catalog.methods import METHODS
 from kdbench.catalog.types import Dimension
 from kdbench.config import EpochLog, Hyper, Phase, Recipe, RunConfig, RunResult
 from kdbench.errors import KdbenchError
+from kdbench.methods import METHODS
 from kdbench.run.job import Finished, Job, Planned
 from kdbench.run.store import Run, read_epochs, run_folder
 from kdbench.sweeps.search import Journal, Search
@@ -43,17 +43,15 @@ def groups(sweep: Sweep) -> Iterator[Group]:
 
 def space_of(sweep: Sweep, method: str) -> dict[str, Dimension]:
     """The part of the sweep's search space that a method has, in a fixed order."""
-    spec = METHODS.get(method)
-    known = {*spec.space, *spec.fixed, *spec.bounds}
-    found = {name: sweep.space.get(f"{method}.{name}", sweep.space.get(name)) for name in sorted(known)}
+    knobs = sorted(METHODS.get(method).knobs)
+    found = {name: sweep.space.get(f"{method}.{name}", sweep.space.get(name)) for name in knobs}
     return {name: dimension for name, dimension in found.items() if dimension is not None}
 
 
 def fixed_of(sweep: Sweep, method: str) -> Hyper:
     """Hyper-parameters that the search leaves alone."""
     spec = METHODS.get(method)
-    known = {*spec.space, *spec.fixed, *spec.bounds}
-    held = {**spec.fixed, **{name: value for name, value in sweep.fixed.items() if name in known}}
+    held = {**spec.defaults, **{name: value for name, value in sweep.fixed.items() if name in spec.knobs}}
     return {name: value for name, value in held.items() if name not in space_of(sweep, method)}
 
 
@@ -104,6 +102,7 @@ class SweepPlan:
             teacher=self.sweep.pair.teacher if distilled else None,
             teacher_id=self.teacher.id if distilled else None,
             method=group.method,
+            method_version=METHODS.get(group.method).version,
             hyper={**fixed_of(self.sweep, group.method), **hyper} if distilled else {},
             recipe=with_precision(self.sweep, group.model, self.sweep.recipe),
             seed=seed,

@@ -16,7 +16,7 @@ from kdbench.config import Recipe
 from kdbench.data import resolve_dataset
 from kdbench.data.task import check_parts
 from kdbench.errors import BadInput, KdbenchError
-from kdbench.methods import loss_function
+from kdbench.methods import METHODS
 from kdbench.models import build, latency_ms, load_weights
 from kdbench.run import manifest
 from kdbench.run.estimate import DryRun, dry_run
@@ -31,6 +31,7 @@ from kdbench.sweeps.plan import SweepPlan, teacher_config
 from kdbench.sweeps.spec import spec_difference
 from kdbench.sweeps.store import read_spec, write_spec
 from kdbench.sweeps.types import Sweep
+from kdbench.teacher import kind_of
 from kdbench.train.autotune import precision_for
 from kdbench.train.hardware import describe_hardware
 
@@ -59,8 +60,6 @@ def run_sweep(
     device = pick_device(run.device)
     folder = run.out / sweep.name
     sweep = resolved(sweep, folder, device)
-    for method in sweep.methods:
-        loss_function(method)  # a third party's loss fails now, not after hours of teacher
     check_inputs(sweep, run.cache, teacher_weights)
     if run.storage is not None:
         open_storage(run.storage)
@@ -93,9 +92,14 @@ def check_inputs(sweep: Sweep, cache: Path, teacher_weights: str | None) -> None
     if digest != sweep.data.digest:
         raise BadInput(f"the data of '{sweep.data.name}' changed since this sweep began; use another --name")
     check_parts(spec)
+    kinds: dict[str, str] = {}
     for model, recipe in _networks(sweep):
         with torch.device("meta"):  # its options and its size, without its weights
-            _built(sweep, spec, model, recipe)
+            kinds[model] = kind_of(_built(sweep, spec, model, recipe))
+    for method in map(METHODS.get, sweep.methods):
+        method.check()  # a third party's loss fails now, not after hours of teacher
+        for student in sweep.pair.students:
+            method.fits(kinds.get(sweep.pair.teacher, "any"), kinds[student])
     source = teacher_weights or sweep.teacher_weights
     if source is not None and not (cache / "teachers" / teacher_config(sweep).id / WEIGHTS).exists():
         shape = _shape(sweep, spec, sweep.teacher_recipe)
@@ -156,8 +160,6 @@ def plan_sweep(sweep: Sweep, run: RunOptions, observer: Observer, *, teacher_wei
     observer.message("planning")
     device, folder = pick_device(run.device), run.out / sweep.name
     sweep = resolved(sweep, folder, device)
-    for method in sweep.methods:
-        loss_function(method)
     check_inputs(sweep, run.cache, teacher_weights)
     spec, _ = resolve_dataset(sweep.data_path or sweep.data.name)
     plan, workers = SweepPlan(sweep), worker_count(run.workers, device.type)

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from kdbench.catalog.methods import METHODS
 from kdbench.catalog.pairs import parse_pair
 from kdbench.catalog.recipes import budget, recipe_for
-from kdbench.catalog.types import Budget, DatasetSpec, Dimension, MethodSpec, Pair
+from kdbench.catalog.types import Budget, DatasetSpec, Dimension, Pair
 from kdbench.config import DataConfig, Hyper, Recipe
 from kdbench.errors import BadInput, unknown
+from kdbench.methods import METHODS, Method
 from kdbench.sweeps.options import expand, readable
 from kdbench.sweeps.types import Sweep
 
@@ -224,7 +224,7 @@ def _space(methods: tuple[str, ...], asked: Mapping[str, Any]) -> tuple[dict[str
             same = all(other.space.get(name, dimension) == dimension for other in specs)
             space[name if same else f"{spec.name}.{name}"] = dimension
     fixed: Hyper = {}
-    known = {name for spec in specs for name in (*spec.space, *spec.fixed, *spec.bounds)}
+    known = {name for spec in specs for name in spec.knobs}
     for name, text in asked.items():
         if name not in known:
             raise unknown(f"hyper-parameter of {', '.join(methods)}", name, known, f"known: {', '.join(sorted(known))}")
@@ -240,7 +240,7 @@ def _space(methods: tuple[str, ...], asked: Mapping[str, Any]) -> tuple[dict[str
     return space, fixed
 
 
-def _check_bounds(name: str, dimension: Dimension, specs: list[MethodSpec]) -> None:
+def _check_bounds(name: str, dimension: Dimension, specs: list[Method]) -> None:
     """Refuse values that a method cannot take; temperature must moreover be above 0."""
     values = dimension.choices if dimension.choices is not None else (dimension.low, dimension.high)
     for value in (v for v in values if v is not None):

@@ -1,19 +1,10 @@
-"""The teacher: where its logits come from, and the cache that keeps them on disk for every run to read."""
+"""The teacher: what it says of a batch, and the cache that keeps that on disk for every run to read."""
 
-from kdbench.teacher.bank import BankKey, LogitBank
-from kdbench.teacher.recorded import RecordedTeacher, make_signal, recorded_bytes, room
-from kdbench.teacher.signal import BankedTeacher, LiveTeacher, TeacherSignal
-from kdbench.teacher.topk import truncate
+from kdbench.teacher.logit_cache import MOST_CLASSES, CacheKey, LogitCache, truncate
+from kdbench.teacher.outputs import asked, kind_of, outputs, taps_of
+from kdbench.teacher.teacher import Keyed, Teacher, cache_bytes, keyed_by, make_teacher, room
 
 __all__ = [
-    "BankKey",
-    "BankedTeacher",
-    "LiveTeacher",
-    "LogitBank",
-    "RecordedTeacher",
-    "TeacherSignal",
-    "make_signal",
-    "recorded_bytes",
-    "room",
-    "truncate",
-]
+    "MOST_CLASSES", "CacheKey", "Keyed", "LogitCache", "Teacher", "asked", "cache_bytes", "keyed_by", "kind_of",
+    "make_teacher", "outputs", "room", "taps_of", "truncate",
+]  # fmt: skip

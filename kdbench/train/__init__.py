@@ -6,14 +6,6 @@ from kdbench.train.metrics import Scores, expected_calibration_error, score
 from kdbench.train.step import Step
 
 __all__ = [
-    "Hooks",
-    "RunOutcome",
-    "Scores",
-    "Shape",
-    "Step",
-    "choose_step",
-    "expected_calibration_error",
-    "run_training",
-    "score",
-    "seconds_per_step",
-]
+    "Hooks", "RunOutcome", "Scores", "Shape", "Step", "choose_step", "expected_calibration_error", "run_training",
+    "score", "seconds_per_step",
+]  # fmt: skip

@@ -1,28 +1,24 @@
-"""Short measurements, remembered: which form of a step is faster here, how long one takes. No part of an identity."""
+"""Short measurements, remembered: how long a step takes here, whether to compile it. No part of an identity."""
 
 from __future__ import annotations
 
 import json
 import os
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from filelock import FileLock
+from torch import nn
 
 from kdbench.files import atomic_text
 from kdbench.host import processor
 from kdbench.models import build
 from kdbench.train.step import Step, draws_noise, prepare, usual_step
 
-WORTH_IT = 1.15
-"""Our kernels are given up only where PyTorch's are faster by more than this."""
-LONG = 120.0
-"""Seconds of planned training below which no form of the step is worth a measurement: the usual one is taken."""
 COMPILE_COST = 90.0
 """Seconds that compiling one network's step may take, several times over, before it pays."""
 COMPILE_GAIN = 1.05
@@ -47,24 +43,20 @@ class Shape(NamedTuple):
         shape = f"{self.classes}x{self.channels}x{self.input_size}-{self.stem}-b{self.batch_size}"
         return f"{self.name}|{shape}|{self.device.type}|{machine}|{torch.get_num_threads()}|torch {torch.__version__}"
 
-
-def seconds_per_step(shape: Shape, *, precision: str = "fp32", repeats: int = 3) -> float:
-    """Median seconds of one training step of a network on random data, after a warm-up."""
-    once = _stepper(shape, precision, Step())
-    _timed(once)
-    return statistics.median(_timed(once) for _ in range(repeats))
+    def network(self, options: Mapping[str, float] | None = None) -> nn.Module:
+        """It, freshly initialised."""
+        return build(self.name, classes=self.classes, channels=self.channels, input_size=self.input_size,
+                     stem=self.stem, seed=0, options=options)  # fmt: skip
 
 
-def compare(shape: Shape, ways: Mapping[str, tuple[str, Step]], rounds: int = 5) -> dict[str, float]:
-    """Seconds of a training step in each of the named (precision, form) ways: the least of alternating rounds.
+def seconds_per_step(shape: Shape, *steps: Step, precision: str = "fp32", repeats: int = 3) -> tuple[float, ...]:
+    """Seconds of one training step on random data in each of the forms: the least of alternating rounds.
 
     Alternating and least, because whatever else runs on the machine would otherwise decide between them.
     """
-    steppers = {name: _stepper(shape, *way) for name, way in ways.items()}
-    for once in steppers.values():
-        _timed(once)
-    table = [{name: _timed(once) for name, once in steppers.items()} for _ in range(rounds)]
-    return {name: min(row[name] for row in table) for name in ways}
+    steppers = [_stepper(shape, precision, step) for step in steps]
+    rounds = [[_timed(once) for once in steppers] for _ in range(1 + repeats)]
+    return tuple(min(times) for times in zip(*rounds[1:], strict=True))  # the first one warms up
 
 
 def _timed(once: Callable[[], None]) -> float:
@@ -74,12 +66,9 @@ def _timed(once: Callable[[], None]) -> float:
 
 
 def _stepper(shape: Shape, precision: str, step: Step) -> Callable[[], None]:
-    """One training step of a fresh network on random data, done when the call returns."""
-    name, device = shape.name, shape.device
-    model = build(
-        name, classes=shape.classes, channels=shape.channels, input_size=shape.input_size, stem=shape.stem, seed=0
-    )
-    model, forward = prepare(model.train(), step, device)
+    """One training step of a fresh network, done when the call returns."""
+    device = shape.device
+    model, forward = prepare(shape.network().train(), step, device)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=step.fused)
     x = torch.randn(shape.batch_size, shape.channels, shape.input_size, shape.input_size, device=device)
     x = x.contiguous(memory_format=torch.channels_last)
@@ -97,31 +86,24 @@ def _stepper(shape: Shape, precision: str, step: Step) -> Callable[[], None]:
     return once
 
 
-class Notes:
-    """``<cache>/tune.json``: what was measured for each shape; a damaged file is an empty one."""
+def noted(cache: Path, key: str, measure: Callable[[], float]) -> float:
+    """What ``<cache>/tune.json`` holds under ``key``, measured now where it holds nothing or is damaged."""
+    path = cache / "tune.json"
 
-    def __init__(self, cache: Path) -> None:
-        self._path = cache / "tune.json"
-
-    def read(self, key: str) -> dict[str, Any]:
-        """What is known of ``key``."""
-        found = self._all().get(key)
-        return found if isinstance(found, dict) else {}
-
-    def add(self, key: str, **facts: Any) -> None:
-        """Note more of ``key``."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{self._path}.lock"):
-            held = self._all()
-            held[key] = {**self.read(key), **facts}
-            atomic_text(self._path, json.dumps(held, indent=1, sort_keys=True) + "\n")
-
-    def _all(self) -> dict[str, Any]:
+    def held() -> dict[str, float]:
         try:
-            held = json.loads(self._path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError):
             return {}
-        return held if isinstance(held, dict) else {}
+
+    found = held().get(key)
+    if isinstance(found, int | float):
+        return found
+    found = measure()
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        atomic_text(path, json.dumps({**held(), key: found}, indent=1, sort_keys=True) + "\n")
+    return found
 
 
 def precision_for(device: torch.device) -> Literal["fp32", "bf16"]:
@@ -130,55 +112,28 @@ def precision_for(device: torch.device) -> Literal["fp32", "bf16"]:
 
 
 def choose_step(
-    shape: Shape,
-    *,
-    precision: str,
-    steps: int,
-    cache: Path,
-    exact: bool = False,
-    options: Mapping[str, float] | None = None,
-) -> Step:
-    """The fastest form of ``steps`` training steps of a network here, the cost of finding it included.
+    shape: Shape, *, precision: str, steps: int, cache: Path,
+    exact: bool = False, options: Mapping[str, float] | None = None,
+) -> Step:  # fmt: skip
+    """The usual form of ``steps`` training steps, or ``torch.compile``'s where the time saved pays for compiling.
 
-    Short plans take the usual form unmeasured; longer ones check that the kernels pay, and the longest try
-    ``torch.compile``. Measured once for each shape and machine.
+    Measured once for each shape and machine. A network that draws noise is never compiled: it would be another run.
     """
     usual = usual_step(shape.device, exact=exact)
     if exact:
         return usual
-    notes, kind = Notes(cache), f"{shape.key}|{precision}"
-    known = notes.read(kind)
-    if "usual" not in known:
-        known["usual"] = seconds_per_step(shape, precision=precision)
-        notes.add(kind, usual=known["usual"])
-    planned = steps * known["usual"]
-    if planned < LONG:
+    kind = f"{shape.key}|{precision}"
+    seconds = noted(cache, f"{kind}|seconds", lambda: seconds_per_step(shape, usual, precision=precision)[0])
+    if steps * seconds * (1 - 1 / COMPILE_GAIN) < COMPILE_COST or draws_noise(shape.network(options)):
         return usual
-    plain = usual.model_copy(update={"kernels": False})
-    if shape.device.type != "cpu":
-        known["kernels"] = False  # they are for the CPU
-    elif "kernels" not in known:
-        times = compare(shape, {"on": (precision, usual), "off": (precision, plain)})
-        known["kernels"] = times["on"] <= WORTH_IT * times["off"]
-        notes.add(kind, kernels=known["kernels"], times=times)
-    best = usual if known["kernels"] else plain
-    if planned * (1 - 1 / COMPILE_GAIN) < COMPILE_COST:
-        return best
-    if draws_noise(build(shape.name, classes=shape.classes, channels=shape.channels, input_size=shape.input_size,
-                         stem=shape.stem, options=options)):  # fmt: skip
-        return best  # the compiler draws noise of its own: it would be another run
-    compiled = best.model_copy(update={"compiled": True})
-    if "compiled" not in known:
-        known["compiled"] = _compiling_pays(shape, precision, best, compiled, cache)
-        notes.add(kind, compiled=known["compiled"])
-    return compiled if known["compiled"] else best
+    compiled = usual.model_copy(update={"compiled": True})
 
+    def gain() -> float:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "inductor"))
+        try:
+            eager, other = seconds_per_step(shape, usual, compiled, precision=precision, repeats=5)
+        except (RuntimeError, OSError):  # this network, or this machine (no compiler), cannot
+            return 0.0
+        return eager / other
 
-def _compiling_pays(shape: Shape, precision: str, eager: Step, compiled: Step, cache: Path) -> bool:
-    """Never where this network, or this machine (no compiler), cannot compile."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "inductor"))
-    try:
-        times = compare(shape, {"eager": (precision, eager), "compiled": (precision, compiled)})
-    except (RuntimeError, OSError):
-        return False
-    return times["compiled"] * COMPILE_GAIN <= times["eager"]
+    return compiled if noted(cache, f"{kind}|compiled gains", gain) >= COMPILE_GAIN else usual

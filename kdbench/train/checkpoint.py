@@ -26,18 +26,16 @@ class Checkpoint(NamedTuple):
     optimizer: dict[str, Any]
     logs: list[EpochLog]
     attempts: int
+    method: dict[str, Any]
+    """State of the method's own part."""
+    step: dict[str, Any]
+    """The form of the steps, which a resumed run keeps."""
 
 
 def save_checkpoint(workdir: Path, checkpoint: Checkpoint) -> None:
     """Replace the run's checkpoint; a kill leaves the old one or the new one."""
-    state = {
-        "model": checkpoint.model,
-        "optimizer": checkpoint.optimizer,
-        "logs": [log.model_dump() for log in checkpoint.logs],
-        "attempts": checkpoint.attempts,
-    }
     buffer = io.BytesIO()  # torch's own writer hides what the disk said
-    torch.save(state, buffer)
+    torch.save(checkpoint._asdict() | {"logs": [log.model_dump() for log in checkpoint.logs]}, buffer)
     atomic(workdir / NAME, lambda aside: aside.write_bytes(buffer.getbuffer()))
 
 
@@ -50,8 +48,9 @@ def load_checkpoint(workdir: Path, device: torch.device) -> Checkpoint | None:
         state = torch.load(io.BytesIO(path.read_bytes()), map_location=device, weights_only=True)
     except (RuntimeError, EOFError, LookupError, ValueError, pickle.UnpicklingError):  # junk ends in any of these
         return None
-    logs = [EpochLog.model_validate(log) for log in state["logs"]]
-    return Checkpoint(state["model"], state["optimizer"], logs, state["attempts"])
+    return Checkpoint(
+        **{"method": {}, "step": {}} | state | {"logs": [EpochLog.model_validate(log) for log in state["logs"]]}
+    )
 
 
 def drop_checkpoint(workdir: Path) -> None:

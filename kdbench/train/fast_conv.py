@@ -26,15 +26,6 @@ MIX_PAIRS = 16
 """Up to so many (output, input) pairs of pixels a depthwise convolution is a weighted sum of pixels a channel."""
 
 
-def live_taps(size: int, kernel: int, stride: int, padding: int) -> tuple[int, int]:
-    """First and last tap along one side that meet one of ``size`` pixels for at least one output position.
-
-    Output o reads the pixels o * stride + tap - padding; a tap is dead if that is outside [0, size) for all o.
-    """
-    out = (size + 2 * padding - kernel) // stride + 1
-    return max(0, padding - (out - 1) * stride), min(kernel - 1, size - 1 + padding)
-
-
 class Side(NamedTuple):
     """One output position along one side: the input pixels it reads and the taps that read them."""
 
@@ -95,8 +86,10 @@ def plan_for(
         return Plan("matmul" if size[0] * size[1] <= MATMUL_PIXELS else "reference")
     if not depthwise and max(size[0] * size[1], out[0] * out[1]) <= FULL_PIXELS:
         return Plan("full", out=(out[0], out[1]), outputs=tuple(product(positions(*sides[0]), positions(*sides[1]))))
-    (top, bottom), (left, right) = (live_taps(*side) for side in sides)
-    window, rest = (bottom - top + 1, right - left + 1), (padding[0] - top, padding[1] - left)
+    # a tap is dead if it meets padding alone, whatever the output
+    each = [[at.taps for at in positions(*side)] for side in sides]
+    rows, cols = (slice(min(t.start for t in taps), max(t.stop for t in taps)) for taps in each)
+    window, rest = (rows.stop - rows.start, cols.stop - cols.start), (padding[0] - rows.start, padding[1] - cols.start)
     # a convolution pads both ends alike: where the live taps are not that symmetric, leave the layer as it is
     trimmed = [(s + 2 * p - w) // d + 1 for (s, _, d, _), w, p in zip(sides, window, rest, strict=True)]
     if window == kernel or min(rest) < 0 or trimmed != out:
@@ -104,7 +97,7 @@ def plan_for(
     form = "scale" if depthwise and size == (1, 1) and window == (1, 1) else "trim"
     if form == "trim" and depthwise and size[0] * size[1] * out[0] * out[1] <= MIX_PAIRS:
         return Plan("mix", out=(out[0], out[1]), taps=tap_table(*sides))
-    return Plan(form, slice(top, bottom + 1), slice(left, right + 1), rest)
+    return Plan(form, rows, cols, rest)
 
 
 class FastConv2d(nn.Conv2d):

@@ -5,27 +5,27 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from kdbench.catalog.methods import METHODS
 from kdbench.config import EpochLog, Recipe, RunConfig, RunResult
-from kdbench.data import TaskData
+from kdbench.data import Split, TaskData
 from kdbench.errors import TrialFailed
 from kdbench.files import identify
-from kdbench.methods import LossFunction, loss_function
+from kdbench.methods import METHODS, BatchInfo, Outputs, as_loss
 from kdbench.models import build, count_macs, count_params
-from kdbench.teacher import TeacherSignal, truncate
+from kdbench.models.build import seeded
+from kdbench.teacher import Teacher, asked, outputs, taps_of, truncate
 from kdbench.train import checkpoint
 from kdbench.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_metrics
 from kdbench.train.hardware import describe_hardware
-from kdbench.train.metrics import collect_logits, reliability, score
+from kdbench.train.metrics import Scores, collect_logits, reliability, score
 from kdbench.train.optim import make_optimizer, make_schedule, max_norm_constraint
-from kdbench.train.step import Step, begun_with, note_step, prepare
+from kdbench.train.step import Step, compiled, note_step, prepare
 
 
 @dataclass(frozen=True)
@@ -53,31 +53,36 @@ def steps_per_epoch(samples: int, batch_size: int) -> int:
 
 
 class Trainer:
-    """The state of one run: network, optimiser, schedule, and where it stands."""
+    """The state of one run: network, the method's own part, optimiser, schedule, and where it stands."""
 
     def __init__(
-        self, config: RunConfig, data: TaskData, teacher: TeacherSignal | None, device: torch.device, step: Step
+        self, config: RunConfig, data: TaskData, teacher: Teacher | None, device: torch.device, step: Step
     ) -> None:
-        self.config, self.data, self.teacher, self.device = config, data, teacher, device
+        self.config, self.data, self.teacher, self.device, self.step = config, data, teacher, device, step
         recipe = config.recipe
-        self.loss: LossFunction = loss_function(config.method)
+        method = METHODS.get(config.method)
         # a loss that reads nothing from a teacher (the hard baseline) must not pay for one while training
-        self.needs_teacher = bool(METHODS.get(config.method).needs)
-        if self.needs_teacher and teacher is None:
+        self.needs = method.needs
+        if self.needs and teacher is None:
             raise ValueError(f"the method '{config.method}' needs a teacher")
-        network = build(
-            config.model,
-            classes=data.classes,
-            channels=data.channels,
-            input_size=data.input_size,
-            stem=recipe.stem,
-            seed=config.seed,
-            options=recipe.model_options,
-        )
-        self.params = count_params(network)
-        self.macs = count_macs(network, data.channels, data.input_size)
-        self.model, self.forward = prepare(network, step, device)
-        self.optimizer = make_optimizer(self.model, recipe, fused=step.fused)
+        self.model = build(
+            config.model, classes=data.classes, channels=data.channels, input_size=data.input_size, stem=recipe.stem,
+            seed=config.seed, options=recipe.model_options,
+        )  # fmt: skip
+        self.params = count_params(self.model)
+        self.macs = count_macs(self.model, data.channels, data.input_size)
+        whole = asked(self.model, self.needs)
+        image = torch.zeros(1, data.channels, data.input_size, data.input_size)
+        looks = teacher is not None and method.looks
+        student_taps = taps_of(whole, self.model, image) if looks else None
+        teacher_taps = teacher.taps(self.needs, image.to(device)) if teacher is not None and looks else None
+        with seeded(config.seed):
+            made = method.build(config.hyper, student_taps, teacher_taps)
+        self.part = made.to(device) if isinstance(made, nn.Module) else nn.Module()
+        """What of the method is trained and kept in checkpoints; no part of the student."""
+        self.loss = compiled(made, step) if isinstance(made, nn.Module) else made
+        self.forward = prepare(whole, step, device)[1]
+        self.optimizer = make_optimizer(self.model, recipe, fused=step.fused, part=self.part)
         self.constrain = max_norm_constraint(self.model, recipe.max_norm)
         self.updates = steps_per_epoch(len(data.train), recipe.batch_size)
         self.schedule = make_schedule(self.optimizer, recipe, self.updates)
@@ -86,37 +91,47 @@ class Trainer:
 
     def steps(self, epoch: int, on_fill: Callable[[int, int], None] | None = None) -> Iterator[int]:
         """Train one epoch, a step at a time; yields the number of images in each."""
-        config, recipe, seed = self.config, self.config.recipe, self.config.seed
-        teacher = self.teacher if self.needs_teacher else None
-        guide = teacher.epoch(self.data.train, seed, epoch, on_fill) if teacher is not None else None
+        recipe, seed = self.config.recipe, self.config.seed
+        teacher = self.teacher if self.needs else None
+        guide = teacher.epoch(self.data.train, seed, epoch, self.needs, on_fill) if teacher is not None else None
         # dropout and stochastic depth draw from here, so an epoch is the same after an interruption
         torch.manual_seed(int(identify([seed, epoch, "noise"]), 16) % 2**63)
         self.model.train()
+        self.part.train()
+        trained = [*self.model.parameters(), *self.part.parameters()]
         self._rows, self._names = [], []
         batches = self.data.train.batches(batch_size=recipe.batch_size, order_seed=seed, augment_seed=seed, epoch=epoch)
         for step, batch in enumerate(batches):
             self.schedule.step_update((epoch - 1) * self.updates + step)
             with self._autocast(recipe):
-                logits = self.forward(batch.x)
-            logits = logits.float()
-            soft = self._kept(guide(batch)) if guide is not None else None
-            loss = self.loss(logits, soft, batch.y, config.hyper, label_smoothing=recipe.label_smoothing, epoch=epoch)
+                said = self.forward(batch.x)
+            student = outputs(said)
+            taught = self._kept(guide(batch)) if guide is not None else None
+            place = BatchInfo(epoch, recipe.epochs, recipe.label_smoothing, batch.rows, len(self.data.train))
+            loss = as_loss(self.loss(student, taught, batch.y, place))
             self.optimizer.zero_grad(set_to_none=True)
             loss.total.backward()
             if recipe.clip_grad is not None:
-                nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip_grad)
+                nn.utils.clip_grad_norm_(trained, recipe.clip_grad)
             self.optimizer.step()
             self.constrain()
             self._names = list(loss.parts)
             # kept on the device until the epoch ends: reading a value now would stall a GPU every step
-            accuracy = (logits.detach().argmax(1) == batch.y).float().mean()
+            accuracy = (student.logits.detach().argmax(1) == batch.y).float().mean()
             self._rows.append(torch.stack([loss.total.detach(), accuracy, *(p.detach() for p in loss.parts.values())]))
             yield len(batch.y)
 
-    def _kept(self, soft: Tensor) -> Tensor:
-        """What the recipe keeps of the teacher's logits, whatever its signal keeps on disk."""
+    def _kept(self, taught: Outputs) -> Outputs:
+        """What the recipe keeps of the teacher's logits, whatever the cache holds."""
         k = self.config.recipe.teacher_top_k
-        return soft if k is None else truncate(soft, k)
+        return taught if k is None else replace(taught, logits=truncate(taught.logits, k))
+
+    def state(self, logs: list[EpochLog], attempts: int) -> Checkpoint:
+        """What goes on from here after an interruption."""
+        return Checkpoint(
+            self.model.state_dict(), self.optimizer.state_dict(), logs, attempts, self.part.state_dict(),
+            self.step.model_dump(),
+        )  # fmt: skip
 
     def _means(self, epoch: int) -> dict[str, float]:
         """Means over an epoch's steps of ``loss``, ``acc`` and the loss's parts."""
@@ -137,35 +152,39 @@ class Trainer:
         for _ in self.steps(epoch, on_fill):
             pass
         means = self._means(epoch)
-        logits, labels = collect_logits(self.model, self.data.val)
-        guide = self.teacher.plain(self.data.val) if self.teacher is not None else None
-        val = score(logits, labels, guide)
+        val, *_ = self.measure(self.data.val)
         if not math.isfinite(val.nll):  # the last step may break a network whose training loss was still finite
             raise TrialFailed(f"non-finite validation loss after epoch {epoch}: nll={val.nll}, loss={means['loss']}")
         return EpochLog(
-            epoch=epoch,
-            lr=float(self.optimizer.param_groups[0]["lr"]),
-            train_loss=means.pop("loss"),
-            train_acc=means.pop("acc"),
-            val_loss=val.nll,
-            val_acc=val.acc,
-            val_kl=val.kl,
-            val_agreement=val.agreement,
-            seconds=time.perf_counter() - since,
-            parts=means,
-        )
+            epoch=epoch, lr=float(self.optimizer.param_groups[0]["lr"]), train_loss=means.pop("loss"),
+            train_acc=means.pop("acc"), val_loss=val.nll, val_acc=val.acc, val_kl=val.kl, val_agreement=val.agreement,
+            seconds=time.perf_counter() - since, parts=means,
+        )  # fmt: skip
+
+    def measure(self, split: Split) -> tuple[Scores, Tensor, Tensor]:
+        """The network on a split: its scores, beside the teacher's where there is one; its logits and the labels."""
+        logits, labels = collect_logits(self.model, split)
+        return score(logits, labels, self.teacher.plain(split) if self.teacher is not None else None), logits, labels
+
+    def result(self, logs: list[EpochLog], attempts: int, pruned: bool) -> RunResult:
+        """Final measures: on test in the confirm phase, on validation otherwise."""
+        confirm = self.config.phase == "confirm"
+        final, logits, labels = self.measure(self.data.test() if confirm else self.data.val)
+        on_test: dict[str, Any] = {}
+        if confirm:
+            on_test = {"test_acc": final.acc, "test_top5": final.top5, "reliability": reliability(logits, labels)}
+        return RunResult(
+            id=self.config.id, status="pruned" if pruned else "complete", val_acc=logs[-1].val_acc,
+            best_val_acc=max(log.val_acc for log in logs), nll=final.nll, ece=final.ece, agreement=final.agreement,
+            params=self.params, macs=self.macs, epochs=len(logs), seconds=sum(log.seconds for log in logs),
+            attempts=attempts, hardware=describe_hardware(self.device), **on_test,
+        )  # fmt: skip
 
 
 def run_training(
-    config: RunConfig,
-    *,
-    data: TaskData,
-    teacher: TeacherSignal | None,
-    workdir: Path,
-    device: torch.device,
-    hooks: Hooks | None = None,
-    step: Step | None = None,
-) -> RunOutcome:
+    config: RunConfig, *, data: TaskData, teacher: Teacher | None, workdir: Path, device: torch.device,
+    hooks: Hooks | None = None, step: Step | None = None,
+) -> RunOutcome:  # fmt: skip
     """Train ``config`` to its end, from ``workdir``'s checkpoint where there is one.
 
     ``step`` says how it is computed (no result beyond rounding depends on it); a resumed run keeps its own.
@@ -179,13 +198,14 @@ def run_training(
     """
     hooks = hooks or Hooks()
     saved = load_checkpoint(workdir, device)
-    step = (begun_with(workdir) if saved else None) or step or Step()
+    step = Step(**saved.step) if saved and saved.step else step or Step()
     note_step(workdir, step, device)
     trainer = Trainer(config, data, teacher, device, step)
     logs: list[EpochLog] = []
     attempts, pruned = 1, False
     if saved is not None:
         trainer.model.load_state_dict(saved.model)
+        trainer.part.load_state_dict(saved.method)
         trainer.optimizer.load_state_dict(saved.optimizer)
         logs, attempts = list(saved.logs), saved.attempts + 1
         write_metrics(workdir, logs)  # a kill may have come between the last checkpoint and its line
@@ -195,37 +215,9 @@ def run_training(
     while not pruned and len(logs) < config.recipe.epochs:
         logs.append(trainer.epoch(len(logs) + 1, hooks.on_fill))
         if time.perf_counter() - saved_at >= checkpoint.INTERVAL:
-            state = Checkpoint(trainer.model.state_dict(), trainer.optimizer.state_dict(), logs, attempts)
-            save_checkpoint(workdir, state)
+            save_checkpoint(workdir, trainer.state(logs, attempts))
             saved_at = time.perf_counter()
         write_metrics(workdir, logs)
         pruned = hooks.on_epoch(logs[-1], False)
     finished = len(logs) == config.recipe.epochs  # a prune after the last epoch has nothing left to save
-    return RunOutcome(_result(trainer, logs, attempts, pruned and not finished), logs, trainer.model.eval())
-
-
-def _result(trainer: Trainer, logs: list[EpochLog], attempts: int, pruned: bool) -> RunResult:
-    """Final measures: on test in the confirm phase, on validation otherwise."""
-    confirm = trainer.config.phase == "confirm"
-    split = trainer.data.test() if confirm else trainer.data.val
-    logits, labels = collect_logits(trainer.model, split)
-    guide = trainer.teacher.plain(split) if trainer.teacher is not None else None
-    final = score(logits, labels, guide)
-    return RunResult(
-        id=trainer.config.id,
-        status="pruned" if pruned else "complete",
-        val_acc=logs[-1].val_acc,
-        best_val_acc=max(log.val_acc for log in logs),
-        test_acc=final.acc if confirm else None,
-        test_top5=final.top5 if confirm else None,
-        nll=final.nll,
-        ece=final.ece,
-        reliability=reliability(logits, labels) if confirm else None,
-        agreement=final.agreement,
-        params=trainer.params,
-        macs=trainer.macs,
-        epochs=len(logs),
-        seconds=sum(log.seconds for log in logs),
-        attempts=attempts,
-        hardware=describe_hardware(trainer.device),
-    )
+    return RunOutcome(trainer.result(logs, attempts, pruned and not finished), logs, trainer.model.eval())

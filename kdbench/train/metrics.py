@@ -56,14 +56,8 @@ def score(logits: Tensor, labels: Tensor, teacher: Tensor | None = None) -> Scor
         log_p, log_q = F.log_softmax(teacher, dim=1), F.log_softmax(logits, dim=1)
         kl = float(F.kl_div(log_q, log_p, reduction="batchmean", log_target=True))
         agreement = float((predicted == teacher.argmax(dim=1)).double().mean())
-    return Scores(
-        acc=float((predicted == labels).double().mean()),
-        nll=float(F.cross_entropy(logits, labels)),
-        ece=expected_calibration_error(logits, labels),
-        top5=top5,
-        kl=kl,
-        agreement=agreement,
-    )
+    acc, nll = float((predicted == labels).double().mean()), float(F.cross_entropy(logits, labels))
+    return Scores(acc, nll, expected_calibration_error(logits, labels), top5, kl, agreement)
 
 
 @torch.no_grad()

@@ -17,21 +17,26 @@ FLOOR = 1e-3
 """Warm-up starts at this share of the peak rate, and the cosine ends there."""
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe, *, fused: bool = False) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, recipe: Recipe, *, fused: bool = False, part: nn.Module | None = None
+) -> torch.optim.Optimizer:
     """SGD (weight decay on every parameter, as the CIFAR papers do) or AdamW (norms and biases exempt).
 
-    ``fused`` computes the same update in one pass.
+    ``fused`` computes the same update in one pass. ``part`` is what else is trained: a method's own parameters.
     """
     name = "adamw" if recipe.optimizer == "adamw" else ("sgd" if recipe.nesterov and recipe.momentum else "momentum")
-    optimizer: torch.optim.Optimizer = create_optimizer_v2(
-        model,
-        opt=name,
-        lr=recipe.lr,
-        weight_decay=recipe.weight_decay,
-        momentum=recipe.momentum,
-        filter_bias_and_bn=recipe.optimizer == "adamw",
-        **({"fused": True} if fused else {}),
-    )
+
+    def made(of: nn.Module) -> torch.optim.Optimizer:
+        optimizer: torch.optim.Optimizer = create_optimizer_v2(
+            of, opt=name, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum,
+            filter_bias_and_bn=recipe.optimizer == "adamw", **({"fused": True} if fused else {}),
+        )  # fmt: skip
+        return optimizer
+
+    optimizer = made(model)
+    if part is not None and any(True for _ in part.parameters()):
+        for group in made(part).param_groups:
+            optimizer.add_param_group({"params": group["params"], "weight_decay": group["weight_decay"]})
     return optimizer
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from kdbench.config import Frozen
@@ -44,7 +43,7 @@ def usual_step(device: torch.device, *, exact: bool = False) -> Step:
     return REFERENCE if exact else Step(kernels=device.type == "cpu")
 
 
-def prepare(network: nn.Module, step: Step, device: torch.device) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+def prepare(network: nn.Module, step: Step, device: torch.device) -> tuple[nn.Module, Callable[[Tensor], Any]]:
     """(the network on the device, what a training step calls): both share their weights.
 
     Evaluation calls the network itself, so that a compiled step meets one shape of batch only.
@@ -56,12 +55,16 @@ def prepare(network: nn.Module, step: Step, device: torch.device) -> tuple[nn.Mo
         network.register_forward_pre_hook(_contiguous)
     if step.kernels:
         network = optimise(network, device)
-    if not step.compiled:
-        return network, network
+    return network, compiled(network, step, "reduce-overhead" if device.type == "cuda" else "default")
+
+
+def compiled(module: nn.Module, step: Step, mode: str = "default") -> Callable[..., Any]:
+    """The module in the step's form; never one that draws noise, since the compiler draws its own: another run."""
+    if not step.compiled or draws_noise(module):
+        return module
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it misses CUDA on machines without
-    mode = "reduce-overhead" if device.type == "cuda" else "default"
-    forward: Callable[[Tensor], Tensor] = torch.compile(network, mode=mode, dynamic=False)
-    return network, forward
+    forward: Callable[..., Any] = torch.compile(module, mode=mode, dynamic=False)
+    return forward
 
 
 def answering(network: nn.Module, device: torch.device, *, exact: bool = False) -> nn.Module:
@@ -77,14 +80,6 @@ def draws_noise(network: nn.Module) -> bool:
 
 def _contiguous(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
     return (args[0].contiguous(), *args[1:])
-
-
-def begun_with(workdir: Path) -> Step | None:
-    """The step of the attempt that left its manifest in a run's folder."""
-    try:
-        return Step.model_validate(json.loads((workdir / MANIFEST).read_text(encoding="utf-8"))["step"])
-    except (OSError, ValueError, KeyError, TypeError, ValidationError):  # none, or damaged: then choose again
-        return None
 
 
 def note_step(workdir: Path, step: Step, device: torch.device) -> None:

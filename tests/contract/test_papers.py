@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kdbench.catalog import METHODS
 from kdbench.catalog.pairs import CIFAR_NETS, cifar_model
+from kdbench.methods import METHODS
 from kdbench.models import known_models
 from kdbench.papers.load import load_paper, paper_files
 from kdbench.papers.plan import Protocol

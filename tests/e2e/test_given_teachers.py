@@ -13,8 +13,7 @@ from kdbench.data import load, resolve_dataset
 from kdbench.models import build, count_params, load_weights, weights_digest
 from kdbench.run.store import read_config, read_result
 from kdbench.sweeps.store import read_spec
-from kdbench.teacher import LogitBank
-from kdbench.teacher.bank import BankKey
+from kdbench.teacher import CacheKey, LogitCache
 
 
 def test_two_files_teach_as_an_ensemble(tmp_path: Path) -> None:
@@ -38,11 +37,11 @@ def test_two_files_teach_as_an_ensemble(tmp_path: Path) -> None:
     assert (config.teacher_id, held.params) == (weights_digest(source, TEACHER), count_params(both))
     sweep, _ = read_spec(out / "two")
     val = load(resolve_dataset("digits")[0], sweep.data, sweep.recipe, torch.device("cpu")).val
-    for folder in (file.parent / "bank").iterdir():
-        key = BankKey.model_validate_json((folder / "key.json").read_text())
+    for folder in (file.parent / "logits").iterdir():
+        key = CacheKey.model_validate_json((folder / "key.json").read_text())
         if key.split_digest == val.digest:
             rows = torch.arange(len(val)).numpy()
-            kept = torch.from_numpy(LogitBank(file.parent / "bank", key).read(rows, 0 * rows)).float()
+            kept = torch.from_numpy(LogitCache(file.parent / "logits", key).read(rows, 0 * rows)).float()
     with torch.no_grad():
         logits = torch.cat([both(batch.x) for batch in val.plain(256)])
     torch.testing.assert_close(kept, logits, rtol=1e-2, atol=1e-2)

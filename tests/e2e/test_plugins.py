@@ -1,4 +1,4 @@
-"""A third party's ladder, pair, method and loss, as docs/extend.md shows them; and what is said of a bad one."""
+"""A third party's ladder, pair and methods, as docs/extend.md shows them; and what is said of a bad one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers import ROOT, Outcome, run_process
+from safetensors.torch import load_file
 
 WORDS = ["sweep", "--budget", "smoke", "--precision", "fp32", "--workers", "1", "--quiet"]
 
@@ -39,21 +40,26 @@ def run(place: Path, *words: str) -> Outcome:
     return run_process(*words, PYTHONPATH=path, KDBENCH_CACHE=str(place / "cache"), WANDB_MODE="disabled")
 
 
-def test_the_readme_s_package_sweeps(tmp_path: Path) -> None:
+def test_the_documented_package_sweeps(tmp_path: Path) -> None:
+    """A loss, and a method with a part to train, beside each other; the part is not shipped."""
     plugin(tmp_path)
     out = ["--out", str(tmp_path / "results"), "--name", "mine", "--wandb", "disabled"]
-    done = run(tmp_path, *WORDS, "--pair", "ours", "--method", "mse", *out)
+    done = run(tmp_path, *WORDS, "--pair", "ours", "--method", "mse,hint", *out)
     assert done.code == 0, done.err
     rows = (tmp_path / "results/mine/pareto.csv").read_text().splitlines()
-    assert len(rows) == 3 and all(",mse," in row for row in rows[1:])
+    assert [sum(f",{name}," in row for row in rows[1:]) for name in ("mse", "hint")] == [2, 2]
+    logs = [json.loads(path.read_text().splitlines()[-1]) for path in tmp_path.glob("results/mine/*/*/metrics.jsonl")]
+    assert any("hint" in log["parts"] for log in logs)
+    files = [load_file(path) for path in tmp_path.glob("results/mine/*/*/model.safetensors")]
+    assert files and not any("project" in name for held in files for name in held)
 
 
 @pytest.mark.parametrize(
     ("loss", "told"),
     [
-        ("def mse(student, teacher): return 0", "fails on a batch of logits"),
-        ("def mse(student, teacher, targets, hyper, **more): return student", "returns"),
-        ("del mse", "cannot be loaded"),
+        ('@method("mse")\ndef mse(student, teacher): return 0', "fails on a batch"),
+        ('@method("mse")\ndef mse(student, teacher, targets, batch): return student.logits', "returns"),
+        ("del mse", "failed"),
     ],
 )
 def test_a_bad_loss_is_told_before_anything_is_trained(tmp_path: Path, loss: str, told: str) -> None:

@@ -20,10 +20,10 @@ from rich.console import Console
 
 from kdbench import __version__
 from kdbench.catalog.datasets import DATASETS
-from kdbench.catalog.methods import METHODS
 from kdbench.cli import ls, main, status
 from kdbench.config import DataConfig, EpochLog, Recipe, RunConfig, RunResult
 from kdbench.errors import BadInput, MachineFault
+from kdbench.methods import METHODS
 from kdbench.run.estimate import DryRun, Row
 from kdbench.run.observers import Observer, Progress
 from kdbench.run.watch import JsonLines, Lines, LiveTable

@@ -53,7 +53,7 @@ def test_the_seed_chooses_and_the_share_is_met():
 
 
 def test_a_cut_does_not_move_between_versions():
-    """Teachers and banks on disk were made with these very samples."""
+    """Teachers and logit caches on disk were made with these very samples."""
     assert stratified_cut(np.arange(40) % 2, 0.2, 0)[1].tolist() == [3, 11, 12, 16, 25, 26, 32, 35]
 
 

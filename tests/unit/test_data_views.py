@@ -107,7 +107,7 @@ def test_the_hash_is_the_same_in_python_numpy_and_torch(x):
 
 
 def test_the_hash_has_not_changed():
-    """Banks and cuts on disk depend on these numbers."""
+    """Logit caches and cuts on disk depend on these numbers."""
     assert [mix(k) for k in (1, 2, 2**32 - 1)] == [2261973619, 229111015, 2578835075]
     assert key(1, 2) != key(2, 1)
     assert shuffled(8, 7).tolist() == [7, 4, 2, 3, 5, 6, 1, 0]

@@ -1,4 +1,4 @@
-"""A training run: the same however often it is interrupted, with bank or live teacher, and sensitive to every knob."""
+"""A training run: the same however often it is interrupted, cached teacher or live, and sensitive to every knob."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from training import CPU, KD, RECIPE, STEPS, Watched, banked, config_of, data_of, live, same, train
+from training import CPU, KD, RECIPE, STEPS, Watched, cached, config_of, data_of, live, same, train
 
-from kdbench.catalog.methods import METHODS
 from kdbench.config import DataConfig, Recipe, RunConfig
-from kdbench.data import TaskData, load, resolve_dataset
+from kdbench.data import Split, TaskData, load, resolve_dataset
 from kdbench.errors import BadInput, TrialFailed
+from kdbench.methods import METHODS
 from kdbench.models import build
-from kdbench.teacher import LiveTeacher, RecordedTeacher, TeacherSignal, make_signal, recorded_bytes
-from kdbench.teacher.bank import CHUNK
-from kdbench.teacher.signal import LazyTeacher
+from kdbench.teacher import Teacher, cache_bytes, make_teacher
+from kdbench.teacher.logit_cache import CHUNK
 from kdbench.train import Hooks
 from kdbench.train import loop as engine_run
 from kdbench.train.checkpoint import NAME
@@ -28,11 +27,12 @@ from kdbench.train.metrics import collect_logits
 from kdbench.train.optim import FLOOR, make_optimizer, make_schedule
 
 
-def test_the_bank_gives_the_training_that_the_live_teacher_gives(tmp_path):
+@pytest.mark.parametrize("keyed", ["view", "epoch"])
+def test_the_cache_gives_the_training_that_the_live_teacher_gives(tmp_path, keyed):
     """Logits of a batch cut otherwise differ in the last bits, which 16 bits round away or not: 1e-3 is ample."""
     config = config_of(RECIPE.model_copy(update={"epochs": 2}))
     network = Watched()
-    a, b = train(config, tmp_path / "a", live()), train(config, tmp_path / "b", banked(tmp_path, network))
+    a, b = train(config, tmp_path / "a", live()), train(config, tmp_path / "b", cached(tmp_path, network, keyed))
     for x, y in zip(a.logs, b.logs, strict=True):
         assert x.parts.keys() == {"soft", "hard"} and x.parts["soft"] > 0.01
         pairs = [(x.train_loss, y.train_loss), (x.val_loss, y.val_loss), (x.val_kl, y.val_kl)]
@@ -40,7 +40,7 @@ def test_the_bank_gives_the_training_that_the_live_teacher_gives(tmp_path):
             assert one == pytest.approx(other, rel=1e-3)
     assert abs(a.result.val_acc - b.result.val_acc) <= 1 / len(data_of().val)
     before = network.images
-    assert same(b, train(config, tmp_path / "c", banked(tmp_path, network))) and network.images == before
+    assert same(b, train(config, tmp_path / "c", cached(tmp_path, network, keyed))) and network.images == before
 
 
 def test_two_workers_share_the_teacher_s_pass_over_a_split(tmp_path):
@@ -55,9 +55,9 @@ def test_two_workers_share_the_teacher_s_pass_over_a_split(tmp_path):
             return super().forward(x)
 
     with pytest.raises(KeyboardInterrupt):
-        banked(tmp_path, first := Stopping()).plain(val)
+        cached(tmp_path, first := Stopping()).plain(val)
     network = Watched()
-    logits = banked(tmp_path, network).plain(val)
+    logits = cached(tmp_path, network).plain(val)
     assert network.images == len(val) - first.images > 0
     assert torch.equal(logits, live().plain(val))
 
@@ -68,8 +68,8 @@ def test_views_without_numbers_cost_one_teacher_pass_an_epoch_however_many_trial
     train_split = data_of(0, None, None, "resized-crop").train
     assert train_split.n_views is None
 
-    def recorded() -> TeacherSignal:
-        return make_signal(tmp_path, "teacher", 10, LazyTeacher(lambda: network, CPU), train_split, passes=2)
+    def recorded() -> Teacher:
+        return make_teacher(lambda: network, CPU, 10, root=tmp_path, teacher_id="t", split=train_split, passes=2)
 
     first = train(config, tmp_path / "a", recorded())
     before = network.images
@@ -84,8 +84,9 @@ def test_a_few_logits_of_a_view_are_the_same_kept_or_computed(tmp_path, views):
     config = config_of(RECIPE.model_copy(update={"views": views, "pad": 0, "teacher_top_k": 3}))
     split, network = data_of(0, None, None, views).train, Watched()
 
-    def kept(top_k: int | None) -> TeacherSignal:
-        return make_signal(tmp_path / str(top_k), "t", 10, LazyTeacher(lambda: network, CPU), split, 1, top_k)
+    def kept(top_k: int | None) -> Teacher:
+        root = tmp_path / str(top_k)
+        return make_teacher(lambda: network, CPU, 10, root=root, teacher_id="t", split=split, passes=1, top_k=top_k)
 
     first = train(config, tmp_path / "a", kept(3))
     before = network.images
@@ -97,19 +98,26 @@ def test_a_few_logits_of_a_view_are_the_same_kept_or_computed(tmp_path, views):
 
 
 def test_a_disk_without_room_for_a_record_means_a_live_teacher(tmp_path, monkeypatch):
+    """Whatever the record itself has taken meanwhile; and of numbered views no more is reserved than will be read."""
     split = data_of(0, None, None, "resized-crop").train
-    enough = 2 * recorded_bytes(split, 10, passes=3)
-    for free, kind in ((enough, RecordedTeacher), (enough - 1, LiveTeacher)):
-        monkeypatch.setattr("shutil.disk_usage", lambda path, free=free: SimpleNamespace(free=free))
-        made = make_signal(tmp_path / "not" / "yet", "t", 10, LazyTeacher(Watched, CPU), split, passes=3)
-        assert type(made) is kind
+    few, many = data_of(0, True).train, data_of(1).train
+    enough = 2 * cache_bytes(len(split), 10, 3)
+
+    def keyed(free: int, split: Split = split, root: Path = tmp_path / "not" / "yet") -> str:
+        monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+        return make_teacher(Watched, CPU, 10, root=root, teacher_id="t", split=split, passes=3).keyed
+
+    assert [keyed(enough), keyed(enough - 1)] == ["epoch", "live"]
+    assert (few.n_views, many.n_views) == (2, 9) and [keyed(enough, few), keyed(enough, many)] == ["view", "epoch"]
+    (tmp_path / "record").write_bytes(bytes(999))
+    assert [keyed(enough - 999, root=tmp_path), keyed(enough - 1000, root=tmp_path)] == ["epoch", "live"]
 
 
 @pytest.mark.parametrize(("model", "optimizer"), [("test_resnet", "sgd"), ("test_vit", "adamw")])
 def test_interrupted_after_every_epoch_equals_uninterrupted_bit_for_bit(tmp_path, model, optimizer):
     recipe = RECIPE.model_copy(update={"epochs": 3, "optimizer": optimizer, "lr": 0.01, "warmup_epochs": 1.0})
     config = config_of(recipe, model=model)
-    whole = train(config, tmp_path / "whole", banked(tmp_path / "one"))
+    whole = train(config, tmp_path / "whole", cached(tmp_path / "one"))
     told: list[tuple[int, bool]] = []
 
     def interrupt(log, replayed):
@@ -120,8 +128,8 @@ def test_interrupted_after_every_epoch_equals_uninterrupted_bit_for_bit(tmp_path
 
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
-            train(config, tmp_path / "parts", banked(tmp_path / "two"), Hooks(interrupt))
-    pieced = train(config, tmp_path / "parts", banked(tmp_path / "two"))
+            train(config, tmp_path / "parts", cached(tmp_path / "two"), Hooks(interrupt))
+    pieced = train(config, tmp_path / "parts", cached(tmp_path / "two"))
     assert same(whole, pieced) and (whole.result.attempts, pieced.result.attempts) == (1, 4)
     assert told == [(1, False), (1, True), (2, False), (1, True), (2, True), (3, False)]
     assert len((tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()) == 3
@@ -184,7 +192,7 @@ def test_every_field_of_a_trial_changes_the_run(shared, change):
 @pytest.mark.parametrize("name", [name for name, spec in METHODS.entries.items() if spec.space])
 def test_every_searched_hyper_parameter_changes_the_run(shared, name):
     spec = METHODS.get(name)
-    base = {**spec.fixed, **{k: 0.7 * d.low + 0.3 * d.high for k, d in spec.space.items()}}
+    base = {**spec.defaults, **{k: 0.7 * d.low + 0.3 * d.high for k, d in spec.space.items()}}
     for knob, dimension in spec.space.items():
         other = {**base, knob: 0.3 * dimension.low + 0.7 * dimension.high}
         assert differ(config_of(method=name, hyper=base), config_of(method=name, hyper=other), shared), knob
@@ -225,15 +233,15 @@ def test_the_student_trains_in_train_mode_and_the_teacher_speaks_in_eval_mode(tm
         return model
 
     monkeypatch.setattr(engine_run, "build", watched_build)
-    for teacher in (live(network := Watched()), banked(tmp_path, network)):
+    for teacher in (live(network := Watched()), cached(tmp_path, network)):
         modes.clear()
-        outcome = train(config_of(RECIPE.model_copy(update={"epochs": 2})), tmp_path / type(teacher).__name__, teacher)
+        outcome = train(config_of(RECIPE.model_copy(update={"epochs": 2})), tmp_path / teacher.keyed, teacher)
         assert modes.count((True, True)) == 2 * STEPS and set(modes) == {(True, True), (False, False)}
         assert not outcome.model.training
     assert network.modes == {(False, False, False)}
 
 
-@pytest.mark.parametrize("make", [lambda root, network: live(network), banked], ids=["live", "bank"])
+@pytest.mark.parametrize("make", [lambda root, network: live(network), cached], ids=["live", "cached"])
 def test_the_hard_baseline_asks_the_teacher_for_validation_only(tmp_path, make):
     network = Watched()
     with_teacher = train(config_of(method="hard"), tmp_path / "a", make(tmp_path, network))

@@ -77,19 +77,12 @@ def test_every_shape_gives_the_same_output_and_gradients(
 @pytest.mark.parametrize(
     ("form", "size", "kernel", "stride", "padding", "depthwise"),
     [
-        ("matmul", 4, 1, 1, 0, False),
-        ("reference", 8, 1, 1, 0, False),
-        ("full", 1, 3, 1, 1, False),
-        ("full", 2, 3, 2, 1, False),
-        ("full", 2, 1, 2, 0, False),
-        ("reference", 4, 3, 1, 1, False),
-        ("scale", 1, 5, 1, 2, True),
-        ("trim", 3, 7, 1, 3, True),
-        ("mix", 2, 5, 1, 2, True),
-        ("mix", 2, 5, 2, 2, True),
-        ("reference", 2, 3, 1, 1, True),
+        ("matmul", 4, 1, 1, 0, False), ("reference", 8, 1, 1, 0, False), ("full", 1, 3, 1, 1, False),
+        ("full", 2, 3, 2, 1, False), ("full", 2, 1, 2, 0, False), ("reference", 4, 3, 1, 1, False),
+        ("scale", 1, 5, 1, 2, True), ("trim", 3, 7, 1, 3, True), ("mix", 2, 5, 1, 2, True),
+        ("mix", 2, 5, 2, 2, True), ("reference", 2, 3, 1, 1, True),
     ],
-)
+)  # fmt: skip
 def test_each_form_serves_the_shapes_it_is_for(
     form: str, size: int, kernel: int, stride: int, padding: int, depthwise: bool
 ) -> None:
@@ -155,13 +148,8 @@ def test_autocast_gives_bf16_and_fp32_gradients(size: int, kernel: int, stride: 
 
 
 def test_only_plain_convolutions_on_a_cpu_change() -> None:
-    layers = [
-        nn.Conv2d(4, 4, 3, padding=1, groups=2),
-        nn.Conv2d(4, 4, 3, padding="same"),
-        nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
-        nn.Conv2d(4, 4, 3, padding=2, dilation=2),
-        nn.Conv1d(4, 4, 3),
-    ]
+    others = ({"groups": 2}, {"padding": "same"}, {"padding": 1, "padding_mode": "reflect"}, {"dilation": 2})
+    layers = [*(nn.Conv2d(4, 4, 3, **more) for more in others), nn.Conv1d(4, 4, 3)]  # type: ignore[arg-type]
     before = [type(m) for m in layers]
     assert [type(m) for m in optimise(nn.Sequential(*layers), CPU).children()] == before
     assert type(optimise(nn.Conv2d(4, 4, 1), torch.device("meta"))) is nn.Conv2d

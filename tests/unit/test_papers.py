@@ -58,7 +58,7 @@ def test_the_transfer_set_keeps_labels_and_the_other_splits() -> None:
     assert set(some.train.labels.tolist()) == {7, 8} and some.classes == 10
     assert len(some.train) == sum(int((whole.train.labels == label).sum()) for label in (7, 8))
     assert some.val.digest == whole.val.digest and some.test().digest == whole.test().digest
-    assert some.train.digest != whole.train.digest  # the teacher's bank is another one
+    assert some.train.digest != whole.train.digest  # the teacher's logit cache is another one
     with pytest.raises(BadInput, match="class 12"):
         load(spec, DataConfig(name="digits", train_classes=(12,)), Recipe(), CPU)
 

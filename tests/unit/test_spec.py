@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdbench.catalog.methods import METHODS
 from kdbench.catalog.recipes import BUDGETS
 from kdbench.errors import BadInput
+from kdbench.methods import METHODS
 from kdbench.sweeps.options import expand, merge, named_configs, run_options
 from kdbench.sweeps.plan import space_of
 from kdbench.sweeps.spec import build_sweep, parse_dimension, spec_difference

@@ -1,11 +1,11 @@
-"""The bank gives back what the teacher said, whoever filled it, whatever was killed or damaged in between."""
+"""The cache gives back what the teacher said, whoever filled it, whatever was killed or damaged in between."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import platform
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,15 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdbench.errors import MachineFault
-from kdbench.teacher import BankKey, LogitBank, truncate
-from kdbench.teacher.bank import CHUNK, checksum
-from kdbench.teacher.topk import pack, unpack
+from kdbench.teacher import CacheKey, LogitCache, truncate
+from kdbench.teacher.logit_cache import CHUNK, checksum, pack, unpack
 
-KEY = BankKey(teacher_id="t", split_digest="d", augment="crop-p1", samples=700, views=9, classes=10)
+KEY = CacheKey(teacher_id="t", split_digest="d", augment="crop-p1", samples=700, views=9, classes=10)
 ROWS = np.arange(KEY.samples)
 VIEWS = ROWS * 7 % KEY.views
-DEAD = 2**22 + 1
-"""No process of Linux can have this number."""
 
 
 class Teacher:
@@ -41,37 +38,35 @@ def pure(rows, views):
     return (10 * np.sin(rows[:, None] * 10.0 + views[:, None] + np.arange(KEY.classes))).astype(np.float32)
 
 
-def content(bank: LogitBank) -> list[bytes]:
-    return [(bank.folder / name).read_bytes() for name in ("logits.f16", "marks.u32")]
+def content(cache: LogitCache) -> list[bytes]:
+    return [(cache.folder / name).read_bytes() for name in ("logits.f16", "marks.u32")]
 
 
 def test_what_was_written_is_read_by_another_process_rounded_to_16_bits(tmp_path):
-    bank, teacher = LogitBank(tmp_path, KEY), Teacher()
+    cache, teacher = LogitCache(tmp_path, KEY), Teacher()
     seen = []
-    assert bank.ensure(ROWS, VIEWS, teacher, lambda done, total: seen.append((done, total))) == 700
+    assert cache.ensure(ROWS, VIEWS, teacher, lambda done, total: seen.append((done, total))) == 700
     assert seen == [(256, 700), (512, 700), (700, 700)] and [len(c) for c in teacher.chunks] == [CHUNK, CHUNK, 188]
-    assert bank.coverage() == pytest.approx(1 / 9)
-    again = LogitBank(tmp_path, KEY)
+    again = LogitCache(tmp_path, KEY)
     assert again.ensure(ROWS, VIEWS, teacher) == 0 and len(teacher.chunks) == 3
     exact = np.concatenate([Teacher()(ROWS[s], VIEWS[s]) for s in (slice(256), slice(256, 512), slice(512, None))])
     np.testing.assert_allclose(again.read(ROWS, VIEWS), exact, rtol=2**-11, atol=2**-24)
     assert not again.filled(ROWS, (VIEWS + 1) % 9).any() and not again.read(ROWS, (VIEWS + 1) % 9).any()
-    assert sum(path.stat().st_size for path in bank.folder.glob("*.[fu]*")) == KEY.bytes
-    assert not list(bank.folder.glob("pending*"))
+    assert sum(path.stat().st_size for path in cache.folder.glob("*.[fu]*")) == KEY.bytes
 
 
-def test_every_field_of_the_key_is_another_bank():
+def test_every_field_of_the_key_is_another_cache():
     others = {"teacher_id": "u", "split_digest": "e", "augment": "plain", "samples": 1, "views": 1, "classes": 2}
     ids = {KEY.id, *(KEY.model_copy(update={name: value}).id for name, value in others.items())}
-    ids.add(KEY.model_copy(update={"top_k": 3}).id)
-    assert {*others, "top_k"} == set(BankKey.model_fields) and len(ids) == 8
+    ids |= {KEY.model_copy(update=more).id for more in ({"top_k": 3}, {"pooled": 4})}
+    assert {*others, "top_k", "pooled"} == set(CacheKey.model_fields) and len(ids) == 9
 
 
 @pytest.mark.parametrize("damage", ["logits", "mark", "torn", "block"])
 def test_damage_reads_as_missing_and_is_filled_again(tmp_path, damage):
-    bank = LogitBank(tmp_path, KEY)
-    bank.ensure(ROWS, VIEWS, pure)
-    whole = content(bank)
+    cache = LogitCache(tmp_path, KEY)
+    cache.ensure(ROWS, VIEWS, pure)
+    whole = content(cache)
     entry = (3 * KEY.views + int(VIEWS[3])) * KEY.classes * 2
     name, offset, junk = {
         "logits": ("logits.f16", entry + 1, bytes([whole[0][entry + 1] ^ 1])),  # one bit
@@ -79,10 +74,10 @@ def test_damage_reads_as_missing_and_is_filled_again(tmp_path, damage):
         "torn": ("logits.f16", entry, bytes(2 * KEY.classes)),  # the mark reached the disk, the data did not
         "block": ("logits.f16", 4096, os.urandom(4096)),
     }[damage]
-    with (bank.folder / name).open("rb+") as stream:
+    with (cache.folder / name).open("rb+") as stream:
         stream.seek(offset)
         stream.write(junk)
-    again = LogitBank(tmp_path, KEY)
+    again = LogitCache(tmp_path, KEY)
     missing = ~again.filled(ROWS, VIEWS)
     assert missing.sum() >= 1 and (damage == "block" or missing.nonzero()[0].tolist() == [3])
     assert again.ensure(ROWS, VIEWS, pure) == missing.sum() and again.filled(ROWS, VIEWS).all()
@@ -90,18 +85,18 @@ def test_damage_reads_as_missing_and_is_filled_again(tmp_path, damage):
 
 
 def test_a_short_file_is_extended_and_only_its_tail_is_computed(tmp_path):
-    bank = LogitBank(tmp_path, KEY)
-    bank.ensure(ROWS, VIEWS, pure)
-    whole = content(bank)
-    os.truncate(bank.folder / "logits.f16", 600 * KEY.views * KEY.classes * 2)
-    again = LogitBank(tmp_path, KEY)
+    cache = LogitCache(tmp_path, KEY)
+    cache.ensure(ROWS, VIEWS, pure)
+    whole = content(cache)
+    os.truncate(cache.folder / "logits.f16", 600 * KEY.views * KEY.classes * 2)
+    again = LogitCache(tmp_path, KEY)
     assert again.ensure(ROWS, VIEWS, pure) == 100
     assert content(again) == whole
 
 
-def test_a_killed_fill_is_carried_out_in_the_same_chunks(tmp_path):
-    """Bit for bit what an uninterrupted fill leaves, although the next epoch wants other entries too."""
-    smooth, killed, teacher = LogitBank(tmp_path / "a", KEY), LogitBank(tmp_path / "b", KEY), Teacher()
+def test_a_killed_fill_goes_on_in_the_same_chunks(tmp_path):
+    """Bit for bit what an uninterrupted fill leaves, for a teacher whose last bits depend on the chunk."""
+    smooth, killed, teacher = LogitCache(tmp_path / "a", KEY), LogitCache(tmp_path / "b", KEY), Teacher()
     later = (VIEWS + ROWS % 2) % 9
     for views in (VIEWS, later):
         smooth.ensure(ROWS, views, Teacher())
@@ -113,31 +108,18 @@ def test_a_killed_fill_is_carried_out_in_the_same_chunks(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         killed.ensure(ROWS, VIEWS, dies)
-    (note,) = killed.folder.glob("pending*")
-    note.rename(killed.folder / f"pending-{platform.node()}-{DEAD}.npy")
-    again = LogitBank(tmp_path / "b", KEY)
-    again.ensure(ROWS, VIEWS, teacher)
-    again.ensure(ROWS, later, teacher)
-    assert content(again) == content(smooth) and not list(again.folder.glob("pending*"))
-    assert [len(c) for c in teacher.chunks] == [CHUNK, CHUNK, CHUNK, 188, CHUNK, 94]
-
-
-def test_notes_of_the_living_of_other_machines_and_damaged_ones_stop_nobody(tmp_path):
-    bank, node = LogitBank(tmp_path, KEY), platform.node()
-    foreign = [f"pending-{node}-{os.getppid()}.npy", f"pending-{node}-x-{DEAD}.npy", f"pending-other-{DEAD}.npy"]
-    for name in foreign:
-        np.save(bank.folder / name, np.stack([ROWS[:5], VIEWS[:5]]))
-    for number, junk in enumerate([b"", b"\x93NUMPY junk", os.urandom(64)]):
-        (bank.folder / f"pending-{node}-{DEAD + number}.npy").write_bytes(junk)
-    assert bank.ensure(ROWS[10:20], VIEWS[10:20], pure) == 10
-    assert {path.name for path in bank.folder.glob("pending*")} == set(foreign)
+    again = LogitCache(tmp_path / "b", KEY)
+    for views in (VIEWS, later):
+        again.ensure(ROWS, views, teacher)
+    assert content(again) == content(smooth)
+    assert [len(c) for c in teacher.chunks] == [CHUNK, CHUNK, 188, CHUNK, 94]
 
 
 def fill_slowly(root: Path, start: multiprocessing.synchronize.Barrier, forward: bool) -> None:
-    bank = LogitBank(root, KEY)
+    cache = LogitCache(root, KEY)
     start.wait()
     for view in range(9) if forward else reversed(range(9)):
-        bank.ensure(ROWS, np.full_like(ROWS, view), pure)
+        cache.ensure(ROWS, np.full_like(ROWS, view), pure)
 
 
 def test_two_processes_filling_at_once_leave_what_one_leaves(tmp_path):
@@ -149,11 +131,11 @@ def test_two_processes_filling_at_once_leave_what_one_leaves(tmp_path):
     for worker in workers:
         worker.join(30)
     assert [worker.exitcode for worker in workers] == [0, 0]
-    one = LogitBank(tmp_path / "one", KEY)
+    one = LogitCache(tmp_path / "one", KEY)
     for view in range(9):
         one.ensure(ROWS, np.full_like(ROWS, view), pure)
-    two = LogitBank(tmp_path / "two", KEY)
-    assert content(two) == content(one) and two.coverage() == 1 and not list(two.folder.glob("pending*"))
+    two = LogitCache(tmp_path / "two", KEY)
+    assert content(two) == content(one)
 
 
 @given(st.integers(2, 40), st.data())
@@ -172,17 +154,19 @@ def test_the_largest_logits_keep_their_probability_and_the_others_share_theirs(c
     np.testing.assert_array_equal(unpack(pack(half, k), classes), half)
 
 
-def test_a_bank_of_the_largest_logits_takes_their_space(tmp_path):
-    key = KEY.model_copy(update={"top_k": 2})
-    bank = LogitBank(tmp_path, key)
+@pytest.mark.parametrize("top_k", [None, 2])
+def test_a_cache_takes_the_space_of_what_is_kept_and_holds_pooled_vectors_beside_it(tmp_path, top_k):
+    key = KEY.model_copy(update={"top_k": top_k, "pooled": 3})
+    cache = LogitCache(tmp_path, key)
 
-    def cut(rows, views):
-        return truncate(torch.from_numpy(pure(rows, views).astype(np.float16)).float(), 2).numpy()
+    def said(rows, views):
+        logits = torch.from_numpy(pure(rows, views).astype(np.float16)).float()
+        return np.concatenate([logits if top_k is None else truncate(logits, top_k), logits[:, :3] / 2], axis=1)
 
-    assert bank.ensure(ROWS, VIEWS, cut) == 700 and bank.filled(ROWS, VIEWS).all()
-    np.testing.assert_array_equal(LogitBank(tmp_path, key).read(ROWS, VIEWS), cut(ROWS, VIEWS).astype(np.float16))
-    size = sum(path.stat().st_size for path in bank.folder.glob("*.[fu]*"))
-    assert size == key.bytes == 700 * 9 * (2 * (2 * 2 + 1) + 4)
+    assert cache.ensure(ROWS, VIEWS, said) == 700 and cache.filled(ROWS, VIEWS).all()
+    np.testing.assert_array_equal(LogitCache(tmp_path, key).read(ROWS, VIEWS), said(ROWS, VIEWS).astype(np.float16))
+    size = sum(path.stat().st_size for path in cache.folder.glob("*.[fu]*"))
+    assert size == key.bytes == 700 * 9 * (2 * ((2 * 2 + 1 if top_k else 10) + 3) + 4)
 
 
 def test_marks_are_never_0_and_tell_places_apart():
@@ -193,11 +177,16 @@ def test_marks_are_never_0_and_tell_places_apart():
     assert (checksum(random[:, ::-1].copy()) != marks).all()
 
 
-def test_what_does_not_fit_is_a_fault_of_the_machine_and_says_why(tmp_path):
-    bank = LogitBank(tmp_path, KEY)
+def test_what_does_not_fit_is_a_fault_of_the_machine_and_says_why(tmp_path, monkeypatch):
+    cache = LogitCache(tmp_path, KEY)
     with pytest.raises(MachineFault, match=r"do not fit 16 bits.*7e"):
-        bank.write(ROWS[:2], VIEWS[:2], np.full((2, 10), 7e4, np.float32))
-    assert not bank.filled(ROWS, VIEWS).any()
+        cache.write(ROWS[:2], VIEWS[:2], np.full((2, 10), 7e4, np.float32))
+    assert not cache.filled(ROWS, VIEWS).any()
     (tmp_path / "file").write_text("")
-    with pytest.raises(MachineFault, match="cannot open the teacher bank"):
-        LogitBank(tmp_path / "file", KEY)
+    with pytest.raises(MachineFault, match="cannot open the logit cache"):
+        LogitCache(tmp_path / "file", KEY)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10_000))
+    LogitCache(tmp_path, KEY)  # what is there already needs no room
+    with pytest.raises(MachineFault, match=r"need 1\.3 MiB in \S+, where 0\.0 MiB are free: .*KDBENCH_CACHE"):
+        LogitCache(tmp_path, KEY.model_copy(update={"views": 80}))
+    assert not list(tmp_path.glob("*/logits.f16"))[1:]

@@ -1,0 +1,150 @@
+"""Methods that compare logits: plain, standardised and decoupled distillation, DIST, and none (hard labels)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdbench.methods.base import BatchInfo, F, Loss, Outputs, Range, method, torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T_BOUNDS = (0.0, 1e4)
+WEIGHT = (0.0, 1e3)
+SOFTENED = {
+    "space": {"temperature": Range(1, 20, log=True), "alpha": Range(0, 1)},
+    "bounds": {"temperature": T_BOUNDS, "alpha": (0.0, 1.0), "hard_weight": WEIGHT, "soft_weight": WEIGHT},
+}
+"""alpha weighs the soft targets (0: the hard-label baseline), 1 - alpha the labels; or two free weights instead."""
+
+
+def soft_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T² · KL(softmax(z_t/T) ‖ softmax(z_s/T)) of logits (B, classes), summed over classes, averaged over the batch.
+
+    The factor T² keeps the gradient's size independent of T (Hinton et al. 2015, section 2).
+    """
+    log_student = F.log_softmax(student / temperature, dim=1)
+    log_teacher = F.log_softmax(teacher / temperature, dim=1)
+    return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+def cross_entropy(student: Outputs, targets: Tensor, batch: BatchInfo) -> Tensor:
+    """The hard term, with the recipe's label smoothing."""
+    return F.cross_entropy(student.logits, targets, label_smoothing=batch.label_smoothing)
+
+
+def mixed(soft: Tensor, hard: Tensor, alpha: float, soft_weight: float | None, hard_weight: float | None) -> Loss:
+    """Alpha · soft + (1 − alpha) · hard; a free weight replaces its share, as in CRD's 0.1 · CE + 0.9 · KL."""
+    total = (alpha if soft_weight is None else soft_weight) * soft
+    return Loss(total + (1.0 - alpha if hard_weight is None else hard_weight) * hard, {"soft": soft, "hard": hard})
+
+
+@method("hard", needs=frozenset())
+def hard(student: Outputs, teacher: None, targets: Tensor, batch: BatchInfo) -> Loss:
+    """Cross-entropy on the true labels: the baseline that every distilled student is measured against."""
+    term = cross_entropy(student, targets, batch)
+    return Loss(term, {"hard": term})
+
+
+@method("kd", **SOFTENED, paper="Hinton, Vinyals, Dean 2015, arXiv:1503.02531")
+def kd(
+    student: Outputs, teacher: Outputs, targets: Tensor, batch: BatchInfo, *,
+    temperature: float, alpha: float = 0.5, soft_weight: float | None = None, hard_weight: float | None = None,
+) -> Loss:  # fmt: skip
+    """Alpha · T² · KL(teacher_T ‖ student_T) + (1 − alpha) · CE."""
+    soft = soft_kl(student.logits, teacher.logits, temperature)
+    return mixed(soft, cross_entropy(student, targets, batch), alpha, soft_weight, hard_weight)
+
+
+def standardise(logits: Tensor, eps: float = 1e-7) -> Tensor:
+    """Each row (B, classes) to mean 0 and (unbiased) standard deviation 1."""
+    centred = logits - logits.mean(dim=1, keepdim=True)
+    return centred / (eps + logits.std(dim=1, keepdim=True))
+
+
+@method("kd-ls", **SOFTENED, paper="Sun et al. 2024, Logit Standardization in Knowledge Distillation, arXiv:2403.01427")
+def kd_ls(
+    student: Outputs, teacher: Outputs, targets: Tensor, batch: BatchInfo, *,
+    temperature: float, alpha: float = 0.5, soft_weight: float | None = None, hard_weight: float | None = None,
+) -> Loss:  # fmt: skip
+    """Plain distillation of z-scored logits; the hard term sees the raw ones.
+
+    Standardising frees the student from the teacher's scale of logits, so T alone sets the softness.
+    """
+    hard_term = cross_entropy(student, targets, batch)  # first: the order in which gradients add up decides last bits
+    soft = soft_kl(standardise(student.logits), standardise(teacher.logits), temperature)
+    return mixed(soft, hard_term, alpha, soft_weight, hard_weight)
+
+
+def target_kl(student: Tensor, teacher: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """T² · KL of the binary split (target class, all others) at T; logits (B, classes), a scalar."""
+    split_student = _binary_log(student / temperature, targets)
+    split_teacher = _binary_log(teacher / temperature, targets)
+    return F.kl_div(split_student, split_teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+def nontarget_kl(student: Tensor, teacher: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """T² · KL over the classes other than the target, renormalised among themselves; a scalar."""
+    columns = torch.arange(student.shape[1] - 1, device=targets.device)
+    others = columns + (columns >= targets[:, None])  # a boolean mask would make a GPU wait for its count
+    return soft_kl(student.gather(1, others), teacher.gather(1, others), temperature)
+
+
+def _binary_log(scaled: Tensor, targets: Tensor) -> Tensor:
+    """Log [p(target), p(any other)], (B, 2), without leaving log space."""
+    log_all = F.log_softmax(scaled, dim=1)
+    target = log_all.gather(1, targets[:, None])
+    others = log_all.masked_fill(F.one_hot(targets, scaled.shape[1]).bool(), float("-inf"))
+    return torch.cat([target, others.logsumexp(dim=1, keepdim=True)], dim=1)
+
+
+@method(
+    "dkd",
+    space={"temperature": Range(1, 20, log=True), "beta": Range(1, 10, log=True)},
+    defaults={"alpha_t": 1.0, "beta": 8.0},
+    bounds={"temperature": T_BOUNDS, "alpha_t": WEIGHT, "beta": WEIGHT, "warmup": (0.0, 1e4)},
+    paper="Zhao et al. 2022, Decoupled Knowledge Distillation, arXiv:2203.08679",
+)
+def dkd(
+    student: Outputs, teacher: Outputs, targets: Tensor, batch: BatchInfo, *,
+    temperature: float, beta: float, alpha_t: float = 1.0, warmup: float = 0.0,
+) -> Loss:  # fmt: skip
+    """CE + warm-up · (alpha_t · target KL + beta · non-target KL), equation 7.
+
+    The soft part grows linearly over the first ``warmup`` epochs (the authors': 20).
+    """
+    hard_term = cross_entropy(student, targets, batch)
+    tckd = target_kl(student.logits, teacher.logits, targets, temperature)
+    nckd = nontarget_kl(student.logits, teacher.logits, targets, temperature)
+    ramp = min(1.0, batch.epoch / warmup) if warmup > 0 else 1.0
+    total = hard_term + ramp * (alpha_t * tckd + beta * nckd)
+    return Loss(total, {"target": tckd, "nontarget": nckd, "hard": hard_term})
+
+
+def correlation_gap(a: Tensor, b: Tensor, eps: float = 1e-8) -> Tensor:
+    """1 − Pearson's correlation of matching rows of (rows, columns), averaged over rows."""
+    return (1 - F.cosine_similarity(a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True), dim=1, eps=eps)).mean()
+
+
+@method(
+    "dist",
+    space={"beta": Range(0.25, 4, log=True), "gamma": Range(0.25, 4, log=True), "temperature": Range(1, 8, log=True)},
+    bounds={"temperature": T_BOUNDS, "beta": WEIGHT, "gamma": WEIGHT, "hard_weight": WEIGHT},
+    paper="Huang et al. 2022, Knowledge Distillation from A Stronger Teacher, arXiv:2205.10536",
+)
+def dist(
+    student: Outputs, teacher: Outputs, targets: Tensor, batch: BatchInfo, *,
+    temperature: float, beta: float, gamma: float, hard_weight: float = 1.0,
+) -> Loss:  # fmt: skip
+    """CE + beta · inter-class + gamma · intra-class correlation gaps of softened outputs.
+
+    Inter-class compares rows (one sample over classes), intra-class columns (one class over the batch);
+    both carry T² as the authors' code does (equations 8 to 10).
+    """
+    soft_student = F.softmax(student.logits / temperature, dim=1)
+    soft_teacher = F.softmax(teacher.logits / temperature, dim=1)
+    hard_term = cross_entropy(student, targets, batch)
+    inter = correlation_gap(soft_student, soft_teacher) * temperature**2
+    intra = correlation_gap(soft_student.T, soft_teacher.T) * temperature**2
+    total = hard_weight * hard_term + beta * inter + gamma * intra
+    return Loss(total, {"inter": inter, "intra": intra, "hard": hard_term})

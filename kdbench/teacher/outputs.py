@@ -1,0 +1,86 @@
+"""What a network says of a batch beside its logits: the pooled vector, and maps along the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.errors import BadInput
+from kdbench.methods import Outputs, Taps
+
+Said = tuple[Tensor, Tensor | None, dict[int, Tensor]]
+"""Logits, pooled, maps: what a compiler can return."""
+
+
+class Tapped(nn.Module):
+    """A network that also gives the inputs of its classifier, and its stages' maps, in one pass.
+
+    Raises:
+        BadInput: a network that has no such thing.
+    """
+
+    def __init__(self, network: nn.Module, fields: Collection[str]) -> None:
+        super().__init__()
+        self.network, self.fields = network, frozenset(fields)
+        self._seen: Tensor | None = None
+        what = type(network).__name__
+        if "maps" in fields and not hasattr(network, "forward_intermediates"):
+            raise BadInput(f"{what} gives no maps of its stages: use a method without them")
+        if "pooled" in fields:
+            classifier: Any = network.get_classifier() if hasattr(network, "get_classifier") else None  # type: ignore[operator]
+            classifier = classifier[0] if isinstance(classifier, tuple) else classifier
+            if not isinstance(classifier, nn.Module):
+                raise BadInput(f"{what} has no classifier of its own to look into: use a method without 'pooled'")
+            classifier.register_forward_pre_hook(self._see)
+
+    def _see(self, module: nn.Module, given: tuple[Any, ...]) -> None:
+        self._seen = given[0]
+
+    def forward(self, x: Tensor) -> Said:
+        """(B, C, S, S) -> what ``Outputs`` holds."""
+        network: Any = self.network
+        if "maps" not in self.fields:
+            logits, maps = network(x), []
+        else:
+            features, maps = network.forward_intermediates(x, norm=False, output_fmt="NCHW")
+            logits = network.forward_head(features)
+        seen, self._seen = self._seen, None
+        return logits, seen, dict(enumerate(maps, 1))
+
+
+def asked(network: nn.Module, fields: Collection[str]) -> nn.Module:
+    """What gives the fields: the network itself where logits are enough."""
+    return Tapped(network, fields) if {"pooled", "maps"} & set(fields) else network
+
+
+def outputs(said: Tensor | Said) -> Outputs:
+    """In float32, whatever it was computed in."""
+    if isinstance(said, Tensor):
+        return Outputs(said.float())
+    logits, pooled, maps = said
+    return Outputs(logits.float(), None if pooled is None else pooled.float(), {k: m.float() for k, m in maps.items()})
+
+
+@torch.no_grad()
+def taps_of(forward: Callable[[Tensor], Any], network: nn.Module, x: Tensor) -> Taps:
+    """Sizes of what ``forward`` gives for images like ``x`` (1, C, S, S), which ``network`` computes."""
+    training = network.training
+    network.eval()
+    try:
+        found = outputs(forward(x))
+    finally:
+        network.train(training)
+    maps = {number: tuple(one.shape[1:]) for number, one in found.maps.items()}
+    pooled = 0 if found.pooled is None else found.pooled.shape[1]
+    return Taps(found.logits.shape[1], pooled, maps, kind_of(network))  # type: ignore[arg-type]
+
+
+def kind_of(network: nn.Module) -> str:
+    """``vit`` where there is attention, ``cnn`` where there are convolutions alone, else ``mlp``."""
+    modules = list(network.modules())
+    if any(hasattr(module, "fused_attn") or "attention" in type(module).__name__.lower() for module in modules):
+        return "vit"
+    return "cnn" if any(isinstance(module, nn.Conv2d) for module in modules) else "mlp"

@@ -1,0 +1,237 @@
+"""The teacher by field: from the logit cache where that holds what is asked, else from the live network."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Literal
+from weakref import WeakValueDictionary
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kdbench.data import Batch, ResidentSplit, Split
+from kdbench.errors import BadInput
+from kdbench.methods import LOGITS, Outputs, Taps
+from kdbench.teacher.logit_cache import (
+    CHUNK,
+    MARK,
+    MOST_CLASSES,
+    CacheKey,
+    LogitCache,
+    Progress,
+    Rows,
+    logit_words,
+    taken,
+    truncate,
+)
+from kdbench.teacher.outputs import asked, outputs, taps_of
+
+Guide = Callable[[Batch], Outputs]
+"""Gives the teacher's outputs for a training batch, on the data's device."""
+Keyed = Literal["view", "epoch", "live"]
+"""What an entry of the cache is kept by: (sample, view); (seed, epoch, sample); or there is no cache."""
+SHARE_OF_DISK = 0.5
+"""The largest part of the free disk that one teacher's outputs may take; beyond it the teacher runs live."""
+
+
+class Teacher:
+    """What a run asks of its teacher. Several runs may ask side by side: no answer depends on another's.
+
+    Logits and pooled vectors are rounded to 16 bits before the first use, so cached and live ones are equal; maps
+    come from the live network. ``load`` builds it when something must really be computed. ``root`` is the cache's
+    folder; ``top_k`` of an augmented view's logits are kept there, of un-augmented samples all.
+    """
+
+    def __init__(
+        self, load: Callable[[], nn.Module], device: torch.device, classes: int, *,
+        keyed: Keyed = "live", root: Path | None = None, teacher_id: str = "", top_k: int | None = None,
+    ) -> None:  # fmt: skip
+        self.classes, self.keyed, self._load, self._device = classes, keyed, load, device
+        self._root, self._teacher_id, self._top_k = root, teacher_id, top_k
+        self._network: nn.Module | None = None
+        self._forwards: dict[frozenset[str], nn.Module] = {}
+        self._pooled = 0
+        # an epoch's logits live as long as a run uses them, and runs of one seed share them
+        self._epochs: WeakValueDictionary[tuple[str, int, int], Tensor] = WeakValueDictionary()
+        self._plain: dict[str, Tensor] = {}
+
+    def _forward(self, fields: Collection[str]) -> nn.Module:
+        if self._network is None:
+            network = self._load().to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._network = network.eval().requires_grad_(False)
+        key = frozenset(fields)
+        if key not in self._forwards:
+            self._forwards[key] = asked(self._network, key).eval()
+        return self._forwards[key]
+
+    @torch.no_grad()
+    def ask(self, fields: Collection[str], x: Tensor) -> Outputs:
+        """The live network on a batch of images, in eval mode."""
+        found = outputs(self._forward(fields)(x))
+        pooled = None if found.pooled is None else found.pooled.half().float()
+        return Outputs(found.logits.half().float(), pooled, found.maps)
+
+    def taps(self, fields: Collection[str], x: Tensor) -> Taps:
+        """Sizes of the fields for images like ``x``."""
+        forward = self._forward(fields)
+        assert self._network is not None
+        return taps_of(forward, self._network, x)
+
+    def epoch(
+        self, split: Split, seed: int, epoch: int, fields: Collection[str] = LOGITS, progress: Progress | None = None
+    ) -> Guide:
+        """The guide through one epoch's views of ``split``; what is best computed ahead is computed now."""
+        if self.keyed == "live" or "maps" in fields:
+            return lambda batch: self.ask(fields, batch.x)
+        cache = self.cache(split, seed, epoch, fields)
+        if self.fills(split):
+            key = (cache.key.id, seed, epoch)
+            table = self._epochs.get(key)
+            if table is None:
+                self.fill(split, seed, epoch, fields, progress)
+                table = self._epochs[key] = self._on_device(cache.read(*self._entries(split, seed, epoch)))
+            return lambda batch: self._split(table[batch.rows].float())
+
+        def guide(batch: Batch) -> Outputs:
+            rows = batch.rows.cpu().numpy()
+            views = np.zeros_like(rows)
+            if cache.filled(rows, views).all():
+                return self._split(torch.from_numpy(cache.read(rows, views)).to(batch.x.device).float())
+            values = self._values(cache.key, batch.x)
+            cache.write(rows, views, values.cpu().numpy())
+            return self._split(values)
+
+        return guide
+
+    def plain(self, split: Split) -> Tensor:
+        """Logits of every sample of ``split``, un-augmented and in order, (N, classes)."""
+        if split.digest not in self._plain:
+            if self.keyed == "live":
+                found = torch.cat([self.ask(LOGITS, batch.x).logits for batch in split.plain(CHUNK)])
+            else:
+                found = self._plain_cached(split)
+            self._plain[split.digest] = found
+        return self._plain[split.digest]
+
+    def fills(self, split: Split) -> bool:
+        """Whether an epoch is computed ahead: its views have numbers and are in memory."""
+        return self.keyed != "live" and isinstance(split, ResidentSplit) and split.n_views is not None
+
+    def fill(
+        self, split: Split, seed: int, epoch: int, fields: Collection[str] = LOGITS, progress: Progress | None = None
+    ) -> int:
+        """Compute what the cache lacks for one epoch's views; returns the number of new entries."""
+        assert isinstance(split, ResidentSplit)
+        cache, device = self.cache(split, seed, epoch, fields), split.labels.device
+        rows, columns = self._entries(split, seed, epoch)
+        numbers = split.view_ids(seed, epoch).cpu().numpy()
+
+        def compute(some: Rows, their: Rows) -> NDArray[np.float32]:
+            views = their if self.keyed == "view" else numbers[some]
+            x = split.render(torch.from_numpy(some).to(device), torch.from_numpy(views).to(device))
+            return np.asarray(self._values(cache.key, x).cpu().numpy(), dtype=np.float32)
+
+        return cache.ensure(rows, columns, compute, progress)
+
+    def cache(self, split: Split, seed: int, epoch: int, fields: Collection[str] = LOGITS) -> LogitCache:
+        """The open cache that holds one epoch's views."""
+        by_view = self.keyed == "view"
+        augment = split.augment.key if by_view else f"{split.augment.key}-seed{seed}-epoch{epoch}"
+        if "pooled" in fields and not self._pooled:
+            said = self.ask(fields, next(iter(split.plain(1))).x).pooled
+            assert said is not None
+            self._pooled = said.shape[1]
+        pooled = self._pooled if "pooled" in fields else 0
+        return self._open(split, augment, (split.n_views or 0) if by_view else 1, self._top_k, pooled)
+
+    def _open(self, split: Split, augment: str, views: int, top_k: int | None = None, pooled: int = 0) -> LogitCache:
+        assert self._root is not None
+        key = CacheKey(teacher_id=self._teacher_id, split_digest=split.digest, augment=augment, samples=len(split),
+                       views=views, classes=self.classes, top_k=top_k, pooled=pooled)  # fmt: skip
+        return LogitCache(self._root, key)
+
+    def _entries(self, split: Split, seed: int, epoch: int) -> tuple[Rows, Rows]:
+        """(sample, column of the cache) of each of an epoch's views."""
+        rows = np.arange(len(split), dtype=np.int64)
+        assert isinstance(split, ResidentSplit)
+        return rows, split.view_ids(seed, epoch).cpu().numpy() if self.keyed == "view" else np.zeros_like(rows)
+
+    def _values(self, key: CacheKey, x: Tensor) -> Tensor:
+        """What an entry holds, float32 (B, classes + pooled)."""
+        found = self.ask(LOGITS | {"pooled"} if key.pooled else LOGITS, x)
+        logits = found.logits if key.top_k is None else truncate(found.logits, key.top_k)
+        return logits if found.pooled is None else torch.cat([logits, found.pooled], 1)
+
+    def _split(self, values: Tensor) -> Outputs:
+        pooled = values[:, self.classes :] if values.shape[1] > self.classes else None
+        return Outputs(values[:, : self.classes], pooled)
+
+    def _on_device(self, read: NDArray[np.float16]) -> Tensor:
+        table = torch.from_numpy(read).to(self._device)
+        if table.is_cuda:
+            torch.cuda.current_stream(table.device).synchronize()  # runs on other streams read it too
+        return table
+
+    def _plain_cached(self, split: Split) -> Tensor:
+        """From a cache with one view a sample.
+
+        What is missing is computed in an order of this process's own: workers that fill at once meet seldom.
+        """
+        cache, rows = self._open(split, "plain", 1), np.arange(len(split), dtype=np.int64)
+
+        def store(batch: Batch) -> None:
+            there = batch.rows.cpu().numpy()
+            cache.write(there, 0 * there, self._values(cache.key, batch.x).cpu().numpy())
+
+        if isinstance(split, ResidentSplit):
+            chunks = torch.arange(len(split), device=split.labels.device).split(CHUNK)
+            for k in np.random.default_rng(os.getpid()).permutation(len(chunks)):
+                there = chunks[k].cpu().numpy()
+                if not cache.filled(there, 0 * there).all():
+                    store(split.plain_batch(chunks[k]))
+        elif not cache.filled(rows, 0 * rows).all():
+            for batch in split.plain(CHUNK):
+                store(batch)
+        return torch.from_numpy(cache.read(rows, 0 * rows)).float().to(split.labels.device)
+
+
+def keyed_by(views: int | None, passes: int) -> tuple[Keyed, int]:
+    """(How ``passes`` epochs are kept, entries a sample): by view where not more views than that can be asked for."""
+    return ("view", views) if views is not None and views <= passes else ("epoch", passes)
+
+
+def cache_bytes(samples: int, classes: int, entries: int, top_k: int | None = None) -> int:
+    """Disk that so many entries a sample take."""
+    return samples * entries * (2 * logit_words(classes, top_k) + MARK)
+
+
+def room(root: Path) -> float:
+    """Bytes below ``root``, which need not exist yet, that a teacher's outputs may take, what is there included."""
+    place = next(folder for folder in (root, *root.parents) if folder.exists())
+    return SHARE_OF_DISK * (shutil.disk_usage(place).free + taken(root))
+
+
+def make_teacher(
+    load: Callable[[], nn.Module], device: torch.device, classes: int, *,
+    root: Path, teacher_id: str, split: Split, passes: int, top_k: int | None = None,
+) -> Teacher:  # fmt: skip
+    """The cheapest teacher that the augmentation and the disk allow, for ``passes`` epochs over ``split``.
+
+    ``top_k`` logits of a view are kept (``Recipe.teacher_top_k``). Without room on the disk it runs live.
+
+    Raises:
+        BadInput: a ``top_k`` that leaves no class out, or more classes than can be told apart.
+    """
+    if top_k is not None and classes > MOST_CLASSES:
+        raise BadInput(f"recipe.teacher-top-k={top_k}: serves up to {MOST_CLASSES:,} classes, not {classes:,}")
+    if top_k is not None and top_k >= classes:
+        raise BadInput(f"recipe.teacher-top-k={top_k}: of {classes:,} classes, give 1 to {classes - 1:,}")
+    keyed, entries = keyed_by(split.n_views if isinstance(split, ResidentSplit) else None, passes)
+    if cache_bytes(len(split), classes, entries, top_k) > room(root):
+        keyed = "live"
+    return Teacher(load, device, classes, keyed=keyed, root=root, teacher_id=teacher_id, top_k=top_k)
