@@ -12,7 +12,7 @@ from PIL import Image
 
 from kdbench.catalog.datasets import DATASETS
 from kdbench.config import DataConfig, Recipe
-from kdbench.data import ResidentSplit, StreamSplit, describe_source, load, resolve_dataset, task
+from kdbench.data import ResidentSplit, StreamSplit, TaskData, describe_source, load, resolve_dataset, splits
 from kdbench.data.places import locate
 from kdbench.data.samples import Fit
 from kdbench.errors import BadInput
@@ -31,7 +31,7 @@ def write_images(root: Path, classes: str = "abc", n: int = 10, size: tuple[int,
     return root
 
 
-def task_of(root: Path, recipe: Recipe | None = None, **cfg: object) -> task.TaskData:
+def task_of(root: Path, recipe: Recipe | None = None, **cfg: object) -> TaskData:
     spec, digest = resolve_dataset(f"folder:{root}")
     config = DataConfig(name="folder", digest=digest, val_fraction=0.25).model_copy(update=cfg)
     return load(spec, config, recipe or Recipe(), CPU)
@@ -94,13 +94,13 @@ def test_bad_folders_are_refused_by_name(tmp_path: Path):
 
 @pytest.fixture
 def streamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task, "MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(splits, "MEMORY_SHARE", 0.0)
 
 
 def test_streaming_shows_the_same_pixels_as_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     root = write_images(tmp_path / "own")
     resident = task_of(root).train
-    monkeypatch.setattr(task, "MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(splits, "MEMORY_SHARE", 0.0)
     stream = task_of(root).train
     assert (type(resident), type(stream)) == (ResidentSplit, StreamSplit)
     for one, other in (

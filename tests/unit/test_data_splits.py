@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kdbench.data.splits import stratified_cut, stratified_limit
+from kdbench.data.samples import stratified_cut, stratified_limit
 from kdbench.errors import BadInput
 
 relaxed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # for busy machines

@@ -10,11 +10,9 @@ from hypothesis import strategies as st
 
 from kdbench.catalog.datasets import DATASETS
 from kdbench.config import Recipe
-from kdbench.data.base import epoch_batches
-from kdbench.data.hashing import key, mix, scatter, shuffled
-from kdbench.data.resident import ResidentSplit
-from kdbench.data.samples import ArraySamples, Fit
-from kdbench.data.views import Augment, augment_for, view_ids
+from kdbench.data.samples import key, mix, scatter, shuffled
+from kdbench.data.splits import ResidentSplit, epoch_batches
+from kdbench.data.views import Augment, Look, augment_for, view_ids
 
 CPU = torch.device("cpu")
 
@@ -23,8 +21,8 @@ def split_of(size: int, channels: int, augment: Augment, n: int = 7) -> tuple[Re
     rng = np.random.default_rng(size + channels)
     images = rng.integers(0, 256, (n, size, size, channels), dtype=np.uint8)
     spec = DATASETS.get("cifar10" if channels == 3 else "fashion-mnist")
-    samples = ArraySamples(images, np.arange(n, dtype=np.int64) % 10)
-    return ResidentSplit(samples, np.arange(n), spec, Fit(size, channels, "pad"), augment, CPU), images
+    labels, look = np.arange(n, dtype=np.int64) % 10, Look(size, spec.mean, spec.std)
+    return ResidentSplit(images, labels, look, augment, CPU), images
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
