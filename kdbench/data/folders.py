@@ -208,7 +208,7 @@ def _examine(root: Path, files: dict[str, os.stat_result], full: bool) -> dict[s
 
 
 def _look(path: Path, now: os.stat_result, full: bool) -> _Known:
-    """Read a file: its digest, its header; all of its pixels with ``full``, or where its end is not an image's."""
+    """Read a file: its digest, its header; its pixels with ``full``, or where its end is not an image's."""
     digest, height, width, fault = "", 0, 0, ""
     try:
         with path.open("rb") as stream:
@@ -220,6 +220,8 @@ def _look(path: Path, now: os.stat_result, full: bool) -> _Known:
                 height, width = image.height, image.width
                 if full or _ENDS.get(image.format or "", b"") not in tail:
                     image.load()
+                else:
+                    image.verify()  # the checksums of a PNG
     except BROKEN as error:
         fault = why_broken(error)
     return _Known(now.st_size, now.st_mtime_ns, now.st_ino, digest, height, width, fault, full)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,8 @@ from PIL import Image
 
 from kdbench.data.samples import BROKEN, BadImages, Rows, Samples, cut_test, why_broken
 from kdbench.errors import BadInput, MachineFault
-from kdbench.files import identify
+from kdbench.files import atomic_text, identify
+from kdbench.host import default_cache
 
 _NAMES = {"train": ("train", "training"), "val": ("validation", "valid", "val"), "test": ("test",)}
 _LABELS = ("label", "fine_label", "labels")
@@ -26,6 +30,8 @@ class HubSamples:
     """Rows of one split of a Hugging Face data set."""
 
     place: str
+    digest: str
+    """Of the whole split's files."""
     images: Any
     """The data set, its column of images undecoded."""
     image_key: str
@@ -42,11 +48,10 @@ class HubSamples:
             raise BadImages([(f"{int(self.rows[row])} of {self.place}", why_broken(error))]) from error
 
     def signature(self, row: int) -> str:
-        """Where the image is; ``hub_digest`` says which version of the data set that is."""
-        return f"{self.place}:{int(self.rows[row])}"
+        return f"{self.digest}:{int(self.rows[row])}"
 
     def take(self, rows: Rows) -> HubSamples:
-        return HubSamples(self.place, self.images, self.image_key, self.rows[rows], self.labels[rows])
+        return HubSamples(self.place, self.digest, self.images, self.image_key, self.rows[rows], self.labels[rows])
 
 
 class _Opened:
@@ -85,7 +90,8 @@ class _Opened:
         targets = found.with_format("numpy", columns=[self.label_key])[self.label_key]
         labels = np.asarray(targets, dtype=np.int64)
         images = found.cast_column(self.image_key, self.library.Image(decode=False))
-        return HubSamples(f"hf:{self.name}, split {split}", images, self.image_key, np.arange(len(labels)), labels)
+        place, digest = f"hf:{self.name}, split {split}", _content(images, self.image_key)
+        return HubSamples(place, digest, images, self.image_key, np.arange(len(labels)), labels)
 
 
 _opened = lru_cache(maxsize=4)(_Opened)
@@ -112,8 +118,22 @@ def hub_classes(name: str) -> tuple[str, ...]:
 
 
 def hub_digest(name: str) -> str:
-    """Digest of the sizes of all splits, as the data set's own card of itself gives them, and of train's labels."""
-    samples = _opened(name).samples("train")
-    info: Any = samples.images.info
-    sizes = {k: [v.num_examples, v.num_bytes] for k, v in (info.splits or {}).items()}
-    return identify([str(info.version), sizes, samples.labels.tolist()])
+    """Digest of the content and the labels of all splits."""
+    opened = _opened(name)
+    parts = {part: opened.samples(part) for part in opened.splits}
+    return identify({part: [samples.digest, samples.labels.tolist()] for part, samples in parts.items()})
+
+
+def _content(images: Any, key: str) -> str:
+    """Digest of the undecoded images of a split, computed once for each version that ``datasets`` keeps."""
+    kept = default_cache() / "files" / f"hf-{images._fingerprint}.txt"
+    with suppress(OSError):
+        return kept.read_text(encoding="utf-8")
+    sha = hashlib.blake2b(digest_size=16)
+    for stored in images.select_columns(key):
+        with suppress(OSError):  # what is not there is said when it is decoded
+            sha.update(stored[key]["bytes"] or Path(stored[key]["path"]).read_bytes())
+        sha.update(b"\0")
+    with suppress(OSError):
+        atomic_text(kept, sha.hexdigest())
+    return sha.hexdigest()

@@ -202,9 +202,10 @@ class StreamSplit(_Labelled):
         loader = DataLoader(
             _Images(self._samples, decode),
             batch_sampler=[part.tolist() for part in parts],
-            num_workers=min(MAX_WORKERS, cores(), len(parts)),
+            num_workers=max(1, min(MAX_WORKERS, cores(), len(parts))),
             pin_memory=self.device.type == "cuda",
             collate_fn=_collate,
+            multiprocessing_context="fork",  # in a worker the default is another, which imports torch for every epoch
             generator=torch.Generator(),  # else it draws from the trainer's
         )
         for found in loader:
