@@ -42,7 +42,7 @@ class DataConfig(Frozen):
     limit: int | None = Field(None, ge=20)
     """Use only this many training samples (stratified), for rehearsals."""
     digest: str | None = None
-    """Digest of a user's own data (file names and sizes), so that other bytes are another run."""
+    """Digest of a user's own data (names and content of the images), so that other bytes are another run."""
     train_classes: tuple[int, ...] | None = Field(default=None, exclude_if=unset)
     """The transfer set: only training samples of these classes are trained on. Labels, the number of classes and
     the validation and test splits stay whole (Hinton et al. 2015, section 3)."""
@@ -51,6 +51,8 @@ class DataConfig(Frozen):
     validate_on: Literal["train", "test"] = Field(default="train", exclude_if=is_default("train"))
     """``test``: nothing is held out, and every epoch is measured on the test split, as many published protocols do.
     Only for repeating such a protocol at settings fixed beforehand: a choice made by it would be one made on test."""
+    skip_corrupt: bool = Field(default=False, exclude_if=is_default(False))
+    """Leave out images that cannot be decoded instead of refusing the data."""
 
 
 class Recipe(Frozen):
@@ -130,8 +132,12 @@ class RunConfig(Frozen):
 
     @cached_property
     def id(self) -> str:
-        """12 hexadecimal digits; equal ids are the same run."""
-        return identify(self)
+        """12 hexadecimal digits; equal ids are the same run. A folder is its images, wherever it lies."""
+        plain = self.model_dump(mode="json")
+        if self.data.name.startswith("folder:") and self.data.digest is not None:
+            plain["data"]["name"] = "folder"
+            plain["data"].pop("skip_corrupt", None)
+        return identify(plain)
 
 
 class EpochLog(Frozen):

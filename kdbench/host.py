@@ -9,6 +9,8 @@ from pathlib import Path
 
 from kdbench.errors import BadInput
 
+THREADS_VARIABLE = "KDBENCH_THREADS"
+
 
 @cache
 def processor() -> str:
@@ -18,6 +20,14 @@ def processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+
+
+def default_cache() -> Path:
+    """``$KDBENCH_CACHE``, else ``kdbench`` in the user's cache folder."""
+    if named := os.environ.get("KDBENCH_CACHE"):
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "kdbench"
 
 
 def whole_number(variable: str) -> int | None:
@@ -32,3 +42,14 @@ def whole_number(variable: str) -> int | None:
     if not asked.isdecimal() or int(asked) < 1:
         raise BadInput(f"{variable}={asked}: give a whole number of at least 1")
     return int(asked)
+
+
+def cores() -> int:
+    """Cores that may be used: ``KDBENCH_THREADS``, else those that the system gives this process.
+
+    Raises:
+        BadInput: when the variable is not a whole number of at least 1.
+    """
+    if asked := whole_number(THREADS_VARIABLE):
+        return asked
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -17,7 +17,7 @@ import typer
 from kdbench import __version__
 from kdbench.cli.common import RESULTS, JsonFlag, console, print_json
 from kdbench.errors import BadInput, KdbenchError
-from kdbench.sweeps.options import default_cache
+from kdbench.host import default_cache
 
 if TYPE_CHECKING:
     from kdbench.catalog.registry import Registry

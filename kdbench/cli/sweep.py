@@ -66,6 +66,9 @@ def sweep(
     sampler: Annotated[str | None, _what("tpe, random, grid, qmc or gp. [dim](tpe)[/dim]")] = None,
     pruner: Annotated[str | None, _what("median or none. [dim](median)[/dim]")] = None,
     limit: Annotated[int | None, _what("Use only this many training samples, for rehearsals.")] = None,
+    skip_corrupt: Annotated[
+        bool, typer.Option("--skip-corrupt", help="Leave out images that cannot be decoded.", rich_help_panel=WHAT)
+    ] = False,
     teacher_weights: Annotated[
         str | None,
         _what("'pretrained' or a .safetensors file; several: an ensemble. [dim](train it here)[/dim]", "PATH[,..]"),
@@ -120,7 +123,7 @@ def sweep(
     """
     given = {key.rstrip("_").replace("_", "-"): value for key, value in ctx.params.items()}
     flags = {key: value for key, value in given.items() if key not in ("config", "set", "dry-run", "quiet", "as-json")}
-    flags["exact"] = exact or None
+    flags |= {"exact": exact or None, "skip-corrupt": skip_corrupt or None}
     observer = make_observer(quiet=quiet, as_json=as_json and not dry_run)
     try:
         if dry_run:

@@ -1,8 +1,8 @@
 """Data sets as the engine sees them: sources of bytes, cuts, deterministic views, batches.
 
-``places``, ``idx``, ``cifar``, ``folders``, ``hub`` and ``sources`` find and check bytes; ``splits`` cuts lists of
-labels; ``views`` is the augmentation; ``resident`` and ``stream`` are the two kinds of split; ``task.load`` puts them
-together. The names below are loaded when first used: looking for files (``kdbench doctor``) needs no torch.
+``places`` finds and fetches files; ``readers``, ``folders`` and ``hub`` make samples of them, ``sources`` by name;
+``samples`` cuts and fits, ``views`` augments, ``splits`` makes batches; ``task.load`` puts all together. The names
+below are loaded when first used: looking for files (``kdbench doctor``) needs no torch.
 """
 
 from __future__ import annotations
@@ -11,32 +11,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kdbench.data.base import Batch as Batch
-    from kdbench.data.base import Split as Split
-    from kdbench.data.resident import ResidentSplit as ResidentSplit
-    from kdbench.data.resolve import describe_source as describe_source
-    from kdbench.data.resolve import resolve_dataset as resolve_dataset
-    from kdbench.data.stream import StreamSplit as StreamSplit
-    from kdbench.data.task import TaskData as TaskData
-    from kdbench.data.task import load as load
-    from kdbench.data.views import Augment as Augment
-    from kdbench.data.views import augment_for as augment_for
+    from kdbench.data.sources import describe_source, resolve_dataset
+    from kdbench.data.splits import Batch, ResidentSplit, Split, StreamSplit
+    from kdbench.data.task import TaskData, load
+    from kdbench.data.views import Augment, Look, augment_for
 
-_HOME = {
-    "Batch": "base",
-    "Split": "base",
-    "ResidentSplit": "resident",
-    "StreamSplit": "stream",
-    "describe_source": "resolve",
-    "resolve_dataset": "resolve",
-    "TaskData": "task",
-    "load": "task",
-    "Augment": "views",
-    "augment_for": "views",
-}
+__all__ = [
+    "Augment", "Batch", "Look", "ResidentSplit", "Split", "StreamSplit", "TaskData", "augment_for", "describe_source",
+    "load", "resolve_dataset",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    homes = ("sources", "views", "splits", "task")  # the first needs no torch
+    if name in __all__:
+        for home in homes:
+            if hasattr(module := import_module(f"{__name__}.{home}"), name):
+                return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

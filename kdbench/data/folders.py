@@ -1,19 +1,46 @@
-"""Images in folders: one folder a class, with or without ``train``, ``val`` and ``test`` above. Imports no torch."""
+"""Images in folders: one folder a class, with or without ``train``, ``val`` and ``test`` above. Imports no torch.
+
+Every file of a user's own folder is looked into once: a digest of its content, whether it can be decoded, and its
+size are kept in ``<cache>/files`` for as long as its length, time and inode stay the same.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Sequence
+import re
+import stat
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
-from kdbench.data.samples import FileSamples, Samples, cut_test
+from kdbench.data.samples import BROKEN, FileSamples, Samples, cut_test, shown, why_broken
 from kdbench.errors import BadInput
+from kdbench.files import atomic_text
+from kdbench.host import cores, default_cache
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
-_NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+EXTENSIONS = (
+    ".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"
+)  # fmt: skip
+SYSTEM = frozenset(
+    {"@eadir", "@tmp", "@recycle", "#recycle", "__macosx", "$recycle.bin", "lost+found", "system volume information"}
+)
+"""Folders that operating systems and storage boxes leave behind, in lower case; they and hidden ones are skipped."""
+_PART = re.compile(
+    r"(?:.*[_-])?(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:ation)?)?|dev)|(?P<test>test(?:ing)?|eval))"
+    r"(?:[_-](?:set|data|images?|split))?",
+    re.IGNORECASE,
+)
+_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+_TAIL, _FRESH_NS = 4096, 10**9
 
 
 class Tree(NamedTuple):
@@ -28,15 +55,22 @@ def tree(root: Path, val_is_test: bool = False) -> Tree:
     """The splits below ``root``; ``val_is_test`` where a published val plays the test split (ImageNet and its kin).
 
     Raises:
-        BadInput: when ``root`` is no readable folder.
+        BadInput: when ``root`` is no readable folder, or has a split for testing but none for training.
     """
-    names = {entry.lower(): root / entry for entry in _subfolders(root)}
-    found = {part: next((names[n] for n in known if n in names), None) for part, known in _NAMES.items()}
-    if found["train"] is None:
+    found: dict[str, Path] = {}
+    for name in (names := _subfolders(root)):
+        if match := _PART.fullmatch(name):
+            found.setdefault(str(match.lastgroup), root / name)
+    train = found.get("train")
+    if len(found) < len(names) and train is not None and not _subfolders(train):
+        train = None  # a class of that name among others
+    if train is None:
+        if len(found) > 1 and len(found) == len(names) and any(map(_subfolders, found.values())):
+            raise BadInput(f"{root} holds {' and '.join(p.name for p in found.values())} but no folder 'train'")
         return Tree(root, None, None)
     if val_is_test:
-        return Tree(found["train"], None, found["val"] or found["test"])
-    return Tree(found["train"], found["val"], found["test"])
+        return Tree(train, None, found.get("val") or found.get("test"))
+    return Tree(train, found.get("val"), found.get("test"))
 
 
 def classes_of(root: Path) -> tuple[str, ...]:
@@ -50,48 +84,29 @@ def classes_of(root: Path) -> tuple[str, ...]:
     if not found:
         raise BadInput(f"no class folders in {root}: {expected}")
     if len(found) < 2:
-        raise BadInput(f"only one class ('{found[0]}') in {root}: a classifier needs two or more; {expected}")
+        raise BadInput(f"only one class ('{shown(found[0])}') in {root}: a classifier needs two or more; {expected}")
     return tuple(found)
 
 
-def scan(root: Path, classes: tuple[str, ...]) -> FileSamples:
-    """The images below the class folders of ``root``, by class and then by name; a class may be absent, not empty.
-
-    Raises:
-        BadInput: unreadable folder, a class folder without an image, a class that is not one of ``classes``.
-    """
-    found = set(_subfolders(root))
-    if strange := sorted(found - set(classes)):
-        raise BadInput(f"{root} holds a class '{strange[0]}' that the training split does not: rename or remove it")
-    names: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        files = _images(root / name, name) if name in found else []
-        if name in found and not files:
-            raise BadInput(
-                f"no image in the class folder {root / name}: add some ({', '.join(EXTENSIONS)}) or remove it"
-            )
-        names += files
-        labels += [label] * len(files)
-    return FileSamples(root, tuple(names), np.array(labels, np.int64))
-
-
-def read_folder(root: Path, part: str, val_is_test: bool = False) -> Samples | None:
-    """The images of ``part`` (train, val or test) below ``root``.
+def read_folder(
+    root: Path, part: str, *, val_is_test: bool = False, published: bool = False, skip_corrupt: bool = False
+) -> Samples | None:
+    """The images of ``part`` (train, val or test) below ``root``, by class and then by name.
 
     Without a test folder, a fixed stratified share of the training images is the test split, and no longer training.
-    None where there is no val folder.
+    None where there is no val folder. What cannot be decoded is in the samples' ``faults``; with ``skip_corrupt``
+    every file is decoded once, and those are left out. The files of ``published`` data sets are not looked into.
+
+    Raises:
+        BadInput: unreadable folder, a class folder without an image, a class that the training split does not have.
     """
     where = tree(root, val_is_test)
-    classes = classes_of(where.train)
-    if part == "val":
-        return None if where.val is None else scan(where.val, classes)
-    if where.test is None:
-        return cut_test(scan(where.train, classes), part)
-    return scan(where.train if part == "train" else where.test, classes)
+    classes, place = classes_of(where.train), getattr(where, part)
+    whole = _scan(place or where.train, classes, published, skip_corrupt) if place or part != "val" else None
+    return cut_test(whole, part) if whole is not None and where.test is None and part != "val" else whole
 
 
-def read_tiny_imagenet(root: Path, part: str) -> Samples | None:
+def read_tiny_imagenet(root: Path, part: str, *, skip_corrupt: bool = False) -> Samples | None:
     """tiny-imagenet-200 as published: the labels of its val, here the test split, are in a text file.
 
     Raises:
@@ -99,37 +114,159 @@ def read_tiny_imagenet(root: Path, part: str) -> Samples | None:
     """
     notes = root / "val" / "val_annotations.txt"
     if part != "test" or not notes.is_file():
-        return read_folder(root, part, val_is_test=True)
+        return read_folder(root, part, val_is_test=True, published=True, skip_corrupt=skip_corrupt)
     index = {name: label for label, name in enumerate(classes_of(tree(root, True).train))}
-    names, labels = [], []
+    files, labels = {}, []
     for number, line in enumerate(notes.read_text().splitlines(), 1):
-        fields = line.split("\t")
-        if len(fields) < 2 or fields[1] not in index:
+        name, known = [*line.split("\t"), ""][:2]
+        path = root / "val" / "images" / name
+        if known not in index or not path.is_file():
             raise BadInput(f"{notes}, line {number}: '{line}' does not name a file and a known class; unpack it again")
-        names.append(f"images/{fields[0]}")
-        labels.append(index[fields[1]])
-    return FileSamples(root / "val", tuple(names), np.array(labels, np.int64))
+        files[f"images/{name}"] = path.stat()
+        labels.append(index[known])
+    return _samples(root / "val", files, labels, True, skip_corrupt)
+
+
+def _scan(root: Path, classes: tuple[str, ...], published: bool, skip_corrupt: bool) -> FileSamples:
+    found, left = set(_subfolders(root)), Counter[str]()
+    if strange := sorted(found - set(classes)):
+        raise BadInput(
+            f"{root} holds a class '{shown(strange[0])}' that the training split does not: rename or remove it"
+        )
+    files: dict[str, os.stat_result] = {}
+    labels: list[int] = []
+    above = {_place(root), *(_place(root / name) for name in found)}
+    left.update(name for name, status in _entries(root) if _is_left(name, status))
+    for label, name in enumerate(classes):
+        mine = sorted(_images(root / name, name, above, left)) if name in found else []
+        if name in found and not mine:
+            raise BadInput(
+                f"no image in the class folder {shown(root / name)}: add some ({', '.join(EXTENSIONS)}) or remove it"
+            )
+        files |= mine
+        labels += [label] * len(mine)
+    notes = (f"left out: {', '.join(f'{n} x {name}' for name, n in sorted(left.items()))}",) if left else ()
+    return _samples(root, files, labels, published, skip_corrupt, notes)
+
+
+def _samples(
+    root: Path, files: dict[str, os.stat_result], labels: list[int], published: bool, skip: bool,
+    notes: tuple[str, ...] = (),
+) -> FileSamples:  # fmt: skip
+    names = list(files)
+    if published and not skip:
+        marks = [f"{name}:{stat.st_size}" for name, stat in files.items()]
+        return FileSamples(root, names, np.array(labels, np.int64), marks, notes=notes)
+    known = _examine(root, files, full=skip)
+    sound = [row for row, name in enumerate(names) if not (skip and known[name].fault)]
+    if skip and len(sound) < len(names):
+        notes = (*notes, f"{len(names) - len(sound)} of {len(names)} images in {root} cannot be decoded: left out")
+    return FileSamples(
+        root,
+        [names[row] for row in sound],
+        np.array([labels[row] for row in sound], np.int64),
+        [f"{names[row]}:{files[names[row]].st_size}" if published else known[names[row]].digest for row in sound],
+        [(known[names[row]].height, known[names[row]].width) for row in sound],
+        () if skip else tuple((str(root / name), known[name].fault) for name in names if known[name].fault),
+        notes,
+    )
+
+
+class _Known(NamedTuple):
+    """What is known of a file, as long as its length, time (ns) and inode are these."""
+
+    length: int
+    time: int
+    inode: int
+    digest: str
+    height: int
+    width: int
+    fault: str
+    full: bool
+    """Whether all of it was decoded, not its header alone."""
+
+    def holds(self, now: os.stat_result, full: bool) -> bool:
+        return self[:3] == (now.st_size, now.st_mtime_ns, now.st_ino) and (self.full or bool(self.fault) or not full)
+
+
+def _examine(root: Path, files: dict[str, os.stat_result], full: bool) -> dict[str, _Known]:
+    """Each file's digest, size and fault: from the index of an earlier look where the file has not changed."""
+    place = default_cache() / "files" / f"{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:24]}.json"
+    index: dict[str, _Known] = {}
+    with suppress(OSError, ValueError, TypeError):
+        index = {name: _Known(*known) for name, known in json.loads(place.read_text()).items()}
+    fresh = [name for name, now in files.items() if name not in index or not index[name].holds(now, full)]
+    if not fresh:
+        return index
+    with ThreadPoolExecutor(2 * cores()) as pool:
+        index |= zip(fresh, pool.map(lambda name: _look(root / name, files[name], full), fresh), strict=True)
+    # within a tick of the clock a file may be written again and look the same: what is that new is looked at again
+    settled = {name: index[name] for name in files if time.time_ns() - files[name].st_mtime_ns > _FRESH_NS}
+    with suppress(OSError):  # a cache that cannot be written: the next process looks again
+        atomic_text(place, json.dumps(settled))
+    return index
+
+
+def _look(path: Path, now: os.stat_result, full: bool) -> _Known:
+    """Read a file: its digest, its header; its pixels with ``full``, or where its end is not an image's."""
+    digest, height, width, fault = "", 0, 0, ""
+    try:
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+            stream.seek(max(0, now.st_size - _TAIL))
+            tail = stream.read()
+            stream.seek(0)
+            with Image.open(stream) as image:
+                height, width = image.height, image.width
+                if full or _ENDS.get(image.format or "", b"") not in tail:
+                    image.load()
+                else:
+                    image.verify()  # the checksums of a PNG
+    except BROKEN as error:
+        fault = why_broken(error)
+    return _Known(now.st_size, now.st_mtime_ns, now.st_ino, digest, height, width, fault, full)
+
+
+def _skipped(name: str) -> bool:
+    return name.startswith(".") or name.lower() in SYSTEM
+
+
+def _is_left(name: str, status: os.stat_result) -> bool:
+    return _skipped(name) and stat.S_ISDIR(status.st_mode)
+
+
+def _place(folder: Path) -> tuple[int, int]:
+    found = folder.stat()
+    return found.st_dev, found.st_ino
 
 
 def _subfolders(root: Path) -> list[str]:
+    return sorted(name for name, status in _entries(root) if stat.S_ISDIR(status.st_mode) and not _skipped(name))
+
+
+def _entries(folder: Path) -> list[tuple[str, os.stat_result]]:
+    """What is in a folder, links followed; a link to nowhere or to itself is not there."""
+    found = []
     try:
-        with os.scandir(root) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    found.append((entry.name, entry.stat()))
     except FileNotFoundError:
-        raise BadInput(f"there is no folder {root}: check the path") from None
+        raise BadInput(f"there is no folder {shown(folder)}: check the path") from None
     except OSError as error:
-        raise BadInput(f"cannot read the folder {root}: {error.strerror}; check its permissions") from error
+        raise BadInput(f"cannot read the folder {shown(folder)}: {error.strerror}; check its permissions") from error
+    return found
 
 
-def _images(folder: Path, prefix: str) -> Sequence[str]:
-    found: list[str] = []
-    for base, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inside = Path(base).relative_to(folder).as_posix()
-        place = prefix if inside == "." else f"{prefix}/{inside}"
-        found += [f"{place}/{f}" for f in files if f.lower().endswith(EXTENSIONS) and not f.startswith(".")]
-    return sorted(found)
-
-
-def _refuse(error: OSError) -> None:
-    raise BadInput(f"cannot read the folder {error.filename}: {error.strerror}; check its permissions") from error
+def _images(
+    folder: Path, prefix: str, above: set[tuple[int, int]], left: Counter[str]
+) -> Iterator[tuple[str, os.stat_result]]:
+    """The image files below ``folder``; a link back to one of the folders ``above`` is not followed."""
+    for name, status in _entries(folder):
+        if _skipped(name):
+            left.update([name] if _is_left(name, status) else [])
+        elif stat.S_ISREG(status.st_mode) and name.lower().endswith(EXTENSIONS):
+            yield f"{prefix}/{name}", status
+        elif stat.S_ISDIR(status.st_mode) and (here := (status.st_dev, status.st_ino)) not in above:
+            yield from _images(folder / name, f"{prefix}/{name}", above | {here}, left)

@@ -1,104 +1,139 @@
-"""``hf:name``: a Hugging Face data set, through timm's reader (needs the package ``datasets``)."""
+"""``hf:name``: a Hugging Face data set (needs the package ``datasets``)."""
 
 from __future__ import annotations
 
+import hashlib
+import io
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from kdbench.data.samples import Samples, cut_test
+from kdbench.data.samples import BROKEN, BadImages, Rows, Samples, cut_test, why_broken
 from kdbench.errors import BadInput, MachineFault
-from kdbench.files import identify
+from kdbench.files import atomic_text, identify
+from kdbench.host import default_cache
 
 _NAMES = {"train": ("train", "training"), "val": ("validation", "valid", "val"), "test": ("test",)}
+_LABELS = ("label", "fine_label", "labels")
+_NUMBERS = (*_LABELS, "target", "class", "y")
+"""Names of label columns; the second list where labels are plain numbers."""
 
 
+@dataclass(frozen=True)
 class HubSamples:
-    """One split of a Hugging Face data set."""
+    """Rows of one split of a Hugging Face data set."""
 
-    def __init__(self, name: str, split: str, image_key: str, label_key: str) -> None:
-        from timm.data import create_dataset
-
-        self.name, self.split = name, split
-        self.reader = create_dataset(f"hfds/{name}", split=split, input_key=image_key, target_key=label_key).reader
-        targets = self.reader.dataset.with_format("numpy", columns=[label_key])[label_key]
-        self.labels: NDArray[np.int64] = np.asarray(targets, dtype=np.int64)
+    place: str
+    digest: str
+    """Of the whole split's files."""
+    images: Any
+    """The data set, its column of images undecoded."""
+    image_key: str
+    rows: Rows
+    labels: Rows
 
     def image(self, row: int) -> Image.Image:
-        """The decoded image.
-
-        Raises:
-            BadInput: when it cannot be decoded.
-        """
         try:
-            stream, _ = self.reader[row]
-            with stream, Image.open(stream) as image:
+            stored = self.images[int(self.rows[row])][self.image_key]
+            with Image.open(io.BytesIO(stored["bytes"]) if stored["bytes"] else stored["path"]) as image:
                 image.load()
                 return image
-        except (OSError, SyntaxError, ValueError) as error:
-            raise BadInput(f"cannot decode image {row} of hf:{self.name}, split {self.split}: {error}") from error
+        except BROKEN as error:
+            raise BadImages([(f"{int(self.rows[row])} of {self.place}", why_broken(error))]) from error
 
     def signature(self, row: int) -> str:
-        """Where the image is; ``hub_digest`` says which version of the data set that is."""
-        return f"{self.name}:{self.split}:{row}"
+        return f"{self.digest}:{int(self.rows[row])}"
+
+    def take(self, rows: Rows) -> HubSamples:
+        return HubSamples(self.place, self.digest, self.images, self.image_key, self.rows[rows], self.labels[rows])
 
 
-@lru_cache(maxsize=4)
-def _opened(name: str) -> tuple[dict[str, str], str, str]:
-    """(our split -> theirs, image column, label column) of ``name``."""
-    try:
-        datasets = import_module("datasets")
-    except ImportError as error:
-        raise MachineFault(f"hf:{name} needs the package `datasets`: pip install datasets") from error
-    try:
-        theirs = datasets.get_dataset_split_names(name)
-        features = datasets.load_dataset(name, split=theirs[0]).features
-    except (OSError, ValueError, RuntimeError) as error:
-        raise MachineFault(
-            f"cannot open the Hugging Face data set '{name}': {str(error).splitlines()[0]}. Check its name and the "
-            "network, or use a copy on this machine: hf:/path/to/it"
-        ) from error
-    splits = {part: n for part, known in _NAMES.items() for n in known if n in theirs}
-    if "train" not in splits:
-        raise BadInput(f"hf:{name} has no split 'train', only {', '.join(theirs)}")
-    images = [key for key, kind in features.items() if isinstance(kind, datasets.Image)]
-    labels = [key for key, kind in features.items() if isinstance(kind, datasets.ClassLabel)]
-    preferred = [key for key in labels if key in ("label", "fine_label", "labels")]
-    if not images or not labels:
-        raise BadInput(f"hf:{name} has no image column with a class label, only {', '.join(features)}")
-    return splits, images[0], (preferred or labels)[0]
+class _Opened:
+    """A data set's splits (ours -> theirs), columns and class names (None where labels are plain numbers)."""
+
+    def __init__(self, name: str) -> None:
+        try:
+            self.library = import_module("datasets")
+        except ImportError as error:
+            raise MachineFault(f"hf:{name} needs the package `datasets`: pip install datasets") from error
+        try:
+            theirs = self.library.get_dataset_split_names(name)
+            features = self.library.load_dataset(name, split=theirs[0]).features
+        except (OSError, ValueError, RuntimeError) as error:
+            raise MachineFault(
+                f"cannot open the Hugging Face data set '{name}': {str(error).splitlines()[0]}. Check its name and the "
+                "network, or use a copy on this machine: hf:/path/to/it"
+            ) from error
+        self.name = name
+        self.splits = {part: n for part, known in _NAMES.items() for n in known if n in theirs}
+        if "train" not in self.splits:
+            raise BadInput(f"hf:{name} has no split 'train', only {', '.join(theirs)}")
+        images = [key for key, kind in features.items() if isinstance(kind, self.library.Image)]
+        named = [key for key, kind in features.items() if isinstance(kind, self.library.ClassLabel)]
+        plain = [key for key in _NUMBERS if "int" in str(getattr(features.get(key), "dtype", ""))]
+        labels = [key for key in _LABELS if key in named] + named + plain
+        if not images or not labels:
+            raise BadInput(f"hf:{name} has no image column with a class label, only {', '.join(features)}")
+        self.image_key, self.label_key = images[0], labels[0]
+        self.names: list[str] | None = getattr(features[self.label_key], "names", None)
+
+    @lru_cache(maxsize=4)  # noqa: B019  as many as there are splits, as long as the data set is open
+    def samples(self, part: str) -> HubSamples:
+        split = self.splits[part]
+        found = self.library.load_dataset(self.name, split=split)
+        targets = found.with_format("numpy", columns=[self.label_key])[self.label_key]
+        labels = np.asarray(targets, dtype=np.int64)
+        images = found.cast_column(self.image_key, self.library.Image(decode=False))
+        place, digest = f"hf:{self.name}, split {split}", _content(images, self.image_key)
+        return HubSamples(place, digest, images, self.image_key, np.arange(len(labels)), labels)
 
 
-@lru_cache(maxsize=4)
-def _samples(name: str, split: str) -> HubSamples:
-    _, image_key, label_key = _opened(name)
-    return HubSamples(name, split, image_key, label_key)
+_opened = lru_cache(maxsize=4)(_Opened)
 
 
 def read_hub(name: str, part: str) -> Samples | None:
-    """The images of ``part``; without a test split, a fixed stratified share of train is the test split."""
-    splits = _opened(name)[0]
-    if part == "val":
-        return _samples(name, splits["val"]) if "val" in splits else None
-    if "test" in splits:
-        return _samples(name, splits[part])
-    return cut_test(_samples(name, splits["train"]), part)
+    """The images of ``part``; without a test split, a fixed stratified share of train is the test split.
+
+    Raises:
+        BadInput: no training split, no column of images or of labels. MachineFault: it cannot be opened here.
+    """
+    opened = _opened(name)
+    if part in opened.splits and (part != "train" or "test" in opened.splits):
+        return opened.samples(part)
+    return None if part == "val" else cut_test(opened.samples("train"), part)
 
 
 def hub_classes(name: str) -> tuple[str, ...]:
-    """Class names in order of their label."""
-    samples = _samples(name, _opened(name)[0]["train"])
-    index: dict[str, int] = samples.reader.class_to_idx
-    return tuple(sorted(index, key=lambda label: index[label]))
+    """Class names in order of their label; numbers where the data set names none."""
+    opened = _opened(name)
+    if opened.names is not None:
+        return tuple(opened.names)
+    return tuple(map(str, range(int(opened.samples("train").labels.max(initial=-1)) + 1)))
 
 
 def hub_digest(name: str) -> str:
-    """Digest of the sizes of all splits, as the data set's own card of itself gives them, and of train's labels."""
-    samples = _samples(name, _opened(name)[0]["train"])
-    info: Any = samples.reader.dataset.info
-    sizes = {k: [v.num_examples, v.num_bytes] for k, v in (info.splits or {}).items()}
-    return identify([str(info.version), sizes, samples.labels.tolist()])
+    """Digest of the content and the labels of all splits."""
+    opened = _opened(name)
+    parts = {part: opened.samples(part) for part in opened.splits}
+    return identify({part: [samples.digest, samples.labels.tolist()] for part, samples in parts.items()})
+
+
+def _content(images: Any, key: str) -> str:
+    """Digest of the undecoded images of a split, computed once for each version that ``datasets`` keeps."""
+    kept = default_cache() / "files" / f"hf-{images._fingerprint}.txt"
+    with suppress(OSError):
+        return kept.read_text(encoding="utf-8")
+    sha = hashlib.blake2b(digest_size=16)
+    for stored in images.select_columns(key):
+        with suppress(OSError):  # what is not there is said when it is decoded
+            sha.update(stored[key]["bytes"] or Path(stored[key]["path"]).read_bytes())
+        sha.update(b"\0")
+    with suppress(OSError):
+        atomic_text(kept, sha.hexdigest())
+    return sha.hexdigest()

@@ -1,22 +1,63 @@
-"""From a data set's spec to its labelled images, one published split at a time."""
+"""From what a user types after ``--dataset`` to a spec and its labelled images. Imports torch only where it must."""
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
+from PIL import Image
 
+from kdbench.catalog.datasets import DATASETS, IMAGENET_MEAN, IMAGENET_STD
 from kdbench.catalog.types import DatasetSpec
 from kdbench.data import places
-from kdbench.data.cifar import read_cifar
-from kdbench.data.download import download
-from kdbench.data.folders import read_folder, read_tiny_imagenet
-from kdbench.data.idx import read_idx_split
-from kdbench.data.samples import ArraySamples, Samples, cut_test
-from kdbench.errors import BadInput
+from kdbench.data.folders import classes_of, read_folder, read_tiny_imagenet, tree
+from kdbench.data.readers import digits, read_arrays
+from kdbench.data.samples import TEST_FRACTION, TEST_SEED, BadImages, FileSamples, Samples, cut_test, shown
+from kdbench.errors import BadInput, unknown
+from kdbench.files import identify
+
+PARTS = ("train", "val", "test")
+_PUBLISHED = frozenset({"imagenet-1k", "imagenette", "tiny-imagenet"})
+_PROBES = 32
+_SIZES = (32, 64, 96, 128, 224)
+_NAMES_SHOWN = 12
 
 
-def read_part(spec: DatasetSpec, part: str) -> Samples | None:
+def resolve_dataset(name: str, *, skip_corrupt: bool = False) -> tuple[DatasetSpec, str | None]:
+    """The spec of a catalog name, ``folder:/path`` or ``hf:name``, and the digest of a user's own data.
+
+    The digest of a folder is of its images' content and names, not of where it lies; of images that can be decoded
+    alone with ``skip_corrupt``.
+
+    Raises:
+        BadInput: unknown name (with the closest one), a folder that cannot serve, or all images in it that are broken.
+        MachineFault: an ``hf:`` data set that cannot be opened here.
+    """
+    if name.startswith("folder:"):
+        return _folder(folder_path(name), skip_corrupt)
+    if name.startswith("hf:"):
+        return _hub(name)
+    if name not in DATASETS:
+        raise unknown("dataset", name, DATASETS.names(), "`kdbench ls datasets` lists them; folder:/path is your own")
+    return DATASETS.get(name), None
+
+
+def describe_source(name: str) -> list[tuple[str, bool]]:
+    """Every place where the bytes of ``name`` are looked for, and whether they are there."""
+    if name.startswith("folder:"):
+        return [(str(folder_path(name)), folder_path(name).is_dir())]
+    if name.startswith("hf:"):
+        return [(f"package datasets, for {name}", find_spec("datasets") is not None)]
+    if name == "digits":
+        return [("scikit-learn (bundled)", find_spec("sklearn") is not None)]
+    return [
+        (str(folder), any((folder / mark).exists() for mark in wanted)) for folder, wanted in places.candidates(name)
+    ]
+
+
+def read_part(spec: DatasetSpec, part: str, *, skip_corrupt: bool = False) -> Samples | None:
     """The samples of ``part`` (train, val or test); None where the data set publishes no val split.
 
     Raises:
@@ -25,76 +66,99 @@ def read_part(spec: DatasetSpec, part: str) -> Samples | None:
     """
     name = spec.name
     if name.startswith("folder:"):
-        return read_folder(folder_path(name), part)
+        return read_folder(folder_path(name), part, skip_corrupt=skip_corrupt)
     if name.startswith("hf:"):
         from kdbench.data.hub import read_hub
 
+        if skip_corrupt:
+            raise BadInput("skip-corrupt: serves folders of images, not Hugging Face data sets")
         return read_hub(name.removeprefix("hf:"), part)
     if name == "digits":
-        return None if part == "val" else cut_test(_digits(), part)
-    return _from_files(spec, part)
-
-
-def folder_path(name: str) -> Path:
-    """The path of ``folder:PATH``."""
-    path = name.removeprefix("folder:").strip()
-    if not path:
-        raise BadInput("'folder:' needs a path: --dataset folder:/path/to/images")
-    return Path(path).expanduser()
-
-
-def _digits() -> ArraySamples:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
-    return ArraySamples(images[..., None], bunch.target.astype(np.int64))
-
-
-def _from_files(spec: DatasetSpec, part: str) -> Samples | None:
-    name = spec.name
+        return None if part == "val" else cut_test(digits(), part)
     place = places.locate(name)
     if place is None:
-        download(name)
+        places.download(name)
         place = places.locate(name)
     if place is None:
         raise places.missing(name, "the download did not bring it")
     folder, marker = place
+    if marker.startswith("train-images") or name in places.ARRAYS:
+        return None if part == "val" else read_arrays(spec, folder, marker, part)
+    folder = folder / marker if name in _PUBLISHED and marker != "train" else folder
     if name == "tiny-imagenet":
-        return read_tiny_imagenet(folder if marker == "train" else folder / marker, part)
-    if name == "imagenette":
-        return read_folder(folder if marker == "train" else folder / marker, part, val_is_test=True)
-    if not marker.startswith("train-images") and name not in places.ARRAYS:
-        return read_folder(folder, part, val_is_test=name == "imagenet-1k")
-    if part == "val":
-        return None
-    if name in ("cifar10", "cifar100"):
-        samples = read_cifar(folder, marker, part)
-    elif name in ("svhn", "stl10"):
-        samples = _torchvision(name, folder, part)
-    else:
-        samples = read_idx_split(folder, name, part, spec.shape)
-    _check_size(spec, part, samples, folder)
-    return samples
+        return read_tiny_imagenet(folder, part, skip_corrupt=skip_corrupt)
+    published = name in _PUBLISHED
+    return read_folder(folder, part, val_is_test=published, published=published, skip_corrupt=skip_corrupt)
 
 
-def _torchvision(name: str, folder: Path, part: str) -> ArraySamples:
-    from torchvision import datasets as tv
-
-    kind = {"svhn": tv.SVHN, "stl10": tv.STL10}[name]
-    try:
-        found = kind(str(folder), split=part)
-    except (RuntimeError, OSError, ValueError) as error:
-        raise BadInput(
-            f"the files of {name} in {folder} are damaged or incomplete: {error}; fetch them again"
-        ) from error
-    return ArraySamples(np.ascontiguousarray(found.data.transpose(0, 2, 3, 1)), found.labels.astype(np.int64))
+def refuse_broken(*groups: Samples | None) -> None:
+    """Raises BadImages with every file in ``groups`` that is known not to be decodable."""
+    faults = [fault for group in groups if isinstance(group, FileSamples) for fault in group.faults]
+    if faults:
+        raise BadImages(faults)
 
 
-def _check_size(spec: DatasetSpec, part: str, samples: ArraySamples, folder: Path) -> None:
-    expected = spec.sizes.get(part)
-    if expected is not None and len(samples.labels) != expected:
-        raise BadInput(
-            f"the {part} split of '{spec.name}' in {folder} holds {len(samples.labels)} images, not the published "
-            f"{expected}: a file is truncated or of another data set; fetch it again"
-        )
+def folder_path(name: str) -> Path:
+    """The absolute path of ``folder:PATH``; a relative one is below the current directory."""
+    path = name.removeprefix("folder:").strip()
+    if not path:
+        raise BadInput("'folder:' needs a path: --dataset folder:/path/to/images")
+    return Path(path).expanduser().absolute()
+
+
+def _folder(root: Path, skip_corrupt: bool) -> tuple[DatasetSpec, str]:
+    parts = {part: read_folder(root, part, skip_corrupt=skip_corrupt) for part in PARTS}
+    groups = {part: group for part, group in parts.items() if isinstance(group, FileSamples)}
+    refuse_broken(*groups.values())
+    files = [
+        [part, name, mark, int(label)]
+        for part, group in groups.items()
+        for name, mark, label in zip(group.names, group.marks, group.labels, strict=True)
+    ]
+    where, train = tree(root), groups["train"]
+    names = [shown(name) for name in classes_of(where.train)]
+    more = f", ... ({len(names)})" if len(names) > _NAMES_SHOWN else ""
+    source = f"a folder of images, one folder a class: {', '.join(names[:_NAMES_SHOWN])}{more}"
+    if where.test is None:
+        source += f"; no test split of its own: a stratified {TEST_FRACTION:.0%} of train (seed {TEST_SEED}) is it"
+    source += "".join(f"; {note}" for note in dict.fromkeys(note for group in groups.values() for note in group.notes))
+    sizes = {part: len(group.labels) for part, group in groups.items()}
+    return _own(f"folder:{root}", len(names), train.sides, sizes, source), identify(files)
+
+
+def _hub(name: str) -> tuple[DatasetSpec, str]:
+    from kdbench.data.hub import hub_classes, hub_digest, read_hub
+
+    short = name.removeprefix("hf:")
+    if not short:
+        raise BadInput("'hf:' needs a name: --dataset hf:owner/name")
+    parts = {part: read_hub(short, part) for part in PARTS}
+    sizes = {part: len(group.labels) for part, group in parts.items() if group is not None}
+    probes = []
+    if (train := parts["train"]) is not None:
+        for row in range(0, len(train.labels), max(1, len(train.labels) // _PROBES)):
+            image = train.image(row)
+            assert isinstance(image, Image.Image)
+            probes.append((image.height, image.width))
+    return _own(name, len(hub_classes(short)), probes, sizes, "Hugging Face data set"), hub_digest(short)
+
+
+def _own(name: str, classes: int, shapes: Sequence[tuple[int, int]], sizes: dict[str, int], source: str) -> DatasetSpec:
+    """The spec of a user's own data: RGB, ImageNet's normalisation, the input size nearest to the images'."""
+    if min(sizes.values()) == 0:
+        empty = next(part for part, size in sizes.items() if size == 0)
+        raise BadInput(f"the {empty} split of '{name}' is empty: every class needs two images or more")
+    some = shapes[:: max(1, len(shapes) // _PROBES)]
+    side = statistics.median_low(min(shape) for shape in some)
+    return DatasetSpec(
+        name=name,
+        classes=classes,
+        shape=(3, *shapes[0]),
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        sizes=sizes,
+        input_size=min(_SIZES, key=lambda size: (abs(size - side), size)),
+        teacher_floor=round(1.2 / classes, 4),
+        license="the user's own",
+        source=source,
+    )

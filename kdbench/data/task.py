@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from kdbench.catalog.types import DatasetSpec
 from kdbench.config import DataConfig, Recipe
-from kdbench.data.base import Split
-from kdbench.data.resident import ResidentSplit
-from kdbench.data.resolve import resolve_dataset
-from kdbench.data.samples import Fit, Samples
-from kdbench.data.sources import read_part
-from kdbench.data.splits import stratified_cut, stratified_limit
-from kdbench.data.stream import StreamSplit
-from kdbench.data.views import PLAIN, Augment, augment_for
+from kdbench.data import splits
+from kdbench.data.samples import ArraySamples, Fit, Rows, Samples, stratified_cut, stratified_limit
+from kdbench.data.sources import PARTS, read_part, refuse_broken, resolve_dataset
+from kdbench.data.splits import ResidentSplit, Split, StreamSplit, decode_into, decoded, memory_bytes, stored
+from kdbench.data.views import PLAIN, Augment, Look, augment_for
 from kdbench.errors import BadInput
-
-Rows = NDArray[np.int64]
-MEMORY_SHARE = 0.25
-"""Share of the device's memory that resident pixels may take."""
+from kdbench.host import default_cache
 
 
 @dataclass(frozen=True)
@@ -37,46 +30,53 @@ class TaskData:
     train: Split
     val: Split
     device: torch.device
+    cache: Path
+    skip_corrupt: bool = False
 
     def test(self) -> Split:
         """The test split, read now and not before: only the confirm phase may ask."""
-        samples = _require(self.spec, "test")
-        return _split(self.spec, samples, np.arange(len(samples.labels)), self._fit, PLAIN, self.device)
-
-    @property
-    def _fit(self) -> Fit:
-        return Fit(self.input_size, self.channels, self.spec.fit)
+        samples = _require(self.spec, "test", self.skip_corrupt)
+        return _split(self.spec, samples, self.input_size, PLAIN, self.device, self.cache)
 
 
-def load(spec: DatasetSpec, cfg: DataConfig, recipe: Recipe, device: torch.device) -> TaskData:
+def load(
+    spec: DatasetSpec, cfg: DataConfig, recipe: Recipe, device: torch.device, cache: Path | None = None
+) -> TaskData:
     """Reads the training data of ``spec`` and cuts the validation split from it.
+
+    Args:
+        cache: folder whose ``decoded`` holds the pixels of images from files; ``$KDBENCH_CACHE`` when None.
 
     Raises:
         BadInput: damaged data, labels out of range, a limit below the number of classes.
         MachineFault: the data set is nowhere, or does not fit.
     """
-    spec = _in_colour(spec, cfg)
+    spec, skip, cache = in_colour(spec, cfg), cfg.skip_corrupt, cache or default_cache()
     size = recipe.input_size or spec.input_size
-    fit = Fit(size, spec.shape[0], spec.fit)
-    augment = augment_for(spec, recipe)
-    _check_digest(spec, cfg)
-    samples = _require(spec, "train")
-    own_val = _require(spec, "test") if cfg.validate_on == "test" else read_part(spec, "val")
+    if cfg.digest is not None and (found := resolve_dataset(spec.name, skip_corrupt=skip)[1]) != cfg.digest:
+        raise BadInput(
+            f"the data of '{spec.name}' have changed since this sweep was made: digest {found}, not {cfg.digest}; "
+            "put the old files back, or start a sweep under another --name"
+        )
+    samples = _require(spec, "train", skip)
+    own_val = _require(spec, "test", skip) if cfg.validate_on == "test" else read_part(spec, "val", skip_corrupt=skip)
     if own_val is None:
         kept, held = stratified_cut(samples.labels, cfg.val_fraction, cfg.split_seed)
+        own_val = samples.take(held)
     else:
         _check_labels(spec, own_val, "val")
-        kept, held = np.arange(len(samples.labels)), np.arange(len(own_val.labels))
+        kept = np.arange(len(samples.labels))
+    refuse_broken(samples, own_val)
     if cfg.limit is not None:
         kept = kept[stratified_limit(samples.labels[kept], cfg.limit, cfg.split_seed)]
     if cfg.train_classes is not None:
         kept = _of_classes(spec, samples.labels, kept, cfg.train_classes)
-    train = _split(spec, samples, kept, fit, augment, device)
-    val = _split(spec, own_val or samples, held, fit, PLAIN, device)
-    return TaskData(spec, spec.classes, spec.shape[0], size, train, val, device)
+    train = _split(spec, samples.take(kept), size, augment_for(spec, recipe), device, cache)
+    val = _split(spec, own_val, size, PLAIN, device, cache)
+    return TaskData(spec, spec.classes, spec.shape[0], size, train, val, device, cache, skip)
 
 
-def _in_colour(spec: DatasetSpec, cfg: DataConfig) -> DatasetSpec:
+def in_colour(spec: DatasetSpec, cfg: DataConfig) -> DatasetSpec:
     """``spec`` with its one channel repeated where ``cfg`` asks for that."""
     if cfg.channels is None or spec.shape[0] == cfg.channels:
         return spec
@@ -95,30 +95,34 @@ def _of_classes(spec: DatasetSpec, labels: Rows, kept: Rows, classes: tuple[int,
     return kept[np.isin(labels[kept], classes)]
 
 
-def _check_digest(spec: DatasetSpec, cfg: DataConfig) -> None:
-    """A user's own data must still be those that the sweep was planned for."""
-    if cfg.digest is None:
-        return
-    _, found = resolve_dataset(spec.name)
-    if found != cfg.digest:
-        raise BadInput(
-            f"the data of '{spec.name}' have changed since this sweep was made: digest {found}, not {cfg.digest}; "
-            "put the old files back, or start a sweep under another --name"
-        )
+def check_parts(
+    spec: DatasetSpec, cfg: DataConfig | None = None, recipe: Recipe | None = None, cache: Path | None = None
+) -> None:
+    """Find what is wrong with any split before anything is trained: files absent, damaged, mislabelled.
 
-
-def check_parts(spec: DatasetSpec) -> None:
-    """Read what is known of every split before anything is trained: files that are not there, damaged or mislabelled.
+    With a ``recipe``, images of the test split that come from files are decoded here, once for all runs.
 
     Raises:
-        BadInput: damaged data, labels out of range. MachineFault: the data set is nowhere.
+        BadInput: damaged data (every broken image at once), labels out of range. MachineFault: the data are nowhere.
     """
-    for part in ("train", "test"):
-        _require(spec, part)
+    skip = cfg is not None and cfg.skip_corrupt
+    parts = {part: read_part(spec, part, skip_corrupt=skip) for part in PARTS}
+    refuse_broken(*parts.values())
+    for part, samples in parts.items():
+        if samples is not None or part != "val":
+            _checked(spec, samples, part)
+    test = parts["test"]
+    if recipe is not None and test is not None and not isinstance(test, ArraySamples):
+        fit = Fit(recipe.input_size or spec.input_size, spec.shape[0], spec.fit)
+        if stored(test, fit, cache or default_cache()) is None:
+            decode_into(None, test, fit)
 
 
-def _require(spec: DatasetSpec, part: str) -> Samples:
-    samples = read_part(spec, part)
+def _require(spec: DatasetSpec, part: str, skip_corrupt: bool) -> Samples:
+    return _checked(spec, read_part(spec, part, skip_corrupt=skip_corrupt), part)
+
+
+def _checked(spec: DatasetSpec, samples: Samples | None, part: str) -> Samples:
     if samples is None:
         raise BadInput(f"the data set '{spec.name}' has no {part} split")
     _check_labels(spec, samples, part)
@@ -126,32 +130,35 @@ def _require(spec: DatasetSpec, part: str) -> Samples:
 
 
 def _check_labels(spec: DatasetSpec, samples: Samples, part: str) -> None:
-    labels = samples.labels
+    labels, own = samples.labels, spec.name.startswith(("folder:", "hf:"))
     if len(labels) == 0:
         raise BadInput(f"the {part} split of '{spec.name}' is empty")
     if labels.min() < 0 or labels.max() >= spec.classes:
+        hidden = "; labels of -1 are those that its publisher keeps back: this split cannot be measured on"
         raise BadInput(
             f"the {part} split of '{spec.name}' has labels {labels.min()} to {labels.max()}, "
-            f"but the data set has {spec.classes} classes"
+            f"but the data set has {spec.classes} classes{hidden if labels.max() == -1 else ''}"
         )
     absent = np.flatnonzero(np.bincount(labels, minlength=spec.classes) == 0)
     if part == "train" and len(absent):
+        fix = "add some or leave the class out" if own else "the data are incomplete; fetch them again"
         raise BadInput(
-            f"the training split of '{spec.name}' has no image of class {absent[0]} (of {spec.classes}): "
-            "the data are incomplete; fetch them again"
+            f"the training split of '{spec.name}' has no image of class {absent[0]} (of {spec.classes}): {fix}"
         )
 
 
-def _split(spec: DatasetSpec, samples: Samples, rows: Rows, fit: Fit, augment: Augment, device: torch.device) -> Split:
-    """In memory where the pixels fit and the views can be numbered; else streamed."""
-    pixels = len(rows) * (fit.size + 2 * augment.pad) ** 2 * fit.channels
-    room = MEMORY_SHARE * min(memory_bytes(device), memory_bytes(torch.device("cpu")))
-    kind = ResidentSplit if augment.n_views is not None and pixels <= room else StreamSplit
-    return kind(samples, rows, spec, fit, augment, device)
-
-
-def memory_bytes(device: torch.device) -> int:
-    """Memory of ``device`` in bytes: a GPU's own, else the machine's."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def _split(
+    spec: DatasetSpec, samples: Samples, size: int, augment: Augment, device: torch.device, cache: Path
+) -> Split:
+    """In memory where views have numbers and fit; one view of files mapped from a file; else streamed."""
+    fit, look = Fit(size, spec.shape[0], spec.fit), Look(size, spec.mean, spec.std)
+    pixels = len(samples.labels) * (size + 2 * augment.pad) ** 2 * fit.channels
+    room = splits.MEMORY_SHARE * min(memory_bytes(device), memory_bytes(torch.device("cpu")))
+    held = None
+    if augment.n_views is not None and pixels <= room:
+        held = decoded(samples, fit, cache)
+    elif augment.n_views == 1 and not isinstance(samples, ArraySamples):
+        held = stored(samples, fit, cache)
+    if held is None:
+        return StreamSplit(samples, fit, look, augment, device)
+    return ResidentSplit(held, samples.labels, look, augment, device)

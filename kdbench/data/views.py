@@ -1,4 +1,4 @@
-"""Deterministic augmentation: which view of a sample an epoch shows, and how a view is cut from its pixels.
+"""Deterministic views: which one of a sample an epoch shows, how it is cut from pixels, and how a network sees it.
 
 A view of a pad-crop(-flip) augmentation is a number v in [0, n_views): with w = 2·pad + 1,
 v = (flip · w + dy) · w + dx, where the crop's corner is (dy, dx) in the padded image.
@@ -12,10 +12,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from kdbench.catalog.types import DatasetSpec
 from kdbench.config import Recipe
-from kdbench.data.hashing import key, scatter
+from kdbench.data.samples import key, scatter
 
 _VIEW = 3
 
@@ -84,34 +85,63 @@ def _factors(
     return scale, torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).repeat(width)
 
 
+@dataclass(frozen=True)
+class Look:
+    """How a network sees a view: side length in pixels, normalisation, and how its pixels are resampled."""
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def show(self, x: Tensor, seen: Look) -> Tensor:
+        """The views ``x`` (float32 (B, C, S, S), as ``seen`` shows them) as this look shows them: same crop, same flip.
+
+        ``x`` itself where nothing differs. Where sizes differ, split the data at the larger one: views are then
+        resampled (antialiased) from more pixels, never invented from fewer.
+        """
+        if (self.size, self.mean, self.std) == (seen.size, seen.mean, seen.std):
+            return x
+        (scale, shift), (own_scale, own_shift) = (_factors(look.mean, look.std, 1, x.device) for look in (seen, self))
+        pixels = (x - shift.view(1, -1, 1, 1)) / scale.view(1, -1, 1, 1)
+        if self.size != seen.size:
+            pixels = functional.interpolate(pixels, (self.size, self.size), mode=self.interpolation, antialias=True)
+            pixels = pixels.clamp(0, 255)
+        shown = pixels * own_scale.view(1, -1, 1, 1) + own_shift.view(1, -1, 1, 1)
+        return shown.contiguous(memory_format=torch.channels_last)
+
+
 class Renderer:
     """Cuts and normalises views out of padded images by one gather.
 
     Args:
-        padded: uint8 (N, S + 2·pad, S + 2·pad, C), contiguous, images centred in a zero border.
+        padded: uint8 (N, S + 2·pad, S + 2·pad, C), contiguous, images centred in a zero border; on ``device``, or in
+            main memory where that of ``device`` is too small.
         augment: the pad-crop that the views number.
-        mean: per channel, of pixels in [0, 1].
-        std: per channel, likewise.
+        look: size and normalisation.
+        device: where views are wanted.
     """
 
-    def __init__(self, padded: Tensor, augment: Augment, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        self.augment = augment
-        _, self.outer, _, self.channels = padded.shape
-        self.size = self.outer - 2 * augment.pad
-        self._flat = padded.reshape(-1)
-        self._mean, self._std = mean, std
+    def __init__(self, padded: Tensor, augment: Augment, look: Look, device: torch.device) -> None:
+        self.augment, self.look, self._padded, self._device = augment, look, padded, device
+        _, self._outer, _, self._channels = padded.shape
         # Offsets of a view's bytes from its corner, as they are and mirrored; half as wide where 32 bits suffice.
         kind = torch.int32 if padded.numel() < 2**31 else torch.int64
-        line = torch.arange(self.size, device=padded.device, dtype=kind)
-        pixel = line[:, None] * self.outer + line
-        channel = torch.arange(self.channels, device=padded.device, dtype=kind)
+        line = torch.arange(look.size, device=padded.device, dtype=kind)
+        pixel = line[:, None] * self._outer + line
+        channel = torch.arange(self._channels, device=padded.device, dtype=kind)
         both = torch.stack([pixel, pixel.flip(1)])
-        self._window = (both[..., None] * self.channels + channel).reshape(2, -1)
+        self._window = (both[..., None] * self._channels + channel).reshape(2, -1)
 
     def __call__(self, rows: Tensor, views: Tensor) -> Tensor:
         """float32 (B, C, S, S), channels_last, normalised, of int64 (B,) ``rows`` and ``views``."""
-        flip, dy, dx = self.augment.decode(views)
-        corner = ((rows * self.outer + dy) * self.outer + dx) * self.channels
-        index = self._window[flip] + corner.to(self._window.dtype)[:, None]
-        pixels = self._flat.index_select(0, index.reshape(-1))
-        return normalise(pixels.view(len(rows), self.size, self.size, self.channels), self._mean, self._std)
+        rows, views = rows.to(self._padded.device), views.to(self._padded.device)
+        if self.augment.n_views == 1:
+            pixels = self._padded[rows]
+        else:
+            flip, dy, dx = self.augment.decode(views)
+            corner = ((rows * self._outer + dy) * self._outer + dx) * self._channels
+            index = self._window[flip] + corner.to(self._window.dtype)[:, None]
+            pixels = self._padded.reshape(-1).index_select(0, index.reshape(-1))
+            pixels = pixels.view(len(rows), self.look.size, self.look.size, self._channels)
+        return normalise(pixels.to(self._device, non_blocking=True), self.look.mean, self.look.std)

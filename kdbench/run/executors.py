@@ -179,6 +179,8 @@ def work(pipe: Connection, setting: Setting, owner: str) -> None:
     """What a worker process does: jobs in, events out, until the pipe closes (the coordinator is gone)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the coordinator decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A daemon, so that no exit waits for it, may have no children: but a data loader's processes are its children.
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     from kdbench.run.worker import Context
 
     def tell(event: Event) -> bool:

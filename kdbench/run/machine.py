@@ -4,20 +4,8 @@ from __future__ import annotations
 
 import os
 
-from kdbench.host import whole_number
-
-THREADS_VARIABLE = "KDBENCH_THREADS"
-
-
-def cores() -> int:
-    """Cores that may be used: ``KDBENCH_THREADS``, else those that the system gives this process.
-
-    Raises:
-        BadInput: when the variable is not a whole number of at least 1.
-    """
-    if asked := whole_number(THREADS_VARIABLE):
-        return asked
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from kdbench.host import THREADS_VARIABLE as THREADS_VARIABLE
+from kdbench.host import cores as cores
 
 
 def threads_each(processes: int) -> int:

@@ -78,10 +78,11 @@ class Context:
         r = config.recipe
         key = f"{config.data.model_dump_json()}{r.input_size}{r.pad}{r.flip}{r.views}"
         if key not in self._data:
-            spec, digest = resolve_dataset(self.setting.data_path or config.data.name)
+            name, skip = self.setting.data_path or config.data.name, config.data.skip_corrupt
+            spec, digest = resolve_dataset(name, skip_corrupt=skip)
             if digest != config.data.digest:
                 raise BadInput(f"the data of '{config.data.name}' changed since this sweep began; use another --name")
-            self._data[key] = load(spec, config.data, r, self.device)
+            self._data[key] = load(spec, config.data, r, self.device, self.setting.cache)
             if len(self._data) > DATASETS_KEPT:
                 self._data.popitem(last=False)
         self._data.move_to_end(key)

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 import kdbench
 from kdbench.config import Recipe
 from kdbench.errors import BadInput, MachineFault, suggestion
+from kdbench.host import default_cache
 from kdbench.run.launch import RunOptions, WandbOptions
 
 Options = dict[str, Any]
@@ -32,6 +33,7 @@ FLAGS: dict[str, tuple[str, ...]] = {
     "limit": ("budget.limit",),
     "val-fraction": ("data.val-fraction",),
     "split-seed": ("data.split-seed",),
+    "skip-corrupt": ("data.skip-corrupt",),
     "epochs": ("recipe.epochs",),
     "lr": ("recipe.lr",),
     "batch-size": ("recipe.batch-size",),
@@ -52,19 +54,11 @@ GONE = {"pack": "use --workers K, several workers share one GPU"}
 _RECIPE = tuple(name.replace("_", "-") for name in Recipe.model_fields)
 SECTIONS: dict[str, tuple[str, ...]] = {
     "budget": ("name", "trials", "seeds", "limit"),
-    "data": ("val-fraction", "split-seed"),
+    "data": ("val-fraction", "split-seed", "skip-corrupt"),
     "recipe": _RECIPE,
     "teacher-recipe": _RECIPE,
     "space": (),  # any hyper-parameter: its name is checked against the methods
 }
-
-
-def default_cache() -> Path:
-    """``$KDBENCH_CACHE``, else ``kdbench`` in the user's cache folder."""
-    if named := os.environ.get("KDBENCH_CACHE"):
-        return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "kdbench"
 
 
 def run_options(options: Mapping[str, Any]) -> RunOptions:

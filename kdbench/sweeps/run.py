@@ -60,7 +60,9 @@ def run_sweep(
     device = pick_device(run.device)
     folder = run.out / sweep.name
     sweep = resolved(sweep, folder, device)
-    check_inputs(sweep, run.cache, teacher_weights)
+    spec = check_inputs(sweep, run.cache, teacher_weights, decode=True)
+    if sweep.data_path is not None:
+        observer.message(f"data: {spec.source}")
     if run.storage is not None:
         open_storage(run.storage)
     (folder / "trials").mkdir(parents=True, exist_ok=True)
@@ -82,16 +84,16 @@ def run_sweep(
     return folder
 
 
-def check_inputs(sweep: Sweep, cache: Path, teacher_weights: str | None) -> None:
-    """What is wrong with data or given weights is said before anything is written.
+def check_inputs(sweep: Sweep, cache: Path, teacher_weights: str | None, *, decode: bool = False) -> DatasetSpec:
+    """What is wrong with data or given weights is said before anything is trained.
 
     Raises:
         BadInput: data that changed or are damaged, weights that do not fit. MachineFault: either is nowhere.
     """
-    spec, digest = resolve_dataset(sweep.data_path or sweep.data.name)
+    spec, digest = _resolve(sweep)
     if digest != sweep.data.digest:
         raise BadInput(f"the data of '{sweep.data.name}' changed since this sweep began; use another --name")
-    check_parts(spec)
+    check_parts(spec, sweep.data, sweep.recipe if decode else None, cache)
     kinds: dict[str, str] = {}
     for model, recipe in _networks(sweep):
         with torch.device("meta"):  # its options and its size, without its weights
@@ -104,6 +106,11 @@ def check_inputs(sweep: Sweep, cache: Path, teacher_weights: str | None) -> None
     if source is not None and not (cache / "teachers" / teacher_config(sweep).id / WEIGHTS).exists():
         shape = _shape(sweep, spec, sweep.teacher_recipe)
         load_weights(sweep.pair.teacher, **shape, stem=sweep.teacher_recipe.stem, source=source)
+    return spec
+
+
+def _resolve(sweep: Sweep) -> tuple[DatasetSpec, str | None]:
+    return resolve_dataset(sweep.data_path or sweep.data.name, skip_corrupt=sweep.data.skip_corrupt)
 
 
 def _networks(sweep: Sweep) -> Iterator[tuple[str, Recipe]]:
@@ -138,6 +145,9 @@ def resolved(sweep: Sweep, folder: Path, device: torch.device) -> Sweep:
     stored, _ = read_spec(folder)
     asked = sweep.model_copy(update={"precisions": stored.precisions})
     same: dict[str, Any] = {"data_path": asked.data_path, "teacher_floor": asked.teacher_floor}
+    if sweep.data_path is not None and stored.data_path is not None:  # a folder is its images, whatever it is called
+        asked = asked.model_copy(update={"data": asked.data.model_copy(update={"name": stored.data.name})})
+        same["data"] = stored.data.model_copy(update={"skip_corrupt": asked.data.skip_corrupt})
     grown = {key: getattr(asked.budget, key) for key in GROWING}
     if all(grown[key] >= getattr(stored.budget, key) for key in GROWING):
         same["budget"] = stored.budget.model_copy(update=grown)
@@ -160,11 +170,11 @@ def plan_sweep(sweep: Sweep, run: RunOptions, observer: Observer, *, teacher_wei
     observer.message("planning")
     device, folder = pick_device(run.device), run.out / sweep.name
     sweep = resolved(sweep, folder, device)
-    check_inputs(sweep, run.cache, teacher_weights)
-    spec, _ = resolve_dataset(sweep.data_path or sweep.data.name)
+    spec = check_inputs(sweep, run.cache, teacher_weights)
     plan, workers = SweepPlan(sweep), worker_count(run.workers, device.type)
     place = run.cache / "teachers" / plan.teacher.id
     notes = [f"the teacher is in the cache: {place}"] if (place / "result.json").exists() else []
+    notes += [f"data: {spec.source}"] if sweep.data_path is not None else []
     threads = torch.get_num_threads() if workers == 1 else threads_each(workers)
     return dry_run(
         plan, folder, spec, device=device, workers=workers, threads=threads, cache=run.cache,
@@ -175,7 +185,7 @@ def plan_sweep(sweep: Sweep, run: RunOptions, observer: Observer, *, teacher_wei
 def _latencies(sweep: Sweep, setting: Setting) -> dict[str, float]:
     """Milliseconds for one image, measured once a sweep."""
     known: dict[str, float] = dict(manifest.read_manifest(setting.folder).get("latency_ms") or {})
-    spec, _ = resolve_dataset(sweep.data_path or sweep.data.name)
+    spec, _ = _resolve(sweep)
     shape = _shape(sweep, spec, sweep.recipe)
     for student in sweep.pair.students:
         if student not in known:

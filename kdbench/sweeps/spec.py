@@ -26,7 +26,7 @@ SAMPLERS = ("tpe", "random", "grid", "qmc", "gp")
 M = TypeVar("M", bound=BaseModel)
 
 KnownModels = Callable[[], Collection[str]]
-ResolveDataset = Callable[[str], tuple[DatasetSpec, str | None]]
+ResolveDataset = Callable[..., tuple[DatasetSpec, str | None]]
 WeightsDigest = Callable[[str, str], str]
 
 
@@ -37,7 +37,7 @@ def _known_models() -> Collection[str]:
     return known_models()
 
 
-def _resolve_dataset(name: str) -> tuple[DatasetSpec, str | None]:
+def _resolve_dataset(name: str, *, skip_corrupt: bool = False) -> tuple[DatasetSpec, str | None]:
     """Catalog entries by name; a user's own data is looked at (imports the data layer)."""
     from kdbench.catalog.datasets import DATASETS
 
@@ -45,7 +45,7 @@ def _resolve_dataset(name: str) -> tuple[DatasetSpec, str | None]:
         return DATASETS.get(name), None
     from kdbench.data import resolve_dataset
 
-    return resolve_dataset(name)
+    return resolve_dataset(name, skip_corrupt=skip_corrupt)
 
 
 def _weights_digest(source: str, name: str) -> str:
@@ -75,7 +75,8 @@ def build_sweep(
         raise BadInput("no pair given: name a teacher and its students, for example --pair resnet50:mobilenetv3")
     methods = parse_methods(asked["method"])
     preset = budget(_text("budget", asked["budget.name"]))
-    spec, digest = resolve_dataset(_text("dataset", asked["dataset"]))
+    skip = {"skip_corrupt": True} if asked.get("data.skip-corrupt") is True else {}
+    spec, digest = resolve_dataset(_text("dataset", asked["dataset"]), **skip)
     pair = parse_pair(pair_text, known_models)
     space, fixed = _space(methods, _section(asked, "space"))
     spending = _model(Budget, preset.model_dump(), _section(asked, "budget"), "budget")

@@ -42,7 +42,7 @@ def test_a_spec_is_whole_and_consistent(name: str):
 def test_a_data_set_is_readable_or_missing_with_every_place_named(name: str, tmp_path: Path, monkeypatch):
     """Nowhere on an empty machine: the error names all the places that ``describe_source`` looks at."""
     monkeypatch.setenv("KDBENCH_DATA", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("KDBENCH_DOWNLOAD", "0")
     places = describe_source(name)
     assert places

@@ -16,8 +16,7 @@ from kdbench.catalog.datasets import CHECKSUMS, DATASETS
 from kdbench.catalog.types import DatasetSpec
 from kdbench.config import DataConfig, Recipe
 from kdbench.data import load
-from kdbench.data.cifar import read_cifar
-from kdbench.data.idx import read_idx
+from kdbench.data.readers import read_cifar, read_idx
 from kdbench.errors import BadInput, MachineFault
 
 CPU = torch.device("cpu")
@@ -35,7 +34,7 @@ def idx(array: np.ndarray, kind: int = 8) -> bytes:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data folder of its own, no cache, no downloads."""
     monkeypatch.setenv("KDBENCH_DATA", str(tmp_path))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("KDBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("KDBENCH_DOWNLOAD", "0")
     return tmp_path
 

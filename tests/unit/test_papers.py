@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kdbench.config import DataConfig, Recipe, RunConfig
 from kdbench.data import load, resolve_dataset
-from kdbench.data.task import _in_colour
+from kdbench.data.task import in_colour
 from kdbench.errors import BadInput
 from kdbench.models import build
 from kdbench.papers.claims import answer
@@ -78,7 +78,7 @@ def test_grey_images_in_three_equal_channels() -> None:
     one, three = next(iter(grey.val.plain(8))).x, next(iter(colour.val.plain(8))).x
     assert colour.channels == 3 and torch.equal(three, one.expand(-1, 3, -1, -1))
     with pytest.raises(BadInput, match="only grey"):
-        _in_colour(spec.model_copy(update={"shape": (2, 8, 8)}), DataConfig(name="digits", channels=3))
+        in_colour(spec.model_copy(update={"shape": (2, 8, 8)}), DataConfig(name="digits", channels=3))
 
 
 def test_max_norm_shrinks_rows_above_the_limit_and_no_other() -> None:
