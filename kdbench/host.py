@@ -20,6 +20,14 @@ def processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
 
 
+def default_cache() -> Path:
+    """``$KDBENCH_CACHE``, else ``kdbench`` in the user's cache folder."""
+    if named := os.environ.get("KDBENCH_CACHE"):
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "kdbench"
+
+
 def whole_number(variable: str) -> int | None:
     """What an environment variable says; None where it says nothing.
 

@@ -16,11 +16,6 @@ from kdbench.run.watch import make_observer
 app = typer.Typer(no_args_is_help=True, help="Pictures of the ideas behind a sweep, made from a real teacher.")
 
 
-def register(parent: typer.Typer) -> None:
-    """Add the verbs to ``parent``."""
-    parent.add_typer(app, name="explain")
-
-
 @app.callback()
 def explain() -> None:
     """Pictures of the ideas behind a sweep, made from a real teacher."""
@@ -46,9 +41,10 @@ def temperature(
 
         kdbench explain temperature --dataset fashion-mnist --teacher resnet50 --out pictures
     """
+    from kdbench.sweeps.config import SweepConfig
     from kdbench.sweeps.spec import build_sweep
 
-    spec = build_sweep({"pair": f"{teacher}:{teacher}", "dataset": dataset, "budget.name": budget})
+    spec = build_sweep(SweepConfig(pair=f"{teacher}:{teacher}", dataset=dataset, budget=budget))
     observer = make_observer(quiet=quiet, as_json=False)
     try:
         from kdbench.report.drawing import save, telling_samples, temperature_figure

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from kdbench.cli.common import PAGE_WIDTH, RESULTS, JsonFlag, console, print_json
+from kdbench.cli.common import PAGE_WIDTH, console, print_json
+from kdbench.cli.options import RESULTS, JsonFlag
 
 _SHOW = "show"
 PathsArgument = Annotated[

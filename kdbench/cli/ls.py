@@ -9,7 +9,8 @@ from typing import Annotated, Any, NamedTuple, get_args
 import typer
 
 from kdbench.catalog.types import Dimension
-from kdbench.cli.common import JsonFlag, console, print_json, print_table
+from kdbench.cli.common import console, print_json, print_table
+from kdbench.cli.options import JsonFlag
 
 
 class Listing(NamedTuple):
@@ -32,11 +33,6 @@ class Kind(StrEnum):
     recipes = "recipes"
     papers = "papers"
     sweeps = "sweeps"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb to ``app``."""
-    app.command("ls")(ls)
 
 
 def ls(kind: Annotated[Kind | None, typer.Argument(help="What to list.")] = None, as_json: JsonFlag = False) -> None:
@@ -184,7 +180,7 @@ def _papers() -> Listing:
 
 
 def _sweeps() -> Listing:
-    from kdbench.sweeps.options import load_config, named_configs
+    from kdbench.sweeps.overrides import load_config, named_configs
 
     found = [(name, str(path), load_config(path)) for name, path in named_configs().items()]
     rows = [(name, file, ", ".join(f"{key}: {value}" for key, value in given.items())) for name, file, given in found]
