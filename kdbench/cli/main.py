@@ -84,6 +84,7 @@ def bench(ctx: typer.Context) -> None:
         raise typer.Exit(code)
 
 
+verb: Any
 for verb in (sweep.sweep, folders.status, folders.report, sweep.reproduce, folders.record):
     app.command(cls=Command)(verb)
 leaderboard.register(app)

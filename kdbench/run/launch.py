@@ -65,7 +65,7 @@ class RunOptions(Frozen):
     """PyTorch's own path alone: no kernels of ours, nothing compiled."""
     wandb: Annotated[Literal["offline", "online", "disabled"], Flag(WHERE, shown="offline")] = Field(
         default_factory=_wandb_mode,
-        validate_default=True,  # type: ignore[arg-type]
+        validate_default=True,
     )
     """Record with W&B: files only (`kdbench sync` uploads them), on its server, or not at all."""
     wandb_project: Annotated[str, Flag(WHERE, "NAME", shown="kdbench")] = Field(

@@ -118,9 +118,9 @@ class SweepConfig(RunOptions):
     """Side length (pixels) that networks see."""
     name: Annotated[str | None, Flag(WHERE, "NAME", "data set, pair and method")] = None
     """Folder and W&B group."""
-    recipe: Recipe = Field(default_factory=Recipe)
+    recipe: Recipe = Recipe.model_validate({})
     """Of it, only what was set counts: changes of the students' recipe that no field above makes."""
-    teacher_recipe: Recipe = Field(default_factory=Recipe)
+    teacher_recipe: Recipe = Recipe.model_validate({})
     """Likewise of the teacher's."""
     space: dict[str, Dimension] = Field(default_factory=dict)
     """Hyper-parameters other than temperature and alpha."""
