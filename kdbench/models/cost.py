@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import statistics
 import time
+from functools import cache
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from kdbench.models.build import build
+
 
 def count_params(model: nn.Module) -> int:
     """Trainable parameters, each shared tensor once; buffers (running statistics) are not parameters."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+@cache
+def planned_params(
+    name: str, classes: int, channels: int, input_size: int, stem: str, options: tuple[tuple[str, float], ...] = ()
+) -> int:
+    """Trainable parameters of a network that is not there: built without weights, once a process.
+
+    Raises:
+        BadInput: what ``build`` refuses.
+    """
+    with torch.device("meta"):
+        model = build(
+            name, classes=classes, channels=channels, input_size=input_size, stem=stem, options=dict(options)
+        )  # fmt: skip
+    return count_params(model)
 
 
 def _place(model: nn.Module) -> torch.device:

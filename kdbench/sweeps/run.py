@@ -18,6 +18,7 @@ from kdbench.data.task import check_parts
 from kdbench.errors import BadInput, KdbenchError
 from kdbench.methods import loss_function
 from kdbench.models import build, latency_ms, load_weights
+from kdbench.models.cost import planned_params
 from kdbench.run import manifest
 from kdbench.run.estimate import DryRun, dry_run
 from kdbench.run.events import Setting
@@ -94,8 +95,8 @@ def check_inputs(sweep: Sweep, cache: Path, teacher_weights: str | None) -> None
         raise BadInput(f"the data of '{sweep.data.name}' changed since this sweep began; use another --name")
     check_parts(spec)
     for model, recipe in _networks(sweep):
-        with torch.device("meta"):  # its options and its size, without its weights
-            _built(sweep, spec, model, recipe)
+        options = tuple(sorted(recipe.model_options.items()))
+        planned_params(model, **_shape(sweep, spec, recipe), stem=recipe.stem, options=options)
     source = teacher_weights or sweep.teacher_weights
     if source is not None and not (cache / "teachers" / teacher_config(sweep).id / WEIGHTS).exists():
         shape = _shape(sweep, spec, sweep.teacher_recipe)

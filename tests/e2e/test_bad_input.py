@@ -103,7 +103,7 @@ ASKED: dict[str, Case] = {
     "unknown listing": Case("'teachers'", ["ls", "teachers"]),
     "set of an unknown key": Case("did you mean 'trials'", sweep("--set", "budget.trails=4")),
     "set without value": Case("write key=value", sweep("--set", "trials")),
-    "set of broken YAML": Case("not YAML", sweep("--set", "temperature=[1,")),
+    "set of broken YAML": Case("not valid YAML (line 1", sweep("--set", "temperature=[1,")),
     "hyper-parameter of another method": Case("unknown hyper-parameter of kd 'beta'", sweep("--set", "space.beta=2")),
     "missing config": Case("no config file 'nowhere.yaml'", ["sweep", "--config", "nowhere.yaml"]),
     "misspelt named sweep": Case("did you mean 'quick'?", ["sweep", "--config", "quikc"]),
