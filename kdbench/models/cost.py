@@ -20,7 +20,7 @@ def count_params(model: nn.Module) -> int:
 
 @cache
 def planned_params(
-    name: str, classes: int, channels: int, input_size: int, stem: str, options: tuple[tuple[str, float], ...] = ()
+    name: str, *, classes: int, channels: int, input_size: int, stem: str, options: tuple[tuple[str, float], ...] = ()
 ) -> int:
     """Trainable parameters of a network that is not there: built without weights, once a process.
 

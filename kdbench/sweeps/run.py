@@ -27,7 +27,6 @@ from kdbench.run.machine import threads_each
 from kdbench.run.observers import Observer
 from kdbench.run.store import WEIGHTS, load_runs
 from kdbench.run.worker import pick_device
-from kdbench.sweeps.mirror import Mirror, open_storage
 from kdbench.sweeps.plan import SweepPlan, teacher_config
 from kdbench.sweeps.spec import spec_difference
 from kdbench.sweeps.store import read_spec, write_spec
@@ -63,13 +62,14 @@ def run_sweep(
     for method in sweep.methods:
         loss_function(method)  # a third party's loss fails now, not after hours of teacher
     check_inputs(sweep, run.cache, teacher_weights)
-    if run.storage is not None:
-        open_storage(run.storage)
-    (folder / "trials").mkdir(parents=True, exist_ok=True)
-    plan = SweepPlan(sweep, folder)
     more = [tracking] if tracking else []
     if run.storage is not None:
+        from kdbench.sweeps.mirror import Mirror, open_storage  # imports SQLAlchemy
+
+        open_storage(run.storage)
         more.append(partial(Mirror, run.storage, sweep, observer.message))
+    (folder / "trials").mkdir(parents=True, exist_ok=True)
+    plan = SweepPlan(sweep, folder)
     run_plan(
         plan, run, observer, device=str(device), hardware=describe_hardware(device), command=command,
         data_path=sweep.data_path, teacher_source=teacher_weights, runs=plan.runs, more=more,
