@@ -24,12 +24,18 @@ def explain() -> None:
 @app.command("temperature")
 def temperature(
     ctx: typer.Context,
-    dataset: Annotated[str, typer.Option(help="Catalog name, folder:/path or hf:name.")] = "digits",
-    teacher: Annotated[str, typer.Option(help="timm name.")] = "resnet50",
-    budget: Annotated[str, typer.Option(help="How it is trained where it is not in the cache.")] = "quick",
-    samples: Annotated[int, typer.Option(min=1, max=10, help="Images shown.")] = 4,
-    out: Annotated[Path, typer.Option(help="Folder for temperature.png, .svg, .pdf and .json.")] = Path("."),
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but the file's name.")] = False,
+    dataset: Annotated[str, typer.Option(metavar="NAME", help="Catalog name, folder:/path or hf:name.")] = "digits",
+    teacher: Annotated[str, typer.Option(metavar="NAME", help="timm name.")] = "resnet50",
+    budget: Annotated[
+        str, typer.Option(metavar="NAME", help="How it is trained where it is not in the cache.")
+    ] = "quick",
+    samples: Annotated[int, typer.Option(min=1, max=10, metavar="N", help="Images shown.")] = 4,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for temperature.png, .svg, .pdf and .json.")] = Path(
+        "."
+    ),
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", metavar="", help="Print nothing but the file's name.")
+    ] = False,
 ) -> None:
     """What T does to a teacher's predictions: a few validation images, their soft targets, entropy against T.
 

@@ -125,9 +125,7 @@ def _methods() -> Listing:
 
 def dimension_text(dimension: Dimension) -> str:
     """``"1..20 (log)"`` or ``"1,2,4"``."""
-    if dimension.choices is not None:
-        return ",".join(f"{choice:g}" for choice in dimension.choices)
-    return f"{dimension.low:g}..{dimension.high:g}" + (" (log)" if dimension.log else "")
+    return str(dimension) + (" (log)" if dimension.log else "")
 
 
 def _recipes() -> Listing:
@@ -188,13 +186,6 @@ def _sweeps() -> Listing:
     return Listing(("sweep", "file", "options"), rows, entries, "kdbench sweep --config NAME runs one.")
 
 
-_LISTINGS: dict[Kind, Callable[[], Listing]] = {
-    Kind.pairs: _pairs,
-    Kind.students: _students,
-    Kind.ladders: _ladders,
-    Kind.datasets: _datasets,
-    Kind.methods: _methods,
-    Kind.recipes: _recipes,
-    Kind.papers: _papers,
-    Kind.sweeps: _sweeps,
-}
+_LISTINGS: dict[Kind, Callable[[], Listing]] = dict(
+    zip(Kind, (_pairs, _students, _ladders, _datasets, _methods, _recipes, _papers, _sweeps), strict=True)
+)
