@@ -12,7 +12,7 @@ Everything raises ``KdbenchError`` where the command line would exit; nothing ne
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from kdbench.run.estimate import DryRun
     from kdbench.run.store import Run
     from kdbench.run.student import Student
+    from kdbench.sweeps.config import SweepConfig
 
 FIGURES = ("pareto", "gain", "temperature_alpha", "curves", "cost", "reliability")
 
@@ -55,57 +56,37 @@ def sweep(
         KdbenchError: whatever the command line would end with.
     """
     from kdbench.run.watch import make_observer
+    from kdbench.sweeps.overrides import read_config
 
-    given = {name.replace("_", "-"): value for name, value in {"pair": pair, **options}.items()}
     sets = [f"{key}={value}" for key, value in (set or {}).items()]
+    asked = read_config(None if config is None else str(config), sets, {"pair": pair, **options})
     observer = make_observer(quiet=not progress, as_json=False)
     try:
-        return Result(run_sweep(given, sets, None if config is None else str(config), observer))
+        return Result(run_sweep(asked, observer))
     finally:
         observer.close()
 
 
-def run_sweep(
-    flags: Mapping[str, Any], sets: Iterable[str], config: str | None, observer: Observer, command: str | None = None
-) -> Path:
-    """What ``kdbench sweep`` and ``sweep`` do: options of all sources to a finished folder, without its report."""
-    from kdbench.sweeps.options import merge, run_options
+def run_sweep(config: SweepConfig, observer: Observer, command: str | None = None) -> Path:
+    """What ``kdbench sweep`` and ``sweep`` do: what was asked for to a finished folder, without its report."""
     from kdbench.sweeps.spec import build_sweep
 
-    options = merge(config, sets, flags)
-    run, spec = run_options(options), build_sweep(options)
+    spec = build_sweep(config)
     from kdbench.sweeps.run import run_sweep as start  # imports torch: what was typed wrong is said before
 
-    tracking = tracked(run.out / spec.name, spec.name, run.wandb, observer, spec.pair.teacher)
-    words = command or shlex.join(["kdbench", "sweep", *_words(flags, sets, config)])
-    return start(
-        spec, run, observer, command=words, teacher_weights=options.get("teacher-weights"), tracking=tracking
-    )  # fmt: skip
+    tracking = tracked(config.out / spec.name, spec.name, config.tracking, observer, spec.pair.teacher)
+    words = command or shlex.join(["kdbench", "sweep", *config.words()])
+    return start(spec, config, observer, command=words, teacher_weights=config.teacher_weights, tracking=tracking)
 
 
-def plan_sweep(flags: Mapping[str, Any], sets: Iterable[str], config: str | None, observer: Observer) -> DryRun:
+def plan_sweep(config: SweepConfig, observer: Observer) -> DryRun:
     """What ``run_sweep`` would do, and about how long that takes here. Writes nothing."""
-    from kdbench.sweeps.options import merge, run_options
     from kdbench.sweeps.spec import build_sweep
 
-    options = merge(config, sets, flags)
-    run, spec = run_options(options), build_sweep(options)
+    spec = build_sweep(config)
     from kdbench.sweeps.run import plan_sweep as plan
 
-    return plan(spec, run, observer, teacher_weights=options.get("teacher-weights"))
-
-
-def _words(flags: Mapping[str, Any], sets: Iterable[str], config: str | None) -> list[str]:
-    """A command line that asks for the same."""
-    words = ["--config", config] if config is not None else []
-    for text in sets:
-        words += ["--set", text]
-    for name, value in flags.items():
-        if value is True:
-            words.append(f"--{name}")
-        elif value is not None and value is not False:
-            words += [f"--{name}", ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)]
-    return words
+    return plan(spec, config, observer, teacher_weights=config.teacher_weights)
 
 
 def tracked(
@@ -159,17 +140,17 @@ def reproduce(paper: str, *, out: str | Path = "results", progress: bool = True,
     from kdbench.papers.paper_plan import run_paper
     from kdbench.papers.plan import Protocol, Request
     from kdbench.run.watch import make_observer
-    from kdbench.sweeps.options import merge, run_options
+    from kdbench.sweeps.overrides import read_run_options
 
     asked = {name: options.pop(name) for name in ("rows", "seeds", "epochs", "limit") if name in options}
     asked["rows"] = tuple(asked.get("rows", ()))
     hours = float(options.pop("max_hours", 24.0))
     protocol = Protocol(load_paper(paper), Request(**asked))
-    run = run_options(merge(None, [], {"out": out, **{k.replace("_", "-"): v for k, v in options.items()}}))
+    run = read_run_options({"out": out, **options})
     observer = make_observer(quiet=not progress, as_json=False)
     folder = run.out / protocol.name
     try:
-        tracking = tracked(folder, protocol.name, run.wandb, observer)
+        tracking = tracked(folder, protocol.name, run.tracking, observer)
         command = shlex.join(["kdbench", "reproduce", paper])
         run_paper(protocol, run, observer, max_hours=hours, command=command, tracking=tracking)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -14,6 +15,8 @@ Phase = Literal["teacher", "baseline", "search", "confirm"]
 PHASES: tuple[Phase, ...] = ("teacher", "baseline", "search", "confirm")
 Status = Literal["complete", "pruned", "failed"]
 Hyper = dict[str, float]
+Stem = Literal["native", "small"]
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 def is_default(default: object) -> Callable[[object], bool]:
@@ -28,6 +31,20 @@ class Frozen(BaseModel):
     """Base of all types here: immutable, no unknown fields, every field documented."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """Beside a field's type: the field is an option of the command line, and its docstring the help."""
+
+    panel: str
+    """Heading under which ``--help`` lists it."""
+    metavar: str = ""
+    """What its value is called; empty: its choices, or its type."""
+    shown: str = ""
+    """The default in words, where the field's own is None or long."""
+    sets: tuple[str, ...] = ()
+    """Dotted keys that mean the same; of several, each can be set on its own."""
 
 
 class DataConfig(Frozen):
@@ -90,9 +107,9 @@ class Recipe(Frozen):
     """Random mirror image; None follows the data set."""
     input_size: int | None = Field(None, ge=8)
     """Side length (pixels) that the network sees; None follows the data set."""
-    stem: Literal["native", "small"] = "native"
+    stem: Stem = "native"
     """``small`` removes the stem's stride and max-pool, for small images."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """``auto`` is measured once per model and machine and replaced before a run is identified."""
     views: Literal["crop", "resized-crop"] = "crop"
     """Augmentation: pad-crop (+ flip), or RandomResizedCrop (+ flip) for large images."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from functools import cache
@@ -28,6 +29,22 @@ def default_cache() -> Path:
         return Path(named)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "kdbench"
+
+
+def seconds(variable: str, default: float) -> float:
+    """What an environment variable says, ``default`` where it says nothing.
+
+    Raises:
+        BadInput: when it is not a number of seconds.
+    """
+    asked = os.environ.get(variable) or str(default)
+    try:
+        found = float(asked)
+    except ValueError:
+        found = math.nan
+    if not 0 <= found < math.inf:
+        raise BadInput(f"{variable}={asked}: give a number of seconds, 0 or more")
+    return found
 
 
 def whole_number(variable: str) -> int | None:

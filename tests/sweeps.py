@@ -12,6 +12,7 @@ from typing import Any
 
 from helpers import ROOT
 
+from kdbench.sweeps.overrides import read_config
 from kdbench.sweeps.plan import Group, space_of
 from kdbench.sweeps.search import Journal, Search
 from kdbench.sweeps.spec import build_sweep
@@ -30,7 +31,7 @@ def spec(**options: Any) -> Sweep:
     """A resolved smoke sweep of the tiny pair; dotted keys are written with ``__``."""
     asked = {"pair": f"{TEACHER}:{SMALL},{LARGE}", "budget": "smoke", "name": "tiny"}
     asked |= {key.replace("__", ".").replace("_", "-"): value for key, value in options.items()}
-    return build_sweep(asked, known_models=lambda: (TEACHER, SMALL, LARGE))
+    return build_sweep(read_config(None, (), asked), known_models=lambda: (TEACHER, SMALL, LARGE))
 
 
 def search(**options: Any) -> Search:

@@ -75,6 +75,12 @@ class Dimension(Frozen):
     choices: tuple[float, ...] | None = None
     """Fixed values instead of a range."""
 
+    def __str__(self) -> str:
+        """As it is written: ``1..20`` or ``1,2,4``."""
+        if self.choices is not None:
+            return ",".join(f"{choice:.12g}" for choice in self.choices)
+        return f"{self.low:.12g}..{self.high:.12g}"
+
     @model_validator(mode="after")
     def _range_or_choices(self) -> Dimension:
         ranged = self.low is not None and self.high is not None

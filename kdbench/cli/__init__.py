@@ -1,7 +1,7 @@
-"""The command line: one thin module a verb (parse, call, print), errors as one line, three ways to watch a sweep.
+"""The command line: parse, call, print; errors as one line.
 
-``main`` (entry point and error handling), ``view`` (what a running sweep shows), ``common`` (what verbs share).
-Nothing here imports torch before a verb needs it.
+``main`` (entry point, error handling), ``options`` (flags made from the fields of a model), ``common`` (what verbs
+share). Nothing here imports torch before a verb needs it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the verbs share: options, consoles, JSON output and finding a sweep's folder."""
+"""What the verbs share: consoles, tables, JSON output and finding a sweep's folder."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.console import Console
 
 from kdbench.errors import BadInput, suggestion
@@ -18,16 +17,9 @@ from kdbench.run.words import duration
 if TYPE_CHECKING:
     from kdbench.run.estimate import DryRun
 
-RESULTS = Path("results")
-"""Where sweeps are kept unless --out says otherwise."""
-
 ROW_WIDTH, PAGE_WIDTH = 10_000, 140
 SPEC_FILE = "sweep.json"
 """What makes a folder a sweep's: its resolved spec."""
-
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, for scripts.")]
-OutOption = Annotated[Path, typer.Option("--out", help="Folder that holds one folder per sweep.", show_default=True)]
-SweepArgument = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name under --out, or its folder.")]
 
 
 def console(width: int = ROW_WIDTH) -> Console:
@@ -36,19 +28,20 @@ def console(width: int = ROW_WIDTH) -> Console:
     return out if out.is_terminal else Console(highlight=False, width=width)
 
 
-def print_json(value: Any) -> None:
-    """``value`` as indented JSON on stdout; paths and other objects as their text."""
-    sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")
+def print_json(value: Any, *, line: bool = False) -> None:
+    """``value`` as JSON on stdout, indented or on one line; paths and other objects as their text."""
+    text = json.dumps(value, indent=None if line else 2, default=str, ensure_ascii=False)
+    sys.stdout.write(text + "\n")
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A plain table; None shows as an empty cell."""
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, whole: int = 1) -> None:
+    """A plain table; None shows as an empty cell. The first ``whole`` columns, which hold names, are never folded."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for place, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=place < whole)
     for row in rows:
         table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))  # Text: brackets are no markup
     console().print(table)
@@ -75,23 +68,18 @@ def show_plan(plan: DryRun, *, as_json: bool) -> None:
         print_json({**asdict(plan), "seconds": plan.seconds})
         return
     rows = [
-        (
-            row.phase, row.label, row.method, row.runs, row.done or "", row.epochs, f"{row.params:,}",
-            _eta(row.seconds),
-        )
+        (row.phase, row.label, row.method, row.runs, row.done or "", row.epochs, f"{row.params:,}",
+         "?" if row.seconds is None else duration(row.seconds))
         for row in plan.rows
     ]  # fmt: skip
     title = f"{plan.name} -> {plan.folder}"
-    print_table(title, ("phase", "run", "method", "runs", "done", "epochs", "parameters", "time"), rows)
+    columns = ("phase", "run", "method", "runs", "done", "epochs", "parameters", "time")
+    print_table(title, columns, rows, whole=2)
     total = f"about {duration(plan.seconds)}" if plan.seconds is not None else "of unknown length"
     left = sum(max(row.runs - row.done, 0) for row in plan.rows)
     workers = "1 worker" if plan.workers == 1 else f"{plan.workers} workers"
     sys.stdout.write(f"\n{left} runs to do, {total} with {workers} on {plan.hardware}. Nothing was run.\n")
     sys.stdout.writelines(f"{note}\n" for note in plan.notes)
-
-
-def _eta(seconds: float | None) -> str:
-    return "?" if seconds is None else duration(seconds)
 
 
 def show_report(folder: Path, *, as_json: bool) -> None:
@@ -100,8 +88,7 @@ def show_report(folder: Path, *, as_json: bool) -> None:
 
     report = Result(folder).report()
     if as_json:
-        line = {"event": "report", "folder": str(folder), **report.as_json()}
-        sys.stdout.write(json.dumps(line, default=str, ensure_ascii=False) + "\n")
+        print_json({"event": "report", "folder": str(folder), **report.as_json()}, line=True)
         return
     screen = console(PAGE_WIDTH)
     screen.print(report)

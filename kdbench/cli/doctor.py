@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import typer
 
 from kdbench import __version__
-from kdbench.cli.common import RESULTS, JsonFlag, console, print_json
+from kdbench.cli.common import console, print_json
+from kdbench.cli.options import RESULTS, JsonFlag
 from kdbench.errors import BadInput, KdbenchError
 from kdbench.host import default_cache
 
@@ -36,11 +37,6 @@ class Check(NamedTuple):
     state: Literal["ok", "missing", "broken"]
     found: str
     fix: str = ""
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb to ``app``."""
-    app.command("doctor")(doctor)
 
 
 def doctor(as_json: JsonFlag = False) -> None:

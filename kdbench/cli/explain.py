@@ -16,11 +16,6 @@ from kdbench.run.watch import make_observer
 app = typer.Typer(no_args_is_help=True, help="Pictures of the ideas behind a sweep, made from a real teacher.")
 
 
-def register(parent: typer.Typer) -> None:
-    """Add the verbs to ``parent``."""
-    parent.add_typer(app, name="explain")
-
-
 @app.callback()
 def explain() -> None:
     """Pictures of the ideas behind a sweep, made from a real teacher."""
@@ -29,12 +24,18 @@ def explain() -> None:
 @app.command("temperature")
 def temperature(
     ctx: typer.Context,
-    dataset: Annotated[str, typer.Option(help="Catalog name, folder:/path or hf:name.")] = "digits",
-    teacher: Annotated[str, typer.Option(help="timm name.")] = "resnet50",
-    budget: Annotated[str, typer.Option(help="How it is trained where it is not in the cache.")] = "quick",
-    samples: Annotated[int, typer.Option(min=1, max=10, help="Images shown.")] = 4,
-    out: Annotated[Path, typer.Option(help="Folder for temperature.png, .svg, .pdf and .json.")] = Path("."),
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but the file's name.")] = False,
+    dataset: Annotated[str, typer.Option(metavar="NAME", help="Catalog name, folder:/path or hf:name.")] = "digits",
+    teacher: Annotated[str, typer.Option(metavar="NAME", help="timm name.")] = "resnet50",
+    budget: Annotated[
+        str, typer.Option(metavar="NAME", help="How it is trained where it is not in the cache.")
+    ] = "quick",
+    samples: Annotated[int, typer.Option(min=1, max=10, metavar="N", help="Images shown.")] = 4,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for temperature.png, .svg, .pdf and .json.")] = Path(
+        "."
+    ),
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", metavar="", help="Print nothing but the file's name.")
+    ] = False,
 ) -> None:
     """What T does to a teacher's predictions: a few validation images, their soft targets, entropy against T.
 
@@ -46,9 +47,10 @@ def temperature(
 
         kdbench explain temperature --dataset fashion-mnist --teacher resnet50 --out pictures
     """
+    from kdbench.sweeps.config import SweepConfig
     from kdbench.sweeps.spec import build_sweep
 
-    spec = build_sweep({"pair": f"{teacher}:{teacher}", "dataset": dataset, "budget.name": budget})
+    spec = build_sweep(SweepConfig(pair=f"{teacher}:{teacher}", dataset=dataset, budget=budget))
     observer = make_observer(quiet=quiet, as_json=False)
     try:
         from kdbench.report.drawing import save, telling_samples, temperature_figure

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from kdbench.cli.common import PAGE_WIDTH, RESULTS, JsonFlag, console, print_json
+from kdbench.cli.common import PAGE_WIDTH, console, print_json
+from kdbench.cli.options import RESULTS, JsonFlag
 
 _SHOW = "show"
 PathsArgument = Annotated[
@@ -21,8 +22,8 @@ PathsArgument = Annotated[
         show_default=False,
     ),
 ]
-ProjectOption = Annotated[str, typer.Option(help="W&B project.")]
-EntityOption = Annotated[str | None, typer.Option(help="W&B user or team. [dim](the key's own)[/dim]")]
+ProjectOption = Annotated[str, typer.Option(metavar="NAME", help="W&B project.")]
+EntityOption = Annotated[str | None, typer.Option(metavar="NAME", help="W&B user or team. [dim](the key's own)[/dim]")]
 
 
 class _ShowByDefault(TyperGroup):
@@ -59,7 +60,7 @@ _HELP = """Merge any number of sweeps and members' results into one table: accur
 
 def show(
     results: PathsArgument = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for leaderboard.md, .html and .csv.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for leaderboard.md, .html and .csv.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Print the leaderboard of all sweeps in and below RESULTS (what `kdbench leaderboard RESULTS` does).
@@ -113,7 +114,8 @@ def publish(
 def pull(
     project: ProjectOption = "kdbench",
     entity: EntityOption = None,
-    out: Annotated[Path, typer.Option(help="Folder for what is pulled.", show_default=True)] = RESULTS / "pulled",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for what is pulled.", show_default=True)] = RESULTS
+    / "pulled",
     as_json: JsonFlag = False,
 ) -> None:
     """Bring a team's runs back from W&B, into a folder that `kdbench leaderboard` reads.

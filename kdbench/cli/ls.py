@@ -9,7 +9,8 @@ from typing import Annotated, Any, NamedTuple, get_args
 import typer
 
 from kdbench.catalog.types import Dimension
-from kdbench.cli.common import JsonFlag, console, print_json, print_table
+from kdbench.cli.common import console, print_json, print_table
+from kdbench.cli.options import JsonFlag
 
 
 class Listing(NamedTuple):
@@ -32,11 +33,6 @@ class Kind(StrEnum):
     recipes = "recipes"
     papers = "papers"
     sweeps = "sweeps"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb to ``app``."""
-    app.command("ls")(ls)
 
 
 def ls(kind: Annotated[Kind | None, typer.Argument(help="What to list.")] = None, as_json: JsonFlag = False) -> None:
@@ -129,9 +125,7 @@ def _methods() -> Listing:
 
 def dimension_text(dimension: Dimension) -> str:
     """``"1..20 (log)"`` or ``"1,2,4"``."""
-    if dimension.choices is not None:
-        return ",".join(f"{choice:g}" for choice in dimension.choices)
-    return f"{dimension.low:g}..{dimension.high:g}" + (" (log)" if dimension.log else "")
+    return str(dimension) + (" (log)" if dimension.log else "")
 
 
 def _recipes() -> Listing:
@@ -184,7 +178,7 @@ def _papers() -> Listing:
 
 
 def _sweeps() -> Listing:
-    from kdbench.sweeps.options import load_config, named_configs
+    from kdbench.sweeps.overrides import load_config, named_configs
 
     found = [(name, str(path), load_config(path)) for name, path in named_configs().items()]
     rows = [(name, file, ", ".join(f"{key}: {value}" for key, value in given.items())) for name, file, given in found]
@@ -192,13 +186,6 @@ def _sweeps() -> Listing:
     return Listing(("sweep", "file", "options"), rows, entries, "kdbench sweep --config NAME runs one.")
 
 
-_LISTINGS: dict[Kind, Callable[[], Listing]] = {
-    Kind.pairs: _pairs,
-    Kind.students: _students,
-    Kind.ladders: _ladders,
-    Kind.datasets: _datasets,
-    Kind.methods: _methods,
-    Kind.recipes: _recipes,
-    Kind.papers: _papers,
-    Kind.sweeps: _sweeps,
-}
+_LISTINGS: dict[Kind, Callable[[], Listing]] = dict(
+    zip(Kind, (_pairs, _students, _ladders, _datasets, _methods, _recipes, _papers, _sweeps), strict=True)
+)

@@ -5,31 +5,23 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
 import sys
 import threading
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
-from kdbench.cli import (
-    bench,
-    doctor,
-    explain,
-    leaderboard,
-    ls,
-    record,
-    report,
-    reproduce,
-    status,
-    sweep,
-    sync,
-    version,
-)
-from kdbench.errors import KdbenchError
-from kdbench.sweeps.options import readable
+import kdbench
+from kdbench.cli import doctor, explain, folders, leaderboard, ls, sweep
+from kdbench.cli.options import Command
+from kdbench.errors import BadInput, KdbenchError
+from kdbench.sweeps.overrides import readable
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -43,34 +35,64 @@ _MACHINE = {
 
 app = typer.Typer(
     name="kdbench",
-    help="""Which small student keeps how much of a teacher's accuracy, does distilling it beat training it on hard
-    labels, and is the difference bigger than the noise?
-
-    [bold]First run[/bold] (a few minutes on two cores, no download):
-
-        kdbench sweep --pair resnet50:mobilenetv3
-    """,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (
-    sweep,
-    status,
-    report,
-    reproduce,
-    record,
-    leaderboard,
-    bench,
-    explain,
-    ls,
-    doctor,
-    sync,
-    version,
-):
-    module.register(app)
+
+
+def version() -> None:
+    """Print kdbench's version (`kdbench doctor` prints everything's)."""
+    sys.stdout.write(f"kdbench {kdbench.__version__}\n")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    show_version: Annotated[
+        bool, typer.Option("--version", metavar="", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Which small student keeps how much of a teacher's accuracy, does distilling it beat training it on hard labels,
+    and is the difference bigger than the noise?
+
+    [bold]First run[/bold] (some minutes on two cores, no download):
+
+        kdbench sweep --pair resnet50:mobilenetv3
+    """
+
+
+def bench(ctx: typer.Context) -> None:
+    """Measure trials and sweeps beside other distillation loops: `python experiments/bench/run.py` of a clone.
+
+    Examples:
+        kdbench bench --help
+
+        kdbench bench --pair resnet50:resnet18 --rounds 3 --no-compile
+    """
+    program = Path(kdbench.__file__).parent.parent / "experiments" / "bench" / "run.py"
+    if not program.is_file():
+        raise BadInput("the benchmark is not part of an installed package: run experiments/bench/run.py of a clone")
+    code = subprocess.run([sys.executable, str(program), *ctx.args], check=False).returncode
+    if code:
+        raise typer.Exit(code)
+
+
+verb: Any
+for verb in (sweep.sweep, folders.status, folders.report, sweep.reproduce, folders.record):
+    app.command(cls=Command)(verb)
+leaderboard.register(app)
+anything: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+app.command(cls=Command, context_settings=anything)(bench)
+app.add_typer(explain.app, name="explain")
+for verb in (ls.ls, doctor.doctor, folders.sync, version):
+    app.command(cls=Command)(verb)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,139 +1,157 @@
-"""``kdbench sweep``: run, or go on with, a sweep."""
+"""``kdbench sweep`` and ``kdbench reproduce``: run, or go on with, a sweep or a paper's table."""
 
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
+import sys
 from typing import Annotated, Any
 
 import typer
 
-from kdbench.api import plan_sweep, run_sweep
-from kdbench.cli.common import show_plan, show_report
+from kdbench import __version__
+from kdbench.api import plan_sweep, run_sweep, tracked
+from kdbench.cli.common import PAGE_WIDTH, console, print_json, show_plan, show_report
+from kdbench.cli.options import LinesFlag, QuietFlag, options_of
+from kdbench.errors import KdbenchError
+from kdbench.papers.load import load_paper
+from kdbench.papers.plan import Protocol, Request
+from kdbench.run.launch import WHERE, RunOptions
 from kdbench.run.watch import make_observer
+from kdbench.sweeps.config import SweepConfig
+from kdbench.sweeps.overrides import read_config, read_run_options
 
-WHAT, HOW, WHERE = "What is compared", "How it is trained", "Where it runs"
-StorageOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL",
-        help="Mirror the searches live for optuna-dashboard: sqlite:///FILE or postgresql+psycopg://...",
-        rich_help_panel=WHERE,
-    ),
-]
-ExecutorOption = Annotated[
-    str | None, typer.Option(help="local, or ray: actors of a Ray cluster. [dim](local)[/dim]", rich_help_panel=WHERE)
-]
-DeviceOption = Annotated[
-    str | None, typer.Option(help="auto, cpu, cuda or cuda:N. [dim](auto)[/dim]", rich_help_panel=WHERE)
-]
-WandbOption = Annotated[
-    str | None, typer.Option(help="offline, online or disabled. [dim](offline)[/dim]", rich_help_panel=WHERE)
-]
-ProjectOption = Annotated[str | None, typer.Option(help="W&B project. [dim](kdbench)[/dim]", rich_help_panel=WHERE)]
-EntityOption = Annotated[str | None, typer.Option(help="W&B user or team.", rich_help_panel=WHERE)]
+DryFlag = Annotated[bool, typer.Option("--dry-run", metavar="", help="Print the plan and an estimate; run nothing.")]
 
 
-def _what(help_text: str, metavar: str | None = None) -> Any:
-    return typer.Option(help=help_text, metavar=metavar, rich_help_panel=WHAT)
+def _say_so(quiet: bool, as_json: bool) -> None:
+    """A word before torch and timm are imported, which takes seconds."""
+    if not (quiet or as_json):
+        sys.stderr.write(f"kdbench {__version__}: reading the plan ...\n")
 
 
-def _how(help_text: str, metavar: str | None = None) -> Any:
-    return typer.Option(help=help_text, metavar=metavar, rich_help_panel=HOW)
-
-
-def _where(help_text: str, metavar: str | None = None) -> Any:
-    return typer.Option(help=help_text, metavar=metavar, rich_help_panel=WHERE)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb to ``app``."""
-    app.command("sweep")(sweep)
-
-
+@options_of(SweepConfig)
 def sweep(
     ctx: typer.Context,
-    pair: Annotated[
-        str | None, _what("Teacher and students: ladders or timm names, comma-separated.", "T:S,...")
-    ] = None,
-    dataset: Annotated[str | None, _what("Catalog name, folder:/path or hf:name. [dim](digits)[/dim]")] = None,
-    method: Annotated[str | None, _what("Distillation losses, comma-separated. [dim](kd)[/dim]")] = None,
-    temperature: Annotated[str | None, _what("4, 1,2,4,8 or 1..20. [dim](1..20, log)[/dim]")] = None,
-    alpha: Annotated[str | None, _what("Weight of the soft targets, the same forms. [dim](0..1)[/dim]")] = None,
-    budget: Annotated[str | None, _what("smoke, quick, standard or paper. [dim](quick)[/dim]")] = None,
-    trials: Annotated[int | None, _what("Search trials per student size and method.")] = None,
-    seeds: Annotated[int | None, _what("Fresh seeds of the confirm phase.")] = None,
-    sampler: Annotated[str | None, _what("tpe, random, grid, qmc or gp. [dim](tpe)[/dim]")] = None,
-    pruner: Annotated[str | None, _what("median or none. [dim](median)[/dim]")] = None,
-    limit: Annotated[int | None, _what("Use only this many training samples, for rehearsals.")] = None,
-    skip_corrupt: Annotated[
-        bool, typer.Option("--skip-corrupt", help="Leave out images that cannot be decoded.", rich_help_panel=WHAT)
-    ] = False,
-    teacher_weights: Annotated[
+    *,
+    config: Annotated[
         str | None,
-        _what("'pretrained' or a .safetensors file; several: an ensemble. [dim](train it here)[/dim]", "PATH[,..]"),
+        typer.Option(metavar="FILE|NAME", help="YAML file, or the name of one in experiments/.", rich_help_panel=WHERE),
     ] = None,
-    teacher_floor: Annotated[
-        float | None, _what("Validation accuracy (0 to 1) that the teacher must reach. [dim](the data set's)[/dim]")
-    ] = None,
-    epochs: Annotated[int | None, _how("Students' epochs.")] = None,
-    teacher_epochs: Annotated[int | None, _how("The teacher's epochs.")] = None,
-    lr: Annotated[float | None, _how("Students' peak learning rate.")] = None,
-    batch_size: Annotated[int | None, _how("Students' samples a step.")] = None,
-    stem: Annotated[str | None, _how("native, or small: no stride in the stem, for small images.")] = None,
-    precision: Annotated[str | None, _how("fp32, bf16, or auto: bf16 on recent GPUs. [dim](auto)[/dim]")] = None,
-    config: Annotated[str | None, _where("YAML file, or the name of one in experiments/.", "FILE|NAME")] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any option, after the file.", rich_help_panel=WHERE),
+        typer.Option("--set", metavar="KEY=VALUE", help="Any key of such a file, after it.", rich_help_panel=WHERE),
     ] = None,
-    name: Annotated[str | None, _where("Folder and W&B group. [dim](data set, pair and method)[/dim]")] = None,
-    out: Annotated[Path | None, _where("Folder with one folder per sweep. [dim](results)[/dim]")] = None,
-    cache: Annotated[Path | None, _where("Folder of teachers and their logits. [dim](~/.cache/kdbench)[/dim]")] = None,
-    storage: StorageOption = None,
-    workers: Annotated[
-        str | None, _where("Processes that train: a number, or auto, one a core. [dim](auto)[/dim]", "N|auto")
-    ] = None,
-    pack: Annotated[int | None, typer.Option(hidden=True)] = None,
-    executor: ExecutorOption = None,
-    device: DeviceOption = None,
-    exact: Annotated[
-        bool,
-        typer.Option("--exact", help="PyTorch's own path: no kernels of ours, no compiler.", rich_help_panel=WHERE),
-    ] = False,
-    wandb: WandbOption = None,
-    wandb_project: ProjectOption = None,
-    wandb_entity: EntityOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and an estimate; run nothing.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but the result.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="A JSON object a line on stdout.")] = False,
+    dry_run: DryFlag = False,
+    quiet: QuietFlag = False,
+    as_json: LinesFlag = False,
+    **flags: Any,
 ) -> None:
-    """Train a teacher, search each student size, confirm the winners on fresh seeds, report.
+    r"""Train a teacher, search each student size, confirm the winners on fresh seeds, report.
 
     The same command again goes on where it stopped; finished runs are never repeated.
 
     Examples:
         kdbench sweep --pair resnet50:mobilenetv3
 
-        kdbench sweep --pair resnet50:mobilenetv3 --dataset fashion-mnist --budget standard --seeds 5
+        kdbench sweep --pair resnet50:mobilenetv3 --dataset fashion-mnist \
+            --budget standard --seeds 5
 
-        kdbench sweep --pair resnet50:mobilenetv3_small_050,resnet18 --temperature 1,2,4,8 --alpha 0.5..1
+        kdbench sweep --pair resnet50:mobilenetv3_small_050,resnet18 \
+            --temperature 1,2,4,8 --alpha 0.5..1
 
         kdbench sweep --config quick --set budget.trials=4 --dry-run
     """
-    given = {key.rstrip("_").replace("_", "-"): value for key, value in ctx.params.items()}
-    flags = {key: value for key, value in given.items() if key not in ("config", "set", "dry-run", "quiet", "as-json")}
-    flags |= {"exact": exact or None, "skip-corrupt": skip_corrupt or None}
+    asked = read_config(config, set_ or [], flags)
+    _say_so(quiet, as_json)
     observer = make_observer(quiet=quiet, as_json=as_json and not dry_run)
     try:
         if dry_run:
-            planned = plan_sweep(flags, set_ or [], config, observer)
+            planned = plan_sweep(asked, observer)
         else:
-            command = shlex.join(["kdbench", *(ctx.obj or [])])
-            folder = run_sweep(flags, set_ or [], config, observer, command)
+            folder = run_sweep(asked, observer, shlex.join(["kdbench", *(ctx.obj or [])]))
     finally:
         observer.close()
     if dry_run:
         show_plan(planned, as_json=as_json)
     else:
         show_report(folder, as_json=as_json)
+
+
+@options_of(RunOptions, but=("storage",))
+def reproduce(
+    ctx: typer.Context,
+    *,
+    paper: Annotated[str, typer.Argument(metavar="PAPER", help="An id of `kdbench ls papers`, or a YAML file.")],
+    rows: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Only rows whose id matches; may be repeated.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Runs of each kind. [dim](the file's)[/dim]")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="At most so many epochs, for rehearsals.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=20, metavar="N", help="At most so many training samples, likewise.")
+    ] = None,
+    max_hours: Annotated[float, typer.Option(metavar="X", help="Refuse to start what would take longer here.")] = 24.0,
+    table_only: Annotated[
+        bool, typer.Option("--table", metavar="", help="Print the table as far as it goes; run nothing.")
+    ] = False,
+    record: Annotated[
+        bool, typer.Option("--record", metavar="", help="Copy table, figures and runs to OUT/records.")
+    ] = False,
+    dry_run: DryFlag = False,
+    quiet: QuietFlag = False,
+    as_json: LinesFlag = False,
+    **flags: Any,
+) -> None:
+    """Run what a published table lacks, and print the paper's numbers beside ours.
+
+    The same command again runs nothing that is there already, and prints the same table.
+
+    Examples:
+        kdbench reproduce hinton2015-mnist --dry-run
+
+        kdbench reproduce hinton2015-mnist --rows teacher --rows 'student-*'
+
+        kdbench reproduce cifar100-crd --dry-run
+    """
+    request = Request(rows=tuple(rows or ()), seeds=seeds, epochs=epochs, limit=limit)
+    protocol, run = Protocol(load_paper(paper), request), read_run_options(flags)
+    folder, _ = run.out / protocol.name, protocol.cells
+    if not table_only:
+        _say_so(quiet, as_json)
+    observer = make_observer(quiet=quiet, as_json=as_json and not dry_run)
+    refused = None
+    try:
+        from kdbench.papers.paper_plan import plan_paper, run_paper
+
+        if dry_run:
+            planned = plan_paper(protocol, run, observer)
+        elif not table_only:
+            command = shlex.join(["kdbench", *(ctx.obj or [])])
+            tracking = tracked(folder, protocol.name, run.tracking, observer)
+            try:
+                run_paper(protocol, run, observer, max_hours=max_hours, command=command, tracking=tracking)
+            except KdbenchError as error:  # what there is, is shown all the same
+                refused = error
+    finally:
+        observer.close()
+    if dry_run:
+        show_plan(planned, as_json=as_json)
+        return
+    from kdbench.papers.outcome import write_report
+
+    page = write_report(protocol, folder, "" if refused is None else str(refused))
+    if as_json:
+        print_json({"event": "table", **page.as_json()}, line=True)
+    else:
+        console(PAGE_WIDTH).print(page)
+    if refused is not None:
+        raise refused
+    if record:
+        from kdbench.sweeps.record import copy_record
+
+        ids = [job.config.id for job in protocol.jobs]
+        typer.echo(copy_record(folder, run.out / "records" / protocol.name, ids), err=as_json)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -177,3 +177,16 @@ def seeded(seed: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_rng_state(state)
+
+
+@cache
+def planned(
+    name: str, *, classes: int, channels: int, input_size: int, stem: str, options: tuple[tuple[str, float], ...] = ()
+) -> nn.Module:
+    """``build`` without weights, on the meta device, once a process: to be counted and asked, not to be run.
+
+    Raises:
+        BadInput: what ``build`` refuses.
+    """
+    with torch.device("meta"):
+        return build(name, classes=classes, channels=channels, input_size=input_size, stem=stem, options=dict(options))

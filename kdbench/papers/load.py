@@ -13,7 +13,7 @@ from kdbench.catalog.datasets import DATASETS
 from kdbench.errors import BadInput, unknown
 from kdbench.methods import METHODS
 from kdbench.papers.schema import PaperFile
-from kdbench.sweeps.options import config_folders, load_config, readable
+from kdbench.sweeps.overrides import config_folders, load_config, readable
 
 
 def paper_files() -> dict[str, Path]:

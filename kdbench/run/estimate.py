@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,14 @@ import torch
 from kdbench.catalog.types import DatasetSpec
 from kdbench.config import Phase, RunConfig
 from kdbench.data.views import augment_for
-from kdbench.models import build, count_params
+from kdbench.models import count_params
+from kdbench.models.build import planned
 from kdbench.run.job import Plan
 from kdbench.run.machine import THREADS_VARIABLE
 from kdbench.run.speeds import Speeds
 from kdbench.run.store import load_runs
 from kdbench.teacher import MOST_CLASSES, cache_bytes, keyed_by, room
-from kdbench.train import Shape, Step, seconds_per_step
+from kdbench.train import Shape, seconds_per_step
 from kdbench.train.hardware import describe_hardware
 from kdbench.train.loop import steps_per_epoch
 
@@ -31,8 +31,9 @@ PIXELS_AT_ONCE = 16 * 64 * 64
 """Batches are measured with about so many pixels at most: a step's time is nearly linear in its samples."""
 FEW_LOGITS = 50
 """What the plan proposes to keep of many classes' logits, where all of them need too much disk."""
-ENOUGH_SECONDS = 3.0
-"""Once measuring took so long, networks still unknown are taken to be like their neighbours."""
+GROWTH = 0.75
+"""Time grows with about this power of the parameters (on a CPU from MobileNetV3-small to ResNet-50 with 0.84, within
+MobileNetV3-small with 0.4)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,13 +85,10 @@ def samples_of(spec: DatasetSpec, config: RunConfig) -> float:
 
 
 class _Costs:
-    """Parameters and seconds an epoch of each network; each looked at once."""
+    """Parameters and seconds an epoch of each network; the smallest alone is timed, where nothing is known."""
 
     def __init__(self, spec: DatasetSpec, device: torch.device, speeds: Speeds, tell: Callable[[str], None]) -> None:
         self._spec, self._device, self._speeds, self._tell = spec, device, speeds, tell
-        self._until = time.monotonic() + ENOUGH_SECONDS
-        self._params: dict[tuple[object, ...], int] = {}
-        self._steps: dict[tuple[object, ...], float] = {}
 
     def _shape(self, config: RunConfig, batch: int) -> Shape:
         r, spec = config.recipe, self._spec
@@ -99,35 +97,27 @@ class _Costs:
 
     def params(self, config: RunConfig) -> int:
         s = self._shape(config, 1)
-        key = (s.name, s.classes, s.channels, s.input_size, s.stem, str(config.recipe.model_options))
-        if key not in self._params:
-            with torch.device("meta"):
-                model = build(
-                    s.name, classes=s.classes, channels=s.channels, input_size=s.input_size, stem=s.stem,
-                    options=config.recipe.model_options,
-                )  # fmt: skip
-            self._params[key] = count_params(model)
+        options = tuple(sorted(config.recipe.model_options.items()))
+        one = planned(
+            s.name, classes=s.classes, channels=s.channels, input_size=s.input_size, stem=s.stem, options=options
+        )  # fmt: skip
         given = config.teacher_id if config.phase == "teacher" else None
-        return self._params[key] * (1 + (given or "").count(","))
+        return count_params(one) * (1 + (given or "").count(","))
 
-    def epoch(self, config: RunConfig) -> float | None:
-        """Training steps, and a forward pass over the samples that are measured every epoch."""
-        known = self._speeds.epoch(config)
-        if known is not None:
-            return known
+    def known(self, config: RunConfig) -> float | None:
+        """Seconds an epoch, as earlier runs showed."""
+        return self._speeds.epoch(config)
+
+    def timed(self, config: RunConfig) -> float:
+        """Seconds an epoch: training steps, and a forward pass over the samples that are measured every epoch."""
         size = config.recipe.input_size or self._spec.input_size
         batch = max(2, min(config.recipe.batch_size, PIXELS_AT_ONCE // size**2))
-        key = (config.model, batch, config.recipe.precision, size)
-        if key not in self._steps:
-            if time.monotonic() > self._until:
-                return None
-            self._tell(f"measuring a step of {config.model}")
-            shape = self._shape(config, batch)
-            (seconds,) = seconds_per_step(shape, Step(), precision=config.recipe.precision, repeats=1)
-            self._steps[key] = seconds / batch
+        self._tell(f"measuring a step of {config.model}")
+        shape = self._shape(config, batch)
+        (seconds,) = seconds_per_step(shape, Step(), precision=config.recipe.precision, repeats=1)
         held = config.data.validate_on == "test"
         watched = self._spec.sizes.get("test" if held else "train", 0) * (1.0 if held else config.data.val_fraction)
-        return self._steps[key] * (samples_of(self._spec, config) + watched * FORWARD_SHARE)
+        return seconds / batch * (samples_of(self._spec, config) + watched * FORWARD_SHARE)
 
 
 def dry_run(
@@ -147,23 +137,26 @@ def dry_run(
     hardware = describe_hardware(device)
     costs = _Costs(spec, device, Speeds(cache, hardware, threads), tell)
     kinds = plan.planned(load_runs(folder))
-    by_params: list[tuple[int, float]] = []
+    sizes = [costs.params(kind.example) for kind in kinds]
+    epochs_of = [costs.known(kind.example) for kind in kinds]
+    if None in epochs_of:
+        least = min(range(len(kinds)), key=sizes.__getitem__)
+        if epochs_of[least] is None:
+            epochs_of[least] = costs.timed(kinds[least].example)
+    by_params = [(size, known) for size, known in zip(sizes, epochs_of, strict=True) if known is not None]
     rows: list[Row] = []
-    for kind in kinds:
-        config, params = kind.example, costs.params(kind.example)
-        epoch = costs.epoch(config)
-        if epoch is None and by_params:  # like the network nearest in size
+    for kind, params, epoch in zip(kinds, sizes, epochs_of, strict=True):
+        config = kind.example
+        if epoch is None:  # like the network nearest in size
             near, its = min(by_params, key=lambda pair: abs(pair[0] - params))
-            epoch = its * params / max(near, 1)
-        elif epoch is not None:
-            by_params.append((params, epoch))
+            epoch = its * (params / max(near, 1)) ** GROWTH
         given = kind.phase == "teacher" and config.teacher_id is not None
         epochs = 0 if given else config.recipe.epochs
-        seconds = None if epoch is None else max(kind.runs - kind.done, 0) * epochs * epoch
+        seconds = max(kind.runs - kind.done, 0) * epochs * epoch
         if kind.phase == "teacher" and kind.done == 0 and (cache / "teachers" / config.id / "result.json").exists():
             seconds, epochs = 0.0, 0
         taught = [other for other in kinds if other.teacher == config and other.done < other.runs]
-        if seconds is not None and epoch is not None and taught:
+        if taught:
             views = augment_for(spec, taught[0].example.recipe).n_views
             passes = plan.passes if views is None else min(plan.passes, views)
             seconds += passes * epoch * FORWARD_SHARE

@@ -8,9 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from kdbench.errors import MachineFault
+from pydantic import Field, field_validator
+
+from kdbench.config import Flag, Frozen
+from kdbench.errors import BadInput, MachineFault
+from kdbench.host import default_cache
 from kdbench.run import manifest
 from kdbench.run.events import Setting
 from kdbench.run.executors import make_executor
@@ -33,26 +37,70 @@ class WandbOptions:
     """W&B user or team; None is the account's default."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """Where and with what a plan runs: never part of what it is."""
+WHERE = "Where it runs"
 
-    out: Path = Path("results")
-    """Folder with one folder per plan."""
-    cache: Path
-    """Folder of the teachers and their logits, shared by all plans."""
-    storage: str | None = None
-    """Database URL that mirrors a sweep's searches for optuna-dashboard."""
-    workers: int | Literal["auto"] = "auto"
-    """Processes that train; ``auto`` is one per core (at most four) on a CPU, one on a GPU."""
-    executor: Literal["local", "ray"] = "local"
+
+def _wandb_mode() -> str:
+    """What W&B's own variables say, offline where they say nothing."""
+    switched = "disabled" if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true") else "offline"
+    return os.environ.get("WANDB_MODE") or switched
+
+
+class RunOptions(Frozen):
+    """Where and with what a plan runs: never part of what it is. Fields with a ``Flag`` are flags and keywords."""
+
+    out: Annotated[Path, Flag(WHERE)] = Path("results")
+    """Folder with one folder per sweep."""
+    cache: Annotated[Path, Flag(WHERE, shown="~/.cache/kdbench")] = Field(default_factory=default_cache)
+    """Folder of teachers and their logits, shared by all plans."""
+    storage: Annotated[str | None, Flag(WHERE, "URL")] = None
+    """Mirror the searches live for optuna-dashboard: sqlite:///FILE or postgresql+psycopg://..."""
+    workers: Annotated[int | Literal["auto"], Flag(WHERE, "N|auto")] = "auto"
+    """Processes that train; auto: one a core and at most four on a CPU, one on a GPU."""
+    executor: Annotated[Literal["local", "ray"], Flag(WHERE)] = "local"
     """Where the workers are: processes of this machine, or actors of a Ray cluster."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:0, ..."""
-    wandb: WandbOptions = WandbOptions()
-    """Tracking."""
-    exact: bool = False
-    """Train by PyTorch's own path alone: no kernels of ours, nothing compiled."""
+    device: Annotated[str, Flag(WHERE, "auto|cpu|cuda|cuda:N")] = "auto"
+    """What they train on."""
+    exact: Annotated[bool, Flag(WHERE)] = False
+    """PyTorch's own path alone: no kernels of ours, nothing compiled."""
+    wandb: Annotated[Literal["offline", "online", "disabled"], Flag(WHERE, shown="offline")] = Field(
+        default_factory=_wandb_mode,
+        validate_default=True,
+    )
+    """Record with W&B: files only (`kdbench sync` uploads them), on its server, or not at all."""
+    wandb_project: Annotated[str, Flag(WHERE, "NAME", shown="kdbench")] = Field(
+        default_factory=lambda: os.environ.get("WANDB_PROJECT") or "kdbench"
+    )
+    """W&B project."""
+    wandb_entity: Annotated[str | None, Flag(WHERE, "NAME")] = None
+    """W&B user or team."""
+
+    @property
+    def tracking(self) -> WandbOptions:
+        """How runs are recorded with W&B."""
+        return WandbOptions(mode=self.wandb, project=self.wandb_project, entity=self.wandb_entity)
+
+    @field_validator("out", "cache")
+    @classmethod
+    def _home(cls, value: Path) -> Path:
+        return value.expanduser()
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _whole(cls, value: Any) -> Any:
+        count = int(value) if isinstance(value, str) and value.lstrip("-").isdigit() else value
+        if count != "auto" and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
+            raise BadInput(f"workers must be auto or a whole number of at least 1, not {value}")
+        return count
+
+    @field_validator("storage")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if value is not None and "://" not in value:
+            raise BadInput(
+                f"storage '{value}' is no database URL: write sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE"
+            )
+        return value
 
 
 def warm_up(workers: int | Literal["auto"]) -> None:
@@ -107,7 +155,7 @@ def run_plan(
         folder=folder.resolve(), cache=run.cache.resolve(), device=device, threads=threads,
         cores=cores() if os.environ.get(THREADS_VARIABLE) else default_threads(), exact=run.exact,
         data_path=data_path, teacher_source=teacher_source, passes=plan.passes, runs=runs,
-        tracked=plan.name if run.wandb.mode != "disabled" else None,
+        tracked=plan.name if run.wandb != "disabled" else None,
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     run.cache.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from kdbench.data.task import check_parts
 from kdbench.errors import BadInput, KdbenchError
 from kdbench.methods import METHODS
 from kdbench.models import build, latency_ms, load_weights
+from kdbench.models.build import planned
 from kdbench.run import manifest
 from kdbench.run.estimate import DryRun, dry_run
 from kdbench.run.events import Setting
@@ -26,7 +27,6 @@ from kdbench.run.machine import threads_each
 from kdbench.run.observers import Observer
 from kdbench.run.store import WEIGHTS, load_runs
 from kdbench.run.worker import pick_device
-from kdbench.sweeps.mirror import Mirror, open_storage
 from kdbench.sweeps.plan import SweepPlan, teacher_config
 from kdbench.sweeps.spec import spec_difference
 from kdbench.sweeps.store import read_spec, write_spec
@@ -63,13 +63,14 @@ def run_sweep(
     spec = check_inputs(sweep, run.cache, teacher_weights, decode=True)
     if sweep.data_path is not None:
         observer.message(f"data: {spec.source}")
-    if run.storage is not None:
-        open_storage(run.storage)
-    (folder / "trials").mkdir(parents=True, exist_ok=True)
-    plan = SweepPlan(sweep, folder)
     more = [tracking] if tracking else []
     if run.storage is not None:
+        from kdbench.sweeps.mirror import Mirror, open_storage  # imports SQLAlchemy
+
+        open_storage(run.storage)
         more.append(partial(Mirror, run.storage, sweep, observer.message))
+    (folder / "trials").mkdir(parents=True, exist_ok=True)
+    plan = SweepPlan(sweep, folder)
     run_plan(
         plan, run, observer, device=str(device), hardware=describe_hardware(device), command=command,
         data_path=sweep.data_path, teacher_source=teacher_weights, runs=plan.runs, more=more,
@@ -96,8 +97,8 @@ def check_inputs(sweep: Sweep, cache: Path, teacher_weights: str | None, *, deco
     check_parts(spec, sweep.data, sweep.recipe if decode else None, cache)
     kinds: dict[str, str] = {}
     for model, recipe in _networks(sweep):
-        with torch.device("meta"):  # its options and its size, without its weights
-            kinds[model] = kind_of(_built(sweep, spec, model, recipe))
+        options = tuple(sorted(recipe.model_options.items()))
+        kinds[model] = kind_of(planned(model, **_shape(sweep, spec, recipe), stem=recipe.stem, options=options))
     for method in map(METHODS.get, sweep.methods):
         method.check()  # a third party's loss fails now, not after hours of teacher
         for student in sweep.pair.students:

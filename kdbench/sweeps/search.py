@@ -19,7 +19,6 @@ import optuna
 from numpy.typing import NDArray
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import Trial, TrialState
-from scipy.stats import qmc
 
 from kdbench.catalog.types import Dimension
 from kdbench.config import EpochLog, Hyper, RunResult
@@ -162,6 +161,8 @@ class Search:
     def _sobol(self) -> NDArray[np.float64]:
         """A scrambled Sobol sequence as long as any trial may need, (n, dimensions)."""
         size = 2 ** max(1, (self.size - 1).bit_length())
+        from scipy.stats import qmc  # takes long to import, and a dry run asks for no point
+
         sequence = qmc.Sobol(len(self.space), scramble=True, rng=np.random.default_rng(self._seed))
         return np.asarray(sequence.random(size))
 

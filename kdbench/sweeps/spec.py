@@ -1,4 +1,4 @@
-"""From options to a resolved :class:`kdbench.sweeps.types.Sweep`: defaults < preset < YAML < ``--set`` < flags.
+"""From what was asked for to a resolved :class:`kdbench.sweeps.types.Sweep`: presets filled in, names checked.
 
 Pure but for three look-ups that callers may replace: timm's names, a data set's spec and a weights file's digest.
 """
@@ -13,16 +13,15 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from kdbench.catalog.pairs import parse_pair
-from kdbench.catalog.recipes import budget, recipe_for
+from kdbench.catalog.recipes import Role, budget, recipe_for
 from kdbench.catalog.types import Budget, DatasetSpec, Dimension, Pair
 from kdbench.config import DataConfig, Hyper, Recipe
 from kdbench.errors import BadInput, unknown
 from kdbench.methods import METHODS, Method
-from kdbench.sweeps.options import expand, readable
+from kdbench.sweeps.config import SweepConfig
+from kdbench.sweeps.overrides import readable
 from kdbench.sweeps.types import Sweep
 
-DEFAULTS: Mapping[str, Any] = {"dataset": "digits", "method": "kd", "budget.name": "quick"}
-SAMPLERS = ("tpe", "random", "grid", "qmc", "gp")
 M = TypeVar("M", bound=BaseModel)
 
 KnownModels = Callable[[], Collection[str]]
@@ -56,56 +55,52 @@ def _weights_digest(source: str, name: str) -> str:
 
 
 def build_sweep(
-    options: Mapping[str, Any],
+    config: SweepConfig,
     *,
     known_models: KnownModels = _known_models,
     resolve_dataset: ResolveDataset = _resolve_dataset,
     weights_digest: WeightsDigest = _weights_digest,
 ) -> Sweep:
-    """The sweep that ``options`` ask for; run-time options (``out``, ``workers``, ...) are ignored here.
-
-    ``options`` maps flag names (``epochs``) or dotted keys (``recipe.epochs``) to values as YAML gives them.
+    """The sweep that ``config`` asks for.
 
     Raises:
         BadInput: for any unknown name or a value that cannot be, naming it.
     """
-    asked = {**DEFAULTS, **expand(options, "options")}
-    pair_text = asked.get("pair")
-    if not isinstance(pair_text, str) or not pair_text.strip():
-        raise BadInput("no pair given: name a teacher and its students, for example --pair resnet50:mobilenetv3")
-    methods = parse_methods(asked["method"])
-    preset = budget(_text("budget", asked["budget.name"]))
-    skip = {"skip_corrupt": True} if asked.get("data.skip-corrupt") is True else {}
-    spec, digest = resolve_dataset(_text("dataset", asked["dataset"]), **skip)
-    pair = parse_pair(pair_text, known_models)
-    space, fixed = _space(methods, _section(asked, "space"))
-    spending = _model(Budget, preset.model_dump(), _section(asked, "budget"), "budget")
-    sampler = _text("sampler", asked.get("sampler", "tpe"))
-    _check_sampler(sampler, space)
-    weights = asked.get("teacher-weights")
+    _check_methods(config.method)
+    preset = budget(config.budget)
+    spec, digest = resolve_dataset(config.dataset.strip(), **({"skip_corrupt": True} if config.skip_corrupt else {}))
+    pair = parse_pair(config.pair, known_models)
+    space, fixed = _space(config)
+    ranged = [name for name, dimension in space.items() if dimension.choices is None]
+    if config.sampler == "grid" and ranged:
+        name = ranged[0].rpartition(".")[2]
+        raise BadInput(f"sampler grid needs lists of values: give {name} as --set space.{name}=1,2,4")
+    limit = preset.limit if config.limit is None else config.limit
+    spent = {"trials": config.trials, "seeds": config.seeds, "limit": limit}
     own = spec.name.startswith("folder:")
     shown = f"folder:{re.split(r'[/:]', spec.name.rstrip('/'))[-1]}" if own else spec.name
-    data = {"name": shown, "limit": spending.limit, "digest": digest}
+    about = {"name": shown, "val_fraction": config.val_fraction, "split_seed": config.split_seed}
+    about["skip_corrupt"] = config.skip_corrupt
     floor = 0.0 if preset.name == "smoke" else spec.teacher_floor  # smoke checks that everything runs, not accuracy
-    values = {
-        "name": sweep_name(asked.get("name"), spec.name, pair, methods),
-        "pair": pair,
-        "data": _model(DataConfig, data, _section(asked, "data"), "data"),
-        "data_path": spec.name if own else None,
-        "methods": methods,
-        "space": space,
-        "fixed": fixed,
-        "budget": spending,
-        "sampler": sampler,
-        "recipe": _recipe(recipe_for("student", spec, preset.name), _section(asked, "recipe"), "recipe"),
-        "teacher_recipe": _recipe(
-            recipe_for("teacher", spec, preset.name), _section(asked, "teacher-recipe"), "teacher-recipe"
-        ),
-        "teacher_weights": None if weights is None else weights_digest(str(weights), pair.teacher),
-        "teacher_floor": floor,
-    }
-    plain = ("pruner", "teacher-floor", "teacher-seed", "search-seed")
-    sweep = _model(Sweep, values, {name.replace("-", "_"): asked[name] for name in plain if name in asked}, "")
+    weights = config.teacher_weights
+    sweep = Sweep(
+        name=sweep_name(config.name, spec.name, pair, config.method),
+        pair=pair,
+        data=_model(DataConfig, {**about, "limit": limit, "digest": digest}, "data"),
+        data_path=spec.name if own else None,
+        methods=config.method,
+        space=space,
+        fixed=fixed,
+        budget=_model(Budget, {**preset.model_dump(), **_given(spent)}, "budget"),
+        sampler=config.sampler,
+        pruner=config.pruner,
+        recipe=_recipe(config, spec, "student"),
+        teacher_recipe=_recipe(config, spec, "teacher"),
+        teacher_weights=None if weights is None else weights_digest(weights, pair.teacher),
+        teacher_floor=floor if config.teacher_floor is None else config.teacher_floor,
+        teacher_seed=config.teacher_seed,
+        search_seed=config.search_seed,
+    )
     if sweep.recipe.input_size != sweep.teacher_recipe.input_size:
         raise BadInput(
             f"input-size: the students see {sweep.recipe.input_size} pixels, the teacher "
@@ -120,30 +115,28 @@ def build_sweep(
     return sweep
 
 
-def _text(name: str, value: Any) -> str:
-    """``value`` if it is a non-empty string."""
-    if not isinstance(value, str) or not value.strip():
-        raise BadInput(f"{name} must be a name, not {value!r}")
-    return value.strip()
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def _section(asked: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The options of one section, without its prefix and with field names for keys."""
-    start = f"{name}."
-    return {key.removeprefix(start).replace("-", "_"): asked[key] for key in asked if key.startswith(start)}
-
-
-def _model(kind: type[M], base: Mapping[str, Any], changes: Mapping[str, Any], prefix: str) -> M:
-    """``base`` with ``changes``, validated; pydantic's complaints become one line."""
+def _model(kind: type[M], values: Mapping[str, Any], prefix: str) -> M:
+    """``values``, validated; pydantic's complaints become one line."""
     try:
-        return kind.model_validate({**base, **changes})
+        return kind.model_validate(values)
     except ValidationError as error:
         raise BadInput(readable(error, prefix)) from None
 
 
-def _recipe(preset: Recipe, changes: dict[str, Any], prefix: str) -> Recipe:
-    """``preset`` with ``changes``. With other epochs alone, warm-up and steps keep their share of the run."""
-    recipe = _model(Recipe, preset.model_dump(), changes, prefix)
+def _recipe(config: SweepConfig, spec: DatasetSpec, role: Role) -> Recipe:
+    """The preset with what was asked for. With other epochs alone, warm-up and steps keep their share of the run."""
+    preset, asked = recipe_for(role, spec, config.budget), config.recipe if role == "student" else config.teacher_recipe
+    mine = {"epochs": config.epochs, "lr": config.lr, "batch_size": config.batch_size}
+    both = {"stem": config.stem, "precision": config.precision, "input_size": config.input_size}
+    changes = _given({**both, **(mine if role == "student" else {"epochs": config.teacher_epochs})})
+    changes |= {name: getattr(asked, name) for name in asked.model_fields_set}
+    recipe = _model(
+        Recipe, {**preset.model_dump(), **changes}, "recipe" if role == "student" else "teacher-recipe"
+    )  # fmt: skip
     scale = recipe.epochs / preset.epochs
     follow: dict[str, Any] = {}
     if "warmup_epochs" not in changes and scale < 1:
@@ -153,72 +146,24 @@ def _recipe(preset: Recipe, changes: dict[str, Any], prefix: str) -> Recipe:
     return recipe.model_copy(update=follow)
 
 
-def parse_methods(value: Any) -> tuple[str, ...]:
-    """``"kd"``, ``"kd,dkd"`` or a list of names -> the methods compared, in the order given.
-
-    Raises:
-        BadInput: for an unknown name, none at all, or ``hard``, which every sweep runs as its baseline.
-    """
-    parts = value.split(",") if isinstance(value, str) else value
-    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
-        raise BadInput(f"method must be a name or a list of names, not {value!r}")
-    names = tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+def _check_methods(names: tuple[str, ...]) -> None:
+    """Refuse an unknown name, none at all, or ``hard``, which every sweep runs as its baseline."""
     if not names:
         raise BadInput("method must name at least one distillation loss (`kdbench ls methods`)")
     for name in names:
         METHODS.get(name)
     if "hard" in names:
         raise BadInput("method 'hard' is the baseline of every sweep: leave it out and name a distillation loss")
-    return names
 
 
-def parse_dimension(text: Any, *, log: bool = False, name: str = "value") -> Dimension:
-    """What a sweep may choose: ``"1,2,4,8"`` or a list (these values), ``"1..20"`` (a range), ``4`` (one value).
-
-    Args:
-        text: as a flag or YAML gives it.
-        log: sample a range on a logarithmic scale.
-        name: the hyper-parameter, for messages.
-
-    Raises:
-        BadInput: for an empty list, a reversed range, or what is no finite number.
-    """
-    if isinstance(text, str) and ".." in text:
-        low, high = (_number(part, name, text) for part in text.split("..", 1))
-        if low > high:
-            raise BadInput(f"{name}: the range {text} is reversed, write {high:g}..{low:g}")
-        if low == high:
-            return Dimension(choices=(low,))
-        if log and low <= 0:
-            raise BadInput(f"{name}: the range {text} is searched on a logarithmic scale and must start above 0")
-        return Dimension(low=low, high=high, log=log)
-    parts = text.split(",") if isinstance(text, str) else text if isinstance(text, list | tuple) else [text]
-    if not parts or parts == [""]:
-        raise BadInput(f"{name}: no value given; write 4, 1,2,4,8 or 1..20")
-    return Dimension(choices=tuple(dict.fromkeys(_number(part, name, text) for part in parts)))
-
-
-def _number(value: Any, name: str, whole: Any) -> float:
-    """A finite number, or BadInput that shows all that was given."""
-    shown = f" in {whole!r}" if value is not whole else ""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise BadInput(f"{name}: {value!r}{shown} is not a number")
-    try:
-        number = float(value)
-    except ValueError:
-        raise BadInput(f"{name}: {value!r}{shown} is not a number; write 4, 1,2,4,8 or 1..20") from None
-    if not math.isfinite(number):
-        raise BadInput(f"{name}: {value!r}{shown} is not a finite number")
-    return number
-
-
-def _space(methods: tuple[str, ...], asked: Mapping[str, Any]) -> tuple[dict[str, Dimension], Hyper]:
+def _space(config: SweepConfig) -> tuple[dict[str, Dimension], Hyper]:
     """What is searched and what is held at one value.
 
     A method's own range is filed as ``method.name`` where another method of the sweep searches that name over another
-    range: no method's search depends on which others are compared. What is asked for holds for all that have the name.
+    range: no method's search depends on which others are compared. What is asked for holds for all that have the name,
+    on the methods' scale.
     """
-    specs = [METHODS.get(name) for name in methods]
+    specs = [METHODS.get(name) for name in config.method]
     space: dict[str, Dimension] = {}
     for spec in specs:
         for name, dimension in spec.space.items():
@@ -226,18 +171,24 @@ def _space(methods: tuple[str, ...], asked: Mapping[str, Any]) -> tuple[dict[str
             space[name if same else f"{spec.name}.{name}"] = dimension
     fixed: Hyper = {}
     known = {name for spec in specs for name in spec.knobs}
-    for name, text in asked.items():
+    asked: dict[str, Dimension] = _given({"temperature": config.temperature, "alpha": config.alpha}) | config.space
+    for name, dimension in asked.items():
         if name not in known:
-            raise unknown(f"hyper-parameter of {', '.join(methods)}", name, known, f"known: {', '.join(sorted(known))}")
-        replaced = [key for key in space if key.rpartition(".")[2] == name]
-        dimension = parse_dimension(text, log=any(space[key].log for key in replaced), name=name)
+            some = f"hyper-parameter of {', '.join(config.method)}"
+            raise unknown(some, name, known, f"known: {', '.join(sorted(known))}")
         _check_bounds(name, dimension, specs)
+        replaced = [key for key in space if key.rpartition(".")[2] == name]
+        log = dimension.low is not None and any(space[key].log for key in replaced)
+        if log and (dimension.low or 0) <= 0:
+            raise BadInput(
+                f"{name}: the range {dimension} is searched on a logarithmic scale and must start above 0"
+            )  # fmt: skip
         for key in replaced:
             del space[key]
         if dimension.choices is not None and len(dimension.choices) == 1:
             fixed[name] = dimension.choices[0]
         else:
-            space[name] = dimension
+            space[name] = dimension.model_copy(update={"log": log})
     return space, fixed
 
 
@@ -253,24 +204,14 @@ def _check_bounds(name: str, dimension: Dimension, specs: list[Method]) -> None:
                 raise BadInput(f"{name} of method '{spec.name}' must lie in [{low:g}, {high:g}], not at {value:g}")
 
 
-def _check_sampler(sampler: str, space: Mapping[str, Dimension]) -> None:
-    """Refuse an unknown sampler, and a grid over what is not a list."""
-    if sampler not in SAMPLERS:
-        raise unknown("sampler", sampler, SAMPLERS, "one of " + ", ".join(SAMPLERS))
-    ranged = [name for name, dimension in space.items() if dimension.choices is None]
-    if sampler == "grid" and ranged:
-        name = ranged[0].rpartition(".")[2]
-        raise BadInput(f"sampler grid needs lists of values: give {name} as --set space.{name}=1,2,4")
-
-
-def sweep_name(given: Any, dataset: str, pair: Pair, methods: tuple[str, ...]) -> str:
+def sweep_name(given: str | None, dataset: str, pair: Pair, methods: tuple[str, ...]) -> str:
     """The name given, checked, or one made of data set, teacher, students and methods.
 
     Raises:
         BadInput: for a name that is not usable as a folder's.
     """
     if given is not None:
-        if not isinstance(given, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,119}", given):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,119}", given):
             raise BadInput(
                 f"name {given!r} must be letters, digits, '.', '_', '+', '-' and start with one of the first"
             )

@@ -11,6 +11,9 @@ from kdbench.catalog.types import Budget, Dimension, Pair
 from kdbench.config import DataConfig, Frozen, Hyper, Recipe
 from kdbench.files import identify
 
+Sampler = Literal["tpe", "random", "grid", "qmc", "gp"]
+Pruner = Literal["median", "none"]
+
 
 class Sweep(Frozen):
     """Everything a sweep is, resolved: what YAML and flags add up to. Its hash guards resumption."""
@@ -31,9 +34,9 @@ class Sweep(Frozen):
     """Hyper-parameters held at one value."""
     budget: Budget
     """Trials, seeds."""
-    sampler: Literal["tpe", "random", "grid", "qmc", "gp"] = "tpe"
+    sampler: Sampler = "tpe"
     """Optuna sampler."""
-    pruner: Literal["median", "none"] = "median"
+    pruner: Pruner = "median"
     """Optuna pruner."""
     recipe: Recipe
     """Students' recipe, the same for baseline, search and confirm."""

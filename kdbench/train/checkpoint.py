@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +12,10 @@ from torch import Tensor
 
 from kdbench.config import EpochLog
 from kdbench.files import atomic, atomic_text
+from kdbench.host import seconds
 
 NAME = "checkpoint.pt"
-INTERVAL = float(os.environ.get("KDBENCH_CHECKPOINT_SECONDS", "5"))
+INTERVAL = seconds("KDBENCH_CHECKPOINT_SECONDS", 5)
 """Seconds of training that a kill may cost at most, beside the epoch under way; 0 writes after every epoch."""
 
 

@@ -6,7 +6,9 @@ import errno
 import io
 import json
 import os
+import re
 import resource
+import runpy
 import subprocess
 import sys
 import time
@@ -15,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import Cli
+from helpers import ROOT, Cli, run_process
 from rich.console import Console
 
 from kdbench import __version__
 from kdbench.catalog.datasets import DATASETS
-from kdbench.cli import ls, main, status
+from kdbench.catalog.pairs import PAIRS
+from kdbench.cli import folders, ls, main
 from kdbench.config import DataConfig, EpochLog, Recipe, RunConfig, RunResult
 from kdbench.errors import BadInput, MachineFault
 from kdbench.methods import METHODS
@@ -75,7 +78,43 @@ def test_help_shows_examples_for_every_verb(cli: Cli) -> None:
         told = cli(verb, "--help")
         assert told.code == 0
         assert f"kdbench {verb}" in told.out.split("Examples:")[1]
-    assert cli("version").out.strip() == f"kdbench {__version__}"
+    assert cli("version").out == cli("--version").out == f"kdbench {__version__}\n"
+
+
+def test_help_shows_choices_and_whole_commands(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    told = cli("sweep", "--help").out
+    assert "tpe|random|grid|qmc|gp" in told and "auto|fp32|bf16" in told and not re.search("<(bool|str|int)", told)
+    examples = told.split("Examples:")[1].split("╭")[0].splitlines()
+    assert all(line.strip().startswith(("kdbench", "--")) for line in examples if line.strip())
+
+
+def test_completion_knows_verbs_and_choices() -> None:
+    for words, expected in (("kdbench sw", "sweep"), ("kdbench sweep --sampler t", "tpe")):
+        shell = {"_KDBENCH_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        assert expected in run_process(**shell).out
+
+
+def test_names_are_not_folded_at_80_columns(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr("kdbench.cli.common.console", lambda: Console(file=screen, width=80))
+    assert cli("ls", "pairs").code == 0
+    assert all(pair.name in screen.getvalue() for pair in PAIRS.entries.values())
+
+
+def test_a_word_comes_before_torch_is_imported(bench: Path) -> None:
+    began = time.perf_counter()
+    with subprocess.Popen(
+        [sys.executable, "-m", "kdbench", "sweep", "--pair", "resnet50:nothing"], stderr=subprocess.PIPE, text=True
+    ) as started:
+        assert started.stderr is not None and "reading the plan" in started.stderr.readline()
+        print(f"first word after {time.perf_counter() - began:.2f} s")
+        assert "unknown student 'nothing'" in started.stderr.read()
+
+
+def test_the_command_reference_is_fresh() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "make_commands.py"))["pages"]()
+    assert (ROOT / "docs" / "commands.md").read_text(encoding="utf-8") == made
 
 
 @pytest.mark.parametrize(
@@ -95,7 +134,7 @@ def test_every_failure_is_one_line(
     def fail(*_: Any) -> Any:
         raise raised
 
-    monkeypatch.setattr("kdbench.cli.version.__version__", type("Broken", (), {"__format__": fail})())
+    monkeypatch.setattr("kdbench.__version__", type("Broken", (), {"__format__": fail})())
     done = cli("version")
     assert done.code == code
     assert done.err.startswith(says)
@@ -241,7 +280,9 @@ def test_doctor_says_what_works_and_what_to_do_about_the_rest(bench: Path, cli: 
 
 def test_status_shows_phases_and_runs_under_way(capsys: pytest.CaptureFixture[str]) -> None:
     phases = {"search": {"planned": 4, "complete": 1}, "confirm": {"planned": 2, "complete": 0}}
-    status._show({"name": "mine", "methods": ["kd", "dkd"], "phases": phases, "under_way": [{"student": "tiny"}]})
+    folders.show_status(
+        {"name": "mine", "methods": ["kd", "dkd"], "phases": phases, "under_way": [{"student": "tiny"}]}
+    )
     shown = capsys.readouterr().out
     assert "methods: kd, dkd" in shown
     assert ["search", "4", "1"] in [line.split() for line in shown.splitlines()]

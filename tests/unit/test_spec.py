@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from kdbench.catalog.recipes import BUDGETS
+from kdbench.cli.options import options_of
 from kdbench.errors import BadInput
 from kdbench.methods import METHODS
-from kdbench.sweeps.options import expand, merge, named_configs, run_options
+from kdbench.sweeps.config import SweepConfig, parse_dimension
+from kdbench.sweeps.overrides import named_configs, read_config, read_run_options
 from kdbench.sweeps.plan import space_of
-from kdbench.sweeps.spec import build_sweep, parse_dimension, spec_difference
+from kdbench.sweeps.spec import build_sweep, spec_difference
 from kdbench.sweeps.types import Sweep
 
 PAIR = "resnet50:mobilenetv3"
@@ -27,14 +31,14 @@ def no_models() -> Collection[str]:
 
 
 def resolved(**options: Any) -> Sweep:
-    return build_sweep({"pair": PAIR, **options}, known_models=no_models)
+    return build_sweep(read_config(None, (), {"pair": PAIR, **options}), known_models=no_models)
 
 
 def test_each_source_overrides_the_one_before(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(f"pair: {PAIR}\nbudget: standard\ntrials: 7\nseeds: 7\nrecipe:\n  lr: 0.7\nepochs: 7\n")
-    options = merge(str(file), ["budget.seeds=8", "recipe.epochs=8"], {"epochs": 9, "lr": None})
-    sweep = build_sweep(options, known_models=no_models)
+    config = read_config(str(file), ["budget.seeds=8", "recipe.epochs=8"], {"epochs": 9, "lr": None})
+    sweep = build_sweep(config, known_models=no_models)
     preset = BUDGETS["standard"]
     assert (sweep.budget.name, sweep.budget.trials, sweep.budget.seeds) == ("standard", 7, 8)
     assert (preset.trials, preset.seeds) != (7, 8)
@@ -46,7 +50,8 @@ def test_the_same_option_by_flag_yaml_or_dotted_key_is_the_same_sweep() -> None:
     assert resolved(epochs=3) == resolved(**{"recipe.epochs": 3}) == resolved(recipe={"epochs": 3})
     assert resolved(trials=3) == resolved(budget={"trials": 3}) == resolved(**{"budget.trials": 3})
     assert resolved(temperature="1,2") == resolved(temperature=[1, 2]) == resolved(space={"temperature": "1,2"})
-    assert merge(None, ["teacher-weights=[a.pt, b.pt]"], {}) == merge(None, [], {"teacher-weights": "a.pt,b.pt"})
+    several = read_config(None, ["teacher-weights=[a.pt, b.pt]"], {"pair": PAIR})
+    assert several == read_config(None, [], {"pair": PAIR, "teacher-weights": "a.pt,b.pt"})
     assert resolved(batch_size=32) == resolved(**{"batch-size": "32"})
 
 
@@ -54,6 +59,30 @@ def test_stem_reaches_both_networks_and_a_dotted_key_only_one() -> None:
     both, one = resolved(stem="small"), resolved(**{"stem": "small", "recipe.stem": "native"})
     assert (both.recipe.stem, both.teacher_recipe.stem) == ("small", "small")
     assert (one.recipe.stem, one.teacher_recipe.stem) == ("native", "small")
+    later = read_config(None, ["recipe.stem=native"], {"pair": PAIR, "stem": "small"})
+    assert build_sweep(later, known_models=no_models) == both, "a later source says it of both"
+
+
+def test_the_words_of_a_config_ask_for_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        f"pair: {PAIR}\nmethod: [kd, dkd]\ntemperature: 1..9\nspace: {{beta: [1, 2]}}\nexact: true\nout: ~/x\n"
+        "recipe: {weight-decay: 1e-4, milestones: [3, 5], clip-grad: null, nesterov: false, model-options: {a: 0.5}}\n"
+    )
+    config = read_config(str(file), ["stem=small"], {"epochs": 3, "limit": "60", "teacher_floor": 0.5})
+    words, kept = config.words(), CliRunner()
+    seen: list[SweepConfig] = []
+    app = typer.Typer()
+
+    @app.command()
+    @options_of(SweepConfig)
+    def ask(
+        ctx: typer.Context, *, set_: Annotated[list[str] | None, typer.Option("--set")] = None, **flags: Any
+    ) -> None:
+        seen.append(read_config(None, set_ or [], flags))
+
+    assert kept.invoke(app, words).exit_code == 0
+    assert seen == [config]
 
 
 @pytest.mark.parametrize("option", ["trials", "seeds", "epochs", "teacher-epochs", "lr", "batch-size", "limit"])
@@ -121,11 +150,15 @@ def test_any_text_is_a_dimension_or_bad_input(text: str) -> None:
         ({"method": "hard"}, "baseline"),
         ({"method": " , "}, "at least one"),
         ({"budget": "quik"}, "did you mean 'quick'"),
-        ({"sampler": "tpee"}, "did you mean 'tpe'"),
+        ({"sampler": "tpee"}, "should be 'tpe'"),
         ({"sampler": "grid"}, "needs lists"),
         ({"pruner": "hyperband"}, "pruner"),
         ({"trials": 0}, "trials"),
-        ({"seeds": "many"}, "seeds"),
+        ({"seeds": "many"}, "seeds: should be a valid integer"),
+        ({"recipe": 3}, "recipe must hold"),
+        ({"space": {"temperature": {"a": 1}}}, "temperature"),
+        ({"name": 2024}, "name"),
+        ({"pack": 2}, "use --workers"),
         ({"limit": 3}, "limit"),
         ({"epochs": -1}, "recipe.epochs"),
         ({"recipe.epocs": 1}, "did you mean 'epochs'"),
@@ -136,7 +169,7 @@ def test_any_text_is_a_dimension_or_bad_input(text: str) -> None:
         ({"teacher-recipe.teacher-top-k": 5}, "students have recipe.teacher-top-k"),
         ({"name": "../elsewhere"}, "name '../elsewhere'"),
         ({"dataset": "digitz"}, "did you mean 'digits'"),
-        ({"dataset": 7}, "dataset must be a name"),
+        ({"dataset": 7}, "dataset: should be a valid string"),
         ({"pair": None}, "no pair given"),
     ],
 )
@@ -147,8 +180,9 @@ def test_what_cannot_be_is_refused_by_name(options: dict[str, Any], says: str) -
 
 def test_default_names_come_from_data_pair_and_method() -> None:
     assert resolved(dataset="fashion-mnist").name == "fashion-mnist-resnet50-mobilenetv3-kd"
+    students = "resnet50:resnet18,mobilenetv3_small_050"
     own = build_sweep(
-        {"pair": "resnet50:resnet18,mobilenetv3_small_050", "dataset": "folder:/data/my images/", "method": "kd,dkd"},
+        SweepConfig(pair=students, dataset="folder:/data/my images/", method=("kd", "dkd")),
         known_models=no_models,
         resolve_dataset=lambda name: (build_spec(name), "abc"),
     )
@@ -182,7 +216,7 @@ def test_differences_name_the_field_and_both_values() -> None:
 
 def test_teacher_weights_enter_by_their_digest() -> None:
     sweep = build_sweep(
-        {"pair": PAIR, "teacher-weights": "x.safetensors"},
+        SweepConfig(pair=PAIR, teacher_weights="x.safetensors"),
         known_models=no_models,
         weights_digest=lambda source, name: f"file:{source}:{name}",
     )
@@ -190,17 +224,17 @@ def test_teacher_weights_enter_by_their_digest() -> None:
 
 
 def test_run_options_are_no_part_of_the_sweep() -> None:
-    options = expand({"pair": PAIR, "workers": 2, "out": "~/x", "wandb": "disabled", "wandb-project": "p"}, "test")
-    assert build_sweep(options, known_models=no_models) == resolved()
-    run = run_options(options)
-    assert (run.workers, run.out, run.wandb.mode, run.wandb.project) == (2, Path.home() / "x", "disabled", "p")
-    for bad in ({"workers": 0}, {"wandb": "maybe"}, {"storage": "optuna.db"}):
+    options = {"workers": "2", "out": "~/x", "wandb": "disabled", "wandb-project": "p"}
+    assert resolved(**options) == resolved()
+    config, run = read_config(None, (), {"pair": PAIR, **options}), read_run_options(options)
+    for found in (config, run):
+        told = (found.workers, found.out, found.tracking.mode, found.tracking.project)
+        assert told == (2, Path.home() / "x", "disabled", "p")
+    for bad in ({"workers": 0}, {"wandb": "maybe"}, {"storage": "optuna.db"}, {"worker": 2}):
         with pytest.raises(BadInput):
-            run_options(bad)
+            read_run_options(bad)
 
 
 @pytest.mark.parametrize("name", sorted(named_configs()))
 def test_every_named_sweep_resolves(name: str) -> None:
-    sweep = build_sweep(merge(name, [], {}), known_models=no_models)
-    assert sweep.name == name
-    run_options(merge(name, [], {}))
+    assert build_sweep(read_config(name), known_models=no_models).name == name

@@ -1,0 +1,104 @@
+"""Verbs about a sweep that is there: how far it is, its report again, a record of it, its upload."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kdbench.cli.common import find_sweep, print_json, print_table, show_report
+from kdbench.cli.options import RESULTS, JsonFlag, OutOption, SweepArgument
+from kdbench.errors import MachineFault
+
+
+def status(sweep: SweepArgument, out: OutOption = RESULTS, as_json: JsonFlag = False) -> None:
+    """Show how many runs of each phase are done, running, failed or waiting. Reads only; safe while a sweep runs.
+
+    Examples:
+        kdbench status digits-resnet50-mobilenetv3-kd
+
+        kdbench status results/mine --json
+    """
+    folder = find_sweep(sweep, out)
+    from kdbench.sweeps.store import read_status
+
+    found = read_status(folder)
+    if as_json:
+        print_json(found)
+    else:
+        show_status(found)
+
+
+def show_status(found: Mapping[str, Any]) -> None:
+    """Single values as lines; tables of phases and of the runs under way."""
+    phases, under_way = found["phases"], found["under_way"]
+    for name, value in found.items():
+        if name not in ("phases", "under_way"):
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            sys.stdout.write(f"{name.replace('_', ' ')}: {text}\n")
+    for title, rows in (("phases", [{"": name, **row} for name, row in phases.items()]), ("under way", under_way)):
+        if rows:
+            sys.stdout.write("\n")
+            columns = list(rows[0])
+            print_table(title, columns, [[row.get(column) for column in columns] for row in rows])
+
+
+def report(sweep: SweepArgument, out: OutOption = RESULTS, as_json: JsonFlag = False) -> None:
+    """Write a sweep's (or a record's) tables, figures and HTML page again from its runs, and print the table.
+
+    Examples:
+        kdbench report digits-resnet50-mobilenetv3-kd
+
+        kdbench report results/records/fashion-mnist
+    """
+    show_report(find_sweep(sweep, out), as_json=as_json)
+
+
+def record(
+    sweep: SweepArgument,
+    out: OutOption = RESULTS,
+    to: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of records. [dim](OUT/records)[/dim]")] = None,
+) -> None:
+    """Copy a finished sweep's tables, figures, spec and every run's numbers to a folder that can be committed.
+
+    Examples:
+        kdbench record fashion-mnist
+
+        kdbench record fashion-mnist --to papers/2026/results
+    """
+    from kdbench.sweeps.record import make_record
+
+    typer.echo(make_record(find_sweep(sweep, out), (to or out / "records").expanduser()))
+
+
+def sync(
+    sweep: SweepArgument,
+    out: OutOption = RESULTS,
+    project: Annotated[
+        str | None, typer.Option("--wandb-project", metavar="NAME", help="W&B project, if not the one recorded.")
+    ] = None,
+    entity: Annotated[str | None, typer.Option("--wandb-entity", metavar="NAME", help="W&B user or team.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Upload what was recorded offline to W&B, and check that it arrived. A second call sends only what is missing.
+
+    Examples:
+        kdbench sync digits-resnet50-mobilenetv3-kd --wandb-entity my-team
+    """
+    # a paper's table has no sweep.json, but runs that were recorded offline all the same
+    place = out.expanduser() / sweep
+    folder = place if (place / "wandb").is_dir() else find_sweep(sweep, out)
+    from kdbench.tracking import sync as upload
+
+    found = upload(folder, entity=entity, project=project)
+    if as_json:
+        print_json({**asdict(found), "ok": found.ok})
+    else:
+        sys.stdout.write(f"{found}\n")
+    if not found.ok:
+        first, why = next(iter(found.failed.items()))
+        raise MachineFault(f"{len(found.failed)} runs did not arrive, {first} for one: {why}")

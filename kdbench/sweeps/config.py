@@ -1,0 +1,170 @@
+"""What a sweep is asked to be. The fields are the flags, the keys of a YAML file and the keywords of ``kdbench.sweep``:
+name, type, choices, default and help stand here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+
+from kdbench.catalog.types import Dimension
+from kdbench.config import DataConfig, Flag, Precision, Recipe, Stem
+from kdbench.errors import BadInput
+from kdbench.run.launch import WHERE, RunOptions
+from kdbench.sweeps.types import Pruner, Sampler
+
+WHAT, HOW = "What is compared", "How it is trained"
+FORMS = "4, 1,2,4,8 or 1..20"
+_DATA = DataConfig.model_fields
+
+
+def parse_dimension(value: Any, name: str = "value") -> Dimension:
+    """What a sweep may choose: ``"1,2,4,8"`` or a list (these values), ``"1..20"`` (a range), ``4`` (one value).
+
+    Raises:
+        BadInput: for an empty list, a reversed range, or what is no finite number.
+    """
+    if isinstance(value, Dimension):
+        return value
+    if isinstance(value, str) and ".." in value:
+        low, high = (_number(part, name, value) for part in value.split("..", 1))
+        if low > high:
+            raise BadInput(f"{name}: the range {value} is reversed, write {high:g}..{low:g}")
+        return Dimension(choices=(low,)) if low == high else Dimension(low=low, high=high)
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    if not parts or parts == [""]:
+        raise BadInput(f"{name}: no value given; write {FORMS}")
+    return Dimension(choices=tuple(dict.fromkeys(_number(part, name, value) for part in parts)))
+
+
+def _number(value: Any, name: str, whole: Any) -> float:
+    """A finite number, or BadInput that shows all that was given."""
+    shown = f"{value!r} in {whole!r}" if isinstance(value, str | int | float) and value is not whole else (
+        reprlib.repr(value)
+    )  # fmt: skip
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        raise BadInput(f"{name}: {shown} is not a number; write {FORMS}") from None
+    if not math.isfinite(number):
+        raise BadInput(f"{name}: {shown} is not a finite number")
+    return number
+
+
+def _named(value: Any, info: ValidationInfo) -> Dimension | None:
+    return None if value is None else parse_dimension(value, info.field_name or "value")
+
+
+Values = Annotated[Dimension | None, BeforeValidator(_named)]
+
+
+class SweepConfig(RunOptions):
+    """A sweep as asked for, and where it runs; what is None follows the budget, the data set or the method."""
+
+    pair: Annotated[str, Flag(WHAT, "T:S,...")] = ""
+    """Teacher and students: ladders or timm names, comma-separated."""
+    dataset: Annotated[str, Flag(WHAT, "NAME")] = "digits"
+    """Catalog name, folder:/path or hf:name."""
+    method: Annotated[tuple[str, ...], Flag(WHAT, "NAME,...", shown="kd")] = ("kd",)
+    """Distillation losses, comma-separated (`kdbench ls methods`)."""
+    temperature: Annotated[Values, Flag(WHAT, "VALUES", "1..20, log", ("space.temperature",))] = None
+    """4, 1,2,4,8 or 1..20."""
+    alpha: Annotated[Values, Flag(WHAT, "VALUES", "0..1", ("space.alpha",))] = None
+    """Weight of the soft targets, the same forms."""
+    budget: Annotated[str, Flag(WHAT, "PRESET", sets=("budget.name",))] = "quick"
+    """Epochs, trials and seeds: smoke, quick, standard or paper (`kdbench ls recipes`)."""
+    trials: Annotated[int | None, Flag(WHAT, sets=("budget.trials",))] = None
+    """Search trials per student and method."""
+    seeds: Annotated[int | None, Flag(WHAT, sets=("budget.seeds",))] = None
+    """Fresh seeds of the confirm phase."""
+    sampler: Annotated[Sampler, Flag(WHAT)] = "tpe"
+    """Optuna's sampler."""
+    pruner: Annotated[Pruner, Flag(WHAT)] = "median"
+    """Optuna's pruner."""
+    limit: Annotated[int | None, Flag(WHAT, sets=("budget.limit",))] = None
+    """Use only this many training samples, for rehearsals."""
+    skip_corrupt: Annotated[bool, Flag(WHAT, sets=("data.skip-corrupt",))] = False
+    """Leave out images that cannot be decoded."""
+    val_fraction: Annotated[float, Flag(WHAT, sets=("data.val-fraction",))] = _DATA["val_fraction"].default
+    """Share of the training set held out for selection."""
+    split_seed: Annotated[int, Flag(WHAT, sets=("data.split-seed",))] = _DATA["split_seed"].default
+    """Seed of that cut."""
+    search_seed: Annotated[int, Flag(WHAT)] = 0
+    """Seed of baseline and search runs."""
+    teacher_seed: Annotated[int, Flag(WHAT)] = 0
+    """Seed of the teacher's training."""
+    teacher_weights: Annotated[str | None, Flag(WHAT, "PATH[,..]", "train it here")] = None
+    """'pretrained' or a .safetensors file; several: an ensemble."""
+    teacher_floor: Annotated[float | None, Flag(WHAT, shown="the data set's")] = None
+    """Validation accuracy (0 to 1) that the teacher must reach."""
+    epochs: Annotated[int | None, Flag(HOW, sets=("recipe.epochs",))] = None
+    """Students' epochs."""
+    teacher_epochs: Annotated[int | None, Flag(HOW, sets=("teacher-recipe.epochs",))] = None
+    """The teacher's epochs."""
+    lr: Annotated[float | None, Flag(HOW, sets=("recipe.lr",))] = None
+    """Students' peak learning rate."""
+    batch_size: Annotated[int | None, Flag(HOW, sets=("recipe.batch-size",))] = None
+    """Students' samples a step."""
+    stem: Annotated[Stem | None, Flag(HOW, sets=("recipe.stem", "teacher-recipe.stem"))] = None
+    """small: no stride in the stem, for small images."""
+    precision: Annotated[
+        Precision | None, Flag(HOW, shown="auto", sets=("recipe.precision", "teacher-recipe.precision"))
+    ] = None
+    """auto: bf16 on recent GPUs."""
+    input_size: Annotated[
+        int | None, Flag(HOW, shown="the data set's", sets=("recipe.input-size", "teacher-recipe.input-size"))
+    ] = None
+    """Side length (pixels) that networks see."""
+    name: Annotated[str | None, Flag(WHERE, "NAME", "data set, pair and method")] = None
+    """Folder and W&B group."""
+    recipe: Recipe = Recipe.model_validate({})
+    """Of it, only what was set counts: changes of the students' recipe that no field above makes."""
+    teacher_recipe: Recipe = Recipe.model_validate({})
+    """Likewise of the teacher's."""
+    space: dict[str, Dimension] = Field(default_factory=dict)
+    """Hyper-parameters other than temperature and alpha."""
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        parts = value.split(",") if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+            raise BadInput(f"method must be a name or a list of names, not {reprlib.repr(value)}")
+        return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+    @field_validator("teacher_weights", mode="before")
+    @classmethod
+    def _files(cls, value: Any) -> Any:
+        return ",".join(map(str, value)) if isinstance(value, list) else value
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _dimensions(cls, value: dict[str, Any]) -> dict[str, Dimension]:
+        return {name: parse_dimension(text, name) for name, text in value.items()}
+
+    def words(self) -> list[str]:
+        """The options of a command line that asks for the same."""
+        words: list[str] = []
+        for field in sorted(self.model_fields_set, key=list(type(self).model_fields).index):
+            value = getattr(self, field)
+            key = field.replace("_", "-")
+            if isinstance(value, Recipe):
+                named = {f"{key}.{name.replace('_', '-')}": getattr(value, name) for name in value.model_fields_set}
+                words += [word for name in sorted(named) for word in ("--set", f"{name}={_text(named[name])}")]
+            elif isinstance(value, dict):
+                words += [word for name in value for word in ("--set", f"space.{name}={value[name]}")]
+            elif isinstance(value, bool):
+                words += [f"--{key}"] if value else []
+            elif value is not None:
+                words += [f"--{key}", ",".join(value) if isinstance(value, tuple) else str(value)]
+        return words
+
+
+def _text(value: Any) -> str:
+    """A recipe's value as ``--set`` reads it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {number:g}" for name, number in value.items()) + "}"
+    return str(list(value)) if isinstance(value, tuple) else "null" if value is None else str(value).lower()
