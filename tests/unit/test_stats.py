@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from scipy import stats as oracle
 
 from kdbench.stats import (
-    bootstrap_interval,
     holm,
     hypervolume,
     p_on_front,
@@ -77,16 +76,8 @@ def test_t_interval_is_scipys(values: list[float], level: float) -> None:
 
 
 def test_one_value_or_none_has_no_interval() -> None:
-    for interval in (t_interval, bootstrap_interval):
-        assert interval([0.5]).mean == 0.5 and math.isnan(interval([0.5]).lo)
-        assert all(math.isnan(part) for part in interval([math.nan]))
-
-
-def test_bootstrap_agrees_with_scipy() -> None:
-    values = np.random.default_rng(0).gamma(2.0, size=40)
-    wanted = oracle.bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, rng=1).confidence_interval
-    assert bootstrap_interval(values)[1:] == pytest.approx(tuple(wanted), abs=0.02)
-    assert bootstrap_interval(values, seed=5) == bootstrap_interval(values, seed=5)
+    assert t_interval([0.5]).mean == 0.5 and math.isnan(t_interval([0.5]).lo)
+    assert all(math.isnan(part) for part in t_interval([math.nan]))
 
 
 @settings(deadline=None)
@@ -169,7 +160,6 @@ def test_t_interval_covers_and_paired_t_rejects_at_their_level(n: int) -> None:
     [
         (lambda: pareto_front([1, 2], [1, 2, 3]), "last axes must agree"),
         (lambda: paired_difference([1, 2], [1]), "equal shapes"),
-        (lambda: paired_difference([1, 2], [1, 2], test="u"), "sign-flip"),  # type: ignore[arg-type]
         (lambda: t_interval([1, 2], 95), "between 0 and 1"),
         (lambda: t_interval([1, math.inf]), "infinite"),
         (lambda: holm([0.1, 1.2]), r"\[0, 1\]"),

@@ -21,9 +21,9 @@ from kdbench.stats import (
     ranks,
     seeds_needed,
     size_saved,
+    student_replicates,
     t_interval,
 )
-from kdbench.stats._replicates import student_replicates
 
 SIZES = np.array([0.5e6, 1e6, 2e6, 4e6])
 levels = st.lists(st.integers(0, 40), min_size=1, max_size=6)
