@@ -17,7 +17,7 @@ from kdbench.data import resolve_dataset
 from kdbench.data.task import check_parts
 from kdbench.errors import BadInput, KdbenchError
 from kdbench.methods import loss_function
-from kdbench.models import build, latency_ms, load_weights
+from kdbench.models import build, latencies, load_weights
 from kdbench.run import manifest
 from kdbench.run.estimate import DryRun, dry_run
 from kdbench.run.events import Setting
@@ -170,13 +170,17 @@ def plan_sweep(sweep: Sweep, run: RunOptions, observer: Observer, *, teacher_wei
     )  # fmt: skip
 
 
-def _latencies(sweep: Sweep, setting: Setting) -> dict[str, float]:
-    """Milliseconds for one image, measured once a sweep."""
-    known: dict[str, float] = dict(manifest.read_manifest(setting.folder).get("latency_ms") or {})
+def _latencies(sweep: Sweep, setting: Setting) -> dict[str, Any]:
+    """What the manifest says of the students' latency, measured once a sweep."""
+    held = manifest.read_manifest(setting.folder)
+    if set(sweep.pair.students) <= set(held.get("latency_ms") or {}):
+        return {}
     spec, _ = resolve_dataset(sweep.data_path or sweep.data.name)
     shape = _shape(sweep, spec, sweep.recipe)
-    for student in sweep.pair.students:
-        if student not in known:
-            model = _built(sweep, spec, student, sweep.recipe)
-            known[student] = latency_ms(model, shape["channels"], shape["input_size"], torch.device(setting.device))
-    return known
+    models = {student: _built(sweep, spec, student, sweep.recipe) for student in sweep.pair.students}
+    found = latencies(models, shape["channels"], shape["input_size"], torch.device(setting.device))
+    return {
+        "latency_ms": {student: each.ms for student, each in found.items()},
+        "latency_range_ms": {student: [each.p10, each.p90] for student, each in found.items()},
+        "latency_threads": torch.get_num_threads(),
+    }

@@ -11,8 +11,7 @@ import torch
 from kdbench.catalog import BUDGETS, DATASETS, LADDERS, METHODS, PAIRS, TEACHERS, parse_pair, recipe_for
 from kdbench.catalog.types import Dimension, Ladder, MethodSpec
 from kdbench.models import build, count_params, known_models
-from kdbench.models.build import construct, fit_to
-from kdbench.models.stem import native_only
+from kdbench.models.build import construct, fit_to, native_only
 
 STUDENTS = sorted({m for ladder in LADDERS.entries.values() for m in ladder.models})
 
