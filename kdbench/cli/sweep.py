@@ -54,7 +54,7 @@ def register(app: typer.Typer) -> None:
 def sweep(
     ctx: typer.Context,
     pair: Annotated[
-        str | None, _what("Teacher and students: ladders or timm names, comma-separated.", "T:S,...")
+        str | None, _what("Teacher and students: families or timm names, comma-separated.", "T:S,...")
     ] = None,
     dataset: Annotated[str | None, _what("Catalog name, folder:/path or hf:name. [dim](digits)[/dim]")] = None,
     method: Annotated[str | None, _what("Distillation losses, comma-separated. [dim](kd)[/dim]")] = None,
