@@ -12,7 +12,8 @@ os.environ["KDBENCH_CHECKPOINT_SECONDS"] = "0"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from helpers import Cli, Outcome
+
+from tests.support.helpers import Cli, Outcome
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import ROOT, Cli
 from nbclient import NotebookClient
 from sklearn.datasets import load_digits
 
 import kdbench
 from kdbench.errors import BadInput
 from kdbench.run.student import Student
+from tests.support.helpers import ROOT, Cli
 
 WORDS = {"budget": "smoke", "precision": "fp32", "workers": 1, "wandb": "disabled", "progress": False}
 

@@ -9,10 +9,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from boards import submit
 
 from kdbench.board import leaderboard, read
 from kdbench.board._render import page
+from tests.support.boards import submit
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PROBE = """<script>

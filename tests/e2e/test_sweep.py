@@ -12,12 +12,12 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
-from helpers import Cli
 from scipy import stats
-from sweeps import LARGE, SMALL, TEACHER, UNEQUAL, command, finish, lines
 
 from kdbench.run.store import read_epochs, read_result
 from kdbench.tracking import find_runs, read_offline
+from tests.support.helpers import Cli
+from tests.support.sweeps import LARGE, SMALL, TEACHER, UNEQUAL, command, finish, lines
 
 FILES = [
     *("trials.parquet", "trials.csv", "pareto.csv", "pareto.md", "pareto.tex", "pareto.png", "pareto.svg"),

@@ -11,7 +11,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from training import CPU, KD, RECIPE, STEPS, Watched, banked, config_of, data_of, live, same, train
 
 from kdbench.catalog.methods import METHODS
 from kdbench.config import DataConfig, Recipe, RunConfig
@@ -26,6 +25,7 @@ from kdbench.train import loop as engine_run
 from kdbench.train.checkpoint import NAME
 from kdbench.train.metrics import collect_logits
 from kdbench.train.optim import FLOOR, make_optimizer, make_schedule
+from tests.support.training import CPU, KD, RECIPE, STEPS, Watched, banked, config_of, data_of, live, same, train
 
 
 def test_the_bank_gives_the_training_that_the_live_teacher_gives(tmp_path):

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from report_frames import GAINS, LADDER, sweep_frame
 from rich.console import Console
 from scipy import stats as oracle
 
@@ -24,6 +23,7 @@ from kdbench.report._points import gather
 from kdbench.report._rerun import rerun_command
 from kdbench.report._tables import escape_latex, latex, markdown
 from kdbench.stats import holm
+from tests.support.report_frames import GAINS, LADDER, sweep_frame
 
 LONG = {
     "mobilenetv4_conv_small_035.e3000_r224_in1k": (480_000, 0.86),

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.collections import PolyCollection
-from report_frames import LADDER, sweep_frame
 
 from kdbench.report import History, temperature_alpha_figure, write_report
 from kdbench.report._cost import cost_table
@@ -21,6 +20,7 @@ from kdbench.report._pareto import table_of
 from kdbench.report._points import gather
 from kdbench.report._tables import markdown
 from kdbench.report._worth import worth
+from tests.support.report_frames import LADDER, sweep_frame
 
 SIZES = {f"net_{k}": (1_000_000 * 2**k, 0.80 + 0.02 * k) for k in range(4)}
 SLOPE = 0.02  # accuracy gained by a doubling

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from report_frames import LADDER, sweep_frame
 
 from kdbench.report import pareto_figure, temperature_alpha_figure, write_report
+from tests.support.report_frames import LADDER, sweep_frame
 
 TEN = {f"family{k}_of_rather_long_names_{k:03d}.weights_in1k": (400_000 * 2**k, 0.85 + 0.008 * k) for k in range(10)}
 

@@ -10,12 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from helpers import ROOT
-
 from kdbench.sweeps.plan import Group, space_of
 from kdbench.sweeps.search import Journal, Search
 from kdbench.sweeps.spec import build_sweep
 from kdbench.sweeps.types import Sweep
+from tests.support.helpers import ROOT
 
 TEACHER, SMALL, LARGE = "test_resnet", "test_efficientnet", "test_vit"
 SEARCH = Group("search", SMALL, "kd")
