@@ -85,6 +85,13 @@ class CifarNet(nn.Module):
         features: Tensor = self.body(x)
         return features
 
+    def forward_intermediates(self, x: Tensor, **ignored: object) -> tuple[Tensor, list[Tensor]]:
+        """``forward_features``, and what each part of ``body`` gives."""
+        maps: list[Tensor] = []
+        for part in self.body:
+            maps.append(x := part(x))
+        return x, maps
+
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(B, num_features, h, w) -> logits (B, num_classes), or the pooled features (B, num_features)."""
         pooled = x.mean((2, 3))
