@@ -77,6 +77,8 @@ def p_on_front(cost: ArrayLike, scores: ArrayLike, *, resamples: int = 10_000, s
     """
     costs = _costs(cost)
     table = score_table(scores, costs.size)
+    if resamples < 1:
+        raise ValueError(f"resamples must be at least 1, not {resamples}")
     points, seeds = table.shape
     runs = runs_of(table)
     means = np.full((resamples, points), np.nan)
