@@ -1,7 +1,7 @@
 """Capacity gap: gain over hard labels against how many times larger the teacher is than the student.
 
 Bars are 95% intervals of the paired difference over seeds. Spearman's rank correlation is printed for each method:
-the sizes of one ladder share a teacher and a data set, so it describes them and proves nothing beyond.
+the sizes of one family share a teacher and a data set, so it describes them and proves nothing beyond.
 """
 
 from __future__ import annotations

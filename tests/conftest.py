@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 # Read when the engine is imported, here and in every process that a test starts: a checkpoint an epoch, so that the
@@ -12,7 +13,9 @@ os.environ["KDBENCH_CHECKPOINT_SECONDS"] = "0"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from helpers import Cli, Outcome
+from filelock import FileLock
+
+from tests.support.helpers import Cli, Outcome
 
 
 @pytest.fixture
@@ -39,6 +42,29 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "160")
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The place of a finished sweep, see ``build_whole``: trained once for all test processes, never to be changed."""
+    from tests.support.sweeps import build_whole
+
+    base = tmp_path_factory.getbasetemp()
+    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "whole"
+    with FileLock(f"{place}.lock"):
+        if not place.with_suffix(".done").exists():
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+            build_whole(place)
+            place.with_suffix(".done").touch()
+    return place
+
+
+@pytest.fixture
+def finished(bench: Path, whole: Path) -> Path:
+    """An own copy of the finished sweep in the working folder: ``results/whole``, its teacher in the cache."""
+    shutil.copytree(whole, bench, symlinks=True, dirs_exist_ok=True)
+    return bench / "results" / "whole"
 
 
 @pytest.fixture

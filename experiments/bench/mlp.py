@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kdbench.config import DataConfig, Recipe, RunConfig
 from kdbench.data import load, resolve_dataset
 from kdbench.models import build
-from kdbench.models.dropout import CoarseDropout
+from kdbench.models.hinton import CoarseDropout
 from kdbench.train.loop import Trainer
 from kdbench.train.step import Step
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from itertools import chain
 
-from kdbench.catalog.ladders import BUILTIN, LADDERS
+from kdbench.catalog.families import BUILTIN, FAMILIES
 from kdbench.catalog.registry import Registry
-from kdbench.catalog.types import Pair
+from kdbench.catalog.types import Family, Pair
 from kdbench.errors import BadInput, unknown
 
 _TEACHER_OF: dict[str, str] = {
@@ -23,22 +23,12 @@ _TEACHER_OF: dict[str, str] = {
     "test-tiny": "test_resnet",
     "vit": "vit_base_patch16_224",
 }
-"""The teacher of each ladder's named pair; resnet50 where none is given."""
+"""The teacher of each family's named pair; resnet50 where none is given."""
 
 TEACHERS: tuple[str, ...] = tuple(
-    dict.fromkeys(
-        (
-            "resnet50",
-            "resnet101",
-            "resnet34",
-            "wide_resnet50_2",
-            "resnext50_32x4d",
-            *_TEACHER_OF.values(),
-        )
-    )
+    dict.fromkeys(("resnet50", "resnet101", "resnet34", "wide_resnet50_2", "resnext50_32x4d", *_TEACHER_OF.values()))
 )
 """Usual teachers; any other timm name works too."""
-
 
 CIFAR_NETS: tuple[str, ...] = (
     *("resnet8x4", "resnet20", "resnet32", "resnet32x4", "resnet56", "resnet110", "ResNet50"),
@@ -59,12 +49,12 @@ class NamedPair(Pair):
     """A pair filed under a name; ``--pair NAME`` and ``kdbench ls pairs`` know it."""
 
     name: str
-    """What the registry calls it: ``teacher:ladder`` or ``teacher:student`` for the built-in ones."""
+    """What the registry calls it: ``teacher:family`` or ``teacher:student`` for the built-in ones."""
 
 
-def _named(ladder: str, students: tuple[str, ...]) -> NamedPair:
-    teacher = _TEACHER_OF.get(ladder, "resnet50")
-    return NamedPair(name=f"{teacher}:{ladder}", teacher=teacher, students=students, ladder=ladder)
+def _named(family: Family) -> NamedPair:
+    teacher = _TEACHER_OF.get(family.name, "resnet50")
+    return NamedPair(name=f"{teacher}:{family.name}", teacher=teacher, students=family.models, ladder=family.name)
 
 
 def cifar_model(paper_name: str) -> str:
@@ -85,68 +75,60 @@ def _from_table(text: str) -> NamedPair:
     return NamedPair(name=f"{teacher}:{student}", teacher=teacher, students=(student,))
 
 
-_BUILTIN_PAIRS = (*(_named(ladder.name, ladder.models) for ladder in BUILTIN), *map(_from_table, _CIFAR_PAIRS.split()))
+_BUILTIN_PAIRS = (*map(_named, BUILTIN), *map(_from_table, _CIFAR_PAIRS.split()))
 
 PAIRS: Registry[NamedPair] = Registry("pair", {p.name: p for p in _BUILTIN_PAIRS}, "kdbench.pairs", NamedPair)
 
 
 def parse_pair(text: str, known_models: Callable[[], Collection[str]]) -> Pair:
-    """``TEACHER:STUDENTS`` as a ``Pair``; students are ladder names and timm names, comma-separated.
+    """``TEACHER:STUDENTS`` as a ``Pair``; students are family names and timm names, comma-separated.
 
     The order given is kept and repeated students are dropped. The name of a registered pair also works.
-    ``known_models`` (timm's names) is called only for a name that the catalog does not have.
-    A pretrained tag (``resnet50.a1_in1k``) is allowed on a teacher.
+    ``known_models`` (timm's names) is called only for a name that the catalog does not have. Names may be written as
+    the Hugging Face hub does (``timm/resnet50.a1_in1k``); a teacher keeps its tag, which says which pretrained weights
+    are meant, a student begins at random and loses it.
 
     Raises:
         BadInput: no colon, an empty side, or a name that nobody knows, with the closest one.
     """
-    text = text.strip()
+    text = text.strip().removeprefix("hf-hub:")
     teacher, colon, rest = (part.strip() for part in text.partition(":"))
     if not colon:
         return _by_name(text)
     if not teacher:
         raise BadInput(f"--pair '{text}' names no teacher: write TEACHER:STUDENTS, e.g. resnet50:mobilenetv3")
-    parts = [part.strip() for part in rest.split(",")]
+    teacher = teacher.removeprefix("timm/")
+    parts = [part.strip().removeprefix("timm/") for part in rest.split(",")]
     if not any(parts):
-        raise BadInput(f"--pair '{text}' names no students: write a ladder or models, e.g. {teacher}:mobilenetv3")
+        raise BadInput(f"--pair '{text}' names no students: write a family or models, e.g. {teacher}:mobilenetv3")
     if not all(parts):
         raise BadInput(f"--pair '{text}' has a comma with no student beside it: leave it out, or name one")
-    if teacher in LADDERS:
-        raise BadInput(f"teacher '{teacher}' is a ladder of students: name one model, e.g. resnet50:{rest}")
+    if teacher in FAMILIES:
+        raise BadInput(f"teacher '{teacher}' is a family of students: name one model, e.g. resnet50:{rest}")
     _check("teacher", teacher, known_models, extra=())
     students: list[str] = []
     for part in parts:
-        if part in LADDERS:
-            students.extend(LADDERS.get(part).models)
-        else:
-            _check("student", part, known_models, extra=LADDERS.names())
-            students.append(part)
-    ladder = parts[0] if len(set(parts)) == 1 and parts[0] in LADDERS else None
-    return Pair(teacher=teacher, students=tuple(dict.fromkeys(students)), ladder=ladder)
+        if part not in FAMILIES:
+            _check("student", part, known_models, extra=FAMILIES.names())
+        students.extend(FAMILIES.get(part).models if part in FAMILIES else [part.split(".")[0]])
+    family = parts[0] if len(set(parts)) == 1 and parts[0] in FAMILIES else None
+    return Pair(teacher=teacher, students=tuple(dict.fromkeys(students)), ladder=family)
 
 
 def _by_name(text: str) -> Pair:
     """A registered pair, for text without a colon."""
     if text and text in PAIRS:
         found = PAIRS.get(text)
-        parts = [LADDERS.get(one).models if one in LADDERS else (one,) for one in found.students]
-        ladder = found.students[0] if len(found.students) == 1 and found.students[0] in LADDERS else found.ladder
-        return Pair(teacher=found.teacher, students=tuple(dict.fromkeys(chain.from_iterable(parts))), ladder=ladder)
-    wanted = text if text in LADDERS else "mobilenetv3"
+        parts = [FAMILIES.get(one).models if one in FAMILIES else (one,) for one in found.students]
+        family = found.students[0] if len(found.students) == 1 and found.students[0] in FAMILIES else found.ladder
+        return Pair(teacher=found.teacher, students=tuple(dict.fromkeys(chain.from_iterable(parts))), ladder=family)
+    wanted = text if text in FAMILIES else "mobilenetv3"
     raise BadInput(f"--pair '{text}' has no colon: write TEACHER:STUDENTS, e.g. resnet50:{wanted}")
-
-
-def _catalog_models() -> set[str]:
-    groups = (ladder.models for ladder in LADDERS.entries.values())
-    return {*TEACHERS, *map(cifar_model, CIFAR_NETS), *chain.from_iterable(groups)}
 
 
 def _check(kind: str, name: str, known_models: Callable[[], Collection[str]], extra: Collection[str]) -> None:
     """Refuse ``name`` if neither the catalog nor timm has it; ``extra`` are further names to suggest."""
-    catalog = _catalog_models()
-    base = name.split(".")[0] if kind == "teacher" else name
-    if base in catalog:
-        return
-    known = known_models()
-    if base not in known:
+    families = chain.from_iterable(family.models for family in FAMILIES.entries.values())
+    catalog, base = {*TEACHERS, *map(cifar_model, CIFAR_NETS), *families}, name.split(".")[0]
+    if base not in catalog and base not in (known := known_models()):
         raise unknown(kind, name, [*extra, *catalog, *known], "`kdbench ls pairs`, or any timm model name")

@@ -26,6 +26,11 @@ BUDGETS: dict[str, Budget] = {
 LARGE = 96
 """From this input size (pixels) on, images are large: RandomResizedCrop views and the native stem."""
 
+
+def _steps(*milestones: int) -> dict[str, Any]:
+    return {"schedule": "step", "milestones": milestones}
+
+
 # (kind of data, budget) -> values for both roles, then what differs for the teacher and the student.
 # "small": 28-32 pixel images without an entry of their own; "large": LARGE pixels and more.
 _Row = tuple[dict[str, Any], dict[str, Any], dict[str, Any]]
@@ -49,14 +54,7 @@ _TABLE: dict[tuple[str, str], _Row] = {
     ("small", "quick"): ({"lr": 0.1}, {"epochs": 12}, {"epochs": 4}),
     ("small", "standard"): ({"lr": 0.1, "stem": "small", "warmup_epochs": 5}, {"epochs": 120}, {"epochs": 120}),
     ("small", "paper"): (
-        {
-            "batch_size": 64,
-            "lr": 0.05,
-            "stem": "small",
-            "schedule": "step",
-            "milestones": (150, 180, 210),
-            "warmup_epochs": 0,
-        },
+        {"batch_size": 64, "lr": 0.05, "stem": "small", "warmup_epochs": 0} | _steps(150, 180, 210),
         {"epochs": 240},
         {"epochs": 240},
     ),
@@ -64,14 +62,7 @@ _TABLE: dict[tuple[str, str], _Row] = {
     ("large", "quick"): ({"batch_size": 64, "lr": 0.05}, {"epochs": 12}, {"epochs": 4}),
     ("large", "standard"): ({"batch_size": 128, "lr": 0.1, "warmup_epochs": 5}, {"epochs": 60}, {"epochs": 60}),
     ("large", "paper"): (
-        {
-            "batch_size": 256,
-            "lr": 0.1,
-            "weight_decay": 1e-4,
-            "schedule": "step",
-            "milestones": (30, 60, 90),
-            "warmup_epochs": 0,
-        },
+        {"batch_size": 256, "lr": 0.1, "weight_decay": 1e-4, "warmup_epochs": 0} | _steps(30, 60, 90),
         {"epochs": 100},
         {"epochs": 100},
     ),

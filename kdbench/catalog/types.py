@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 from kdbench.config import Frozen
 
 
-class Ladder(Frozen):
-    """A family of students of one design, in ascending numbers of parameters."""
+class Family(Frozen):
+    """Students of one design, in ascending numbers of parameters."""
 
     name: str
     """What ``--pair TEACHER:NAME`` calls it."""
@@ -20,15 +20,19 @@ class Ladder(Frozen):
     """One line on where such models are deployed."""
 
 
+Ladder = Family
+"""Its name up to release 0.1, for plug-ins; it goes with the next."""
+
+
 class Pair(Frozen):
     """One teacher and the students measured under it."""
 
     teacher: str
     """timm name of the teacher."""
     students: tuple[str, ...]
-    """timm names of the students, in the order given (a ladder's is ascending)."""
+    """timm names of the students, in the order given (a family's is ascending)."""
     ladder: str | None = None
-    """The ladder's name when the students are exactly one ladder."""
+    """The family's name when the students are exactly one family; as sweep.json has called it from the start."""
 
     def __str__(self) -> str:
         return f"{self.teacher}:{self.ladder or ','.join(self.students)}"

@@ -88,11 +88,11 @@ def _versions() -> Iterator[Check]:
 def _plugins() -> Iterator[Check]:
     """Third parties' entry points, each group loaded now."""
     from kdbench.catalog.datasets import DATASETS
-    from kdbench.catalog.ladders import LADDERS
+    from kdbench.catalog.families import FAMILIES
     from kdbench.catalog.pairs import PAIRS
     from kdbench.methods import METHODS
 
-    for registry in (DATASETS, LADDERS, METHODS, PAIRS):
+    for registry in (DATASETS, FAMILIES, METHODS, PAIRS):
         points = [f"{point.name} ({point.value})" for point in entry_points(group=registry.group)]
         try:
             registry.names()

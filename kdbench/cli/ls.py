@@ -27,7 +27,8 @@ class Kind(StrEnum):
 
     pairs = "pairs"
     students = "students"
-    ladders = "ladders"
+    families = "families"
+    ladders = "ladders"  # what families were called
     datasets = "datasets"
     methods = "methods"
     recipes = "recipes"
@@ -36,7 +37,7 @@ class Kind(StrEnum):
 
 
 def ls(kind: Annotated[Kind | None, typer.Argument(help="What to list.")] = None, as_json: JsonFlag = False) -> None:
-    """List pairs, students, ladders, datasets, methods, recipes, papers, or the named sweeps of experiments/.
+    """List pairs, students, families, datasets, methods, recipes, papers, or the named sweeps of experiments/.
 
     Examples:
         kdbench ls pairs
@@ -44,7 +45,7 @@ def ls(kind: Annotated[Kind | None, typer.Argument(help="What to list.")] = None
         kdbench ls datasets --json
     """
     if kind is None:
-        counts = {each.value: len(_LISTINGS[each]().rows) for each in Kind}
+        counts = {each.value: len(_LISTINGS[each]().rows) for each in Kind if each != Kind.ladders}
         if as_json:
             print_json(counts)
         else:
@@ -64,28 +65,28 @@ def _pairs() -> Listing:
 
     pairs = list(PAIRS.entries.values())
     rows = [(pair.name, pair.teacher, ", ".join(pair.students)) for pair in pairs]
-    note = "--pair TEACHER:STUDENTS also takes any ladder and any timm name, comma-separated."
+    note = "--pair TEACHER:STUDENTS also takes any family and any timm name, comma-separated."
     return Listing(("pair", "teacher", "students"), rows, [pair.model_dump(mode="json") for pair in pairs], note)
 
 
-def _ladders() -> Listing:
-    from kdbench.catalog.ladders import LADDERS
+def _families() -> Listing:
+    from kdbench.catalog.families import FAMILIES
 
-    ladders = list(LADDERS.entries.values())
-    rows = [(ladder.name, len(ladder.models), ", ".join(ladder.models), ladder.note) for ladder in ladders]
-    return Listing(("ladder", "sizes", "models", "note"), rows, [ladder.model_dump(mode="json") for ladder in ladders])
+    families = list(FAMILIES.entries.values())
+    rows = [(family.name, len(family.models), ", ".join(family.models), family.note) for family in families]
+    return Listing(("family", "sizes", "models", "note"), rows, [each.model_dump(mode="json") for each in families])
 
 
 def _students() -> Listing:
-    from kdbench.catalog.ladders import LADDERS
+    from kdbench.catalog.families import FAMILIES
 
     rows = [
-        (model, ladder.name, f"{place} of {len(ladder.models)}")
-        for ladder in LADDERS.entries.values()
-        for place, model in enumerate(ladder.models, 1)
+        (model, family.name, f"{place} of {len(family.models)}")
+        for family in FAMILIES.entries.values()
+        for place, model in enumerate(family.models, 1)
     ]
-    entries = [{"student": model, "ladder": ladder, "place": place} for model, ladder, place in rows]
-    return Listing(("student", "ladder", "size"), rows, entries, "Any other timm model name works as a student too.")
+    entries = [{"student": model, "family": family, "place": place} for model, family, place in rows]
+    return Listing(("student", "family", "size"), rows, entries, "Any other timm model name works as a student too.")
 
 
 def _datasets() -> Listing:
@@ -186,6 +187,14 @@ def _sweeps() -> Listing:
     return Listing(("sweep", "file", "options"), rows, entries, "kdbench sweep --config NAME runs one.")
 
 
-_LISTINGS: dict[Kind, Callable[[], Listing]] = dict(
-    zip(Kind, (_pairs, _students, _ladders, _datasets, _methods, _recipes, _papers, _sweeps), strict=True)
-)
+_LISTINGS: dict[Kind, Callable[[], Listing]] = {
+    Kind.pairs: _pairs,
+    Kind.students: _students,
+    Kind.families: _families,
+    Kind.ladders: _families,
+    Kind.datasets: _datasets,
+    Kind.methods: _methods,
+    Kind.recipes: _recipes,
+    Kind.papers: _papers,
+    Kind.sweeps: _sweeps,
+}

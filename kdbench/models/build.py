@@ -1,7 +1,8 @@
-"""Networks by timm name, fitted to a data set's classes, channels and image size."""
+"""Networks by timm name, fitted to a data set's classes, channels and image size; the small stem for small images."""
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,11 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from kdbench.errors import BadInput, unknown
-from kdbench.models.stem import apply_small_stem, halve_first_stride, native_only
+from kdbench.errors import BadInput, suggestion, unknown
 
 MIN_TOKENS = 16
 """Attention sees at least this many tokens, see ``build``."""
+_STEM_POOLS = ("maxpool", "stem", "stem_pool", "features.pool0")
+"""Where timm keeps a stem's max-pool: its own name, or the name of the module it is in."""
 
 
 class Fit(NamedTuple):
@@ -67,12 +69,16 @@ def build(
     Networks made for small images (``cifar_*``, ``hinton_mlp_*``) are the same network with either stem.
 
     Raises:
-        BadInput: an unknown name or stem, or a network that cannot work at this input size.
+        BadInput: an unknown name, stem or option, or a network that cannot work at this input size.
     """
     with seeded(seed), explained(name, input_size, stem):
         model = construct(name, fit_to(name, input_size, stem), classes, channels, **(options or {}))
-        _try_out(model, name, classes, channels, input_size)
-    return model
+        # classify one black image, so that a misfit shows here and not in a training loop
+        with torch.no_grad():
+            shape = tuple(model.eval()(torch.zeros(1, channels, input_size, input_size)).shape)
+    if shape != (1, classes):
+        raise BadInput(f"model '{name}' gives {shape} instead of (batch, classes): it is no plain classifier")
+    return model.train()
 
 
 @lru_cache(maxsize=256)
@@ -97,39 +103,6 @@ def fit_to(name: str, input_size: int, stem: str) -> Fit:
     return _sized(probe, input_size, stem, own=config.input_size[-1])
 
 
-@contextmanager
-def explained(name: str, input_size: int, stem: str) -> Iterator[None]:
-    """Turn what timm and torch raise at a size that a network cannot take into one message."""
-    try:
-        yield
-    except (AssertionError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        if option := re.search(r"unexpected keyword argument '(\w+)'", reason):
-            raise BadInput(f"model '{name}' has no option '{option[1]}' (recipe.model-options)") from error
-        raise BadInput(
-            f"model '{name}' cannot take {input_size}x{input_size} images with the {stem} stem ({reason}): "
-            f"use a larger recipe.input_size or another model"
-        ) from error
-
-
-def _try_out(model: nn.Module, name: str, classes: int, channels: int, input_size: int) -> None:
-    """Classify one black image in eval mode, so that a misfit shows here and not in a training loop."""
-    with torch.no_grad():
-        shape = tuple(model.eval()(torch.zeros(1, channels, input_size, input_size)).shape)
-    model.train()
-    if shape != (1, classes):
-        raise BadInput(f"model '{name}' gives {shape} instead of (batch, classes): it is no plain classifier")
-
-
-def patch_for(native: int, input_size: int, stem: str) -> int:
-    """Side of a square patch (pixels), by the rule in ``build``; ``small`` halves it, down to 1."""
-    patch = native
-    if input_size % patch or (input_size // patch) ** 2 < MIN_TOKENS:
-        powers = (2**k for k in reversed(range(native.bit_length())))
-        patch = next(p for p in powers if p == 1 or (input_size % p == 0 and (input_size // p) ** 2 >= MIN_TOKENS))
-    return patch // 2 if stem == "small" and patch % 2 == 0 else patch
-
-
 def _sized(probe: nn.Module, input_size: int, stem: str, own: int) -> Fit:
     """The fit of a network whose attention is made for one input size, by default ``own``."""
     if native_only(probe):
@@ -149,6 +122,42 @@ def _sized(probe: nn.Module, input_size: int, stem: str, own: int) -> Fit:
     halvings += stem == "small" and 2**halvings < reduction
     # img_size counts as if the stem still had all its strides: attention then gets the size it will see
     return Fit({"img_size": input_size * 2**halvings}, halvings, False)
+
+
+def patch_for(native: int, input_size: int, stem: str) -> int:
+    """Side of a square patch (pixels), by the rule in ``build``; ``small`` halves it, down to 1."""
+    patch = native
+    if input_size % patch or (input_size // patch) ** 2 < MIN_TOKENS:
+        powers = (2**k for k in reversed(range(native.bit_length())))
+        patch = next(p for p in powers if p == 1 or (input_size % p == 0 and (input_size // p) ** 2 >= MIN_TOKENS))
+    return patch // 2 if stem == "small" and patch % 2 == 0 else patch
+
+
+@contextmanager
+def explained(name: str, input_size: int, stem: str) -> Iterator[None]:
+    """Turn what timm and torch raise at a size that a network cannot take into one message."""
+    try:
+        yield
+    except (AssertionError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        if option := re.search(r"unexpected keyword argument '(\w+)'", reason):
+            known = _options(name)
+            hint = suggestion(option[1], known) or f"; it has {', '.join(known)}"
+            raise BadInput(f"model '{name}' has no option '{option[1]}' (recipe.model-options){hint}") from error
+        raise BadInput(
+            f"model '{name}' cannot take {input_size}x{input_size} images with the {stem} stem ({reason}): "
+            f"use a larger recipe.input_size or another model"
+        ) from error
+
+
+def _options(name: str) -> list[str]:
+    """The arguments of a network's constructor that are numbers."""
+    import timm
+
+    with torch.device("meta"):
+        arguments = inspect.signature(type(timm.create_model(name))).parameters.values()
+    taken = ("num_classes", "in_chans", "img_size", "patch_size")
+    return [a.name for a in arguments if isinstance(a.default, int | float) and a.name not in taken]
 
 
 def construct(name: str, fit: Fit, classes: int, channels: int, **more: Any) -> nn.Module:
@@ -190,3 +199,72 @@ def planned(
     """
     with torch.device("meta"):
         return build(name, classes=classes, channels=channels, input_size=input_size, stem=stem, options=dict(options))
+
+
+def native_only(model: nn.Module) -> bool:
+    """Whether ``model`` declares, by an attribute of this name, that it was made for small images."""
+    return bool(getattr(model, "native_only", False))
+
+
+def apply_small_stem(model: nn.Module) -> nn.Module:
+    """Change ``model`` (and return it) so that it keeps more of a small image; weights keep their shapes.
+
+    1. The first strided convolution in module order has its stride halved: 2 becomes 1 (ResNet, MobileNet,
+       EfficientNet, RegNet, GhostNet, RepVGG, MobileOne, ...), the 4 of a patch stem becomes 2 (ConvNeXt).
+       The padding becomes (kernel - stride + 1) // 2, so that an S x S image leaves it as S/stride x S/stride.
+       Parallel branches of a re-parameterisable block (RepVGG, MobileOne) are changed together.
+    2. A max-pool in the stem is dropped (ResNet).
+
+    The final feature map of a 32-pixel image grows from 1 x 1 to 4 x 4 (ResNet; 16 times the cost) or 2 x 2
+    (the others; 4 times). Networks with square patches or a fixed attention size have the same halving made
+    by ``build`` instead, because there it changes weights.
+
+    A network that says ``native_only`` was made for small images and is returned as it is.
+
+    Raises:
+        BadInput: no convolution with a stride.
+    """
+    if native_only(model):
+        return model
+    halve_first_stride(model)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.MaxPool2d) and name.startswith(_STEM_POOLS):
+            model.set_submodule("maxpool" if name.startswith("maxpool") else name, nn.Identity())
+            break
+    return model
+
+
+def halve_first_stride(model: nn.Module) -> None:
+    """Halve the stride of the first strided convolution and of the branches parallel to it, in place.
+
+    Raises:
+        BadInput: there is none.
+    """
+    convs = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Conv2d) and max(m.stride) > 1]
+    if not convs:
+        raise BadInput(f"{type(model).__name__} has no strided convolution: there is no small stem for it")
+    first_name, first = convs[0]
+    shape, stride, top = (first.in_channels, first.out_channels), first.stride, first_name.split(".")[0]
+    parallel = [
+        (name, conv)
+        for name, conv in convs
+        if name.split(".")[0] == top and (conv.in_channels, conv.out_channels) == shape and conv.stride == stride
+    ]
+    # channels grow on the way in, so a layer of the same shape stands beside the first, not after it
+    for name, conv in parallel if first.in_channels < first.out_channels else convs[:1]:
+        conv.stride = tuple(max(1, s // 2) for s in conv.stride)
+        if not isinstance(conv.padding, str) and max(conv.padding) + max(conv.kernel_size) > 1:
+            conv.padding = tuple((k - s + 1) // 2 for k, s in zip(conv.kernel_size, conv.stride, strict=True))
+        _tell_parents(model, name, stride[0], conv.stride[0])
+
+
+def _tell_parents(model: nn.Module, name: str, old: int, new: int) -> None:
+    """Blocks that fold their branches later (RepVGG, MobileOne) note the stride themselves: keep it true."""
+    parts = name.split(".")[:-1]
+    for depth in range(1, len(parts) + 1):
+        parent: Any = model.get_submodule(".".join(parts[:depth]))
+        noted = getattr(parent, "stride", None)
+        if noted == old:
+            parent.stride = new
+        elif noted == (old, old):
+            parent.stride = (new, new)

@@ -1,42 +1,63 @@
-"""What a network costs: parameters (exact), multiply-accumulates (counted), latency (measured)."""
+"""What a network costs as it is deployed: parameters (exact), multiply-accumulates (counted), latency (measured)."""
 
 from __future__ import annotations
 
-import statistics
 import time
+from collections.abc import Mapping
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+_FOLDS = ("fuse", "reparameterize", "switch_to_deploy")
+"""By which method a timm layer says that it is folded for deployment."""
+
+
+class Latency(NamedTuple):
+    """Milliseconds of a forward pass of one image: the median of the passes, and their 10th and 90th percentiles."""
+
+    ms: float
+    p10: float
+    p90: float
+
+
+def deployed(model: nn.Module) -> nn.Module:
+    """What ships of a network: a copy with its branches folded into one (RepVGG, MobileOne, LeViT's norms, ...).
+
+    A network without such branches is returned as it is. The answers stay the same to rounding.
+    """
+    from timm.utils.model import reparameterize_model
+
+    if not any(hasattr(module, fold) for module in model.modules() for fold in _FOLDS):
+        return model
+    folded: nn.Module = reparameterize_model(model)
+    return folded.requires_grad_()  # timm detaches what it folds
+
 
 def count_params(model: nn.Module) -> int:
-    """Trainable parameters, each shared tensor once; buffers (running statistics) are not parameters."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-def _place(model: nn.Module) -> torch.device:
-    first = next(model.parameters(), None)
-    return torch.device("cpu") if first is None else first.device
+    """Trainable parameters as deployed, each shared tensor once; buffers (running statistics) are not parameters."""
+    return sum(p.numel() for p in deployed(model).parameters() if p.requires_grad)
 
 
 def count_macs(model: nn.Module, channels: int, input_size: int) -> int:
-    """Multiply-accumulates of one forward pass of one (channels, input_size, input_size) image.
+    """Multiply-accumulates of one forward pass of one (channels, input_size, input_size) image, as deployed.
 
     ``torch.utils.flop_counter`` counts convolutions, matrix products and attention at two operations a
     multiply-accumulate; norms, activations and poolings are not counted, as is usual in papers. The mode
     (train or eval) of the network is put back.
     """
-    x = torch.zeros(1, channels, input_size, input_size, device=_place(model))
-    training = model.training
+    training, network = model.training, deployed(model)
+    place = next((p.device for p in network.parameters()), torch.device("cpu"))
     # the counter has no formula for the CPU's fused attention: the plain products are counted instead
-    fused = [module for module in model.modules() if getattr(module, "fused_attn", False)]
-    model.eval()
+    fused = [module for module in network.modules() if getattr(module, "fused_attn", False)]
+    network.eval()
     try:
         for module in fused:
             module.fused_attn = False  # type: ignore[assignment]
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model(x)
+            network(torch.zeros(1, channels, input_size, input_size, device=place))
     finally:
         for module in fused:
             module.fused_attn = True  # type: ignore[assignment]
@@ -44,26 +65,35 @@ def count_macs(model: nn.Module, channels: int, input_size: int) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def latency_ms(
-    model: nn.Module, channels: int, input_size: int, device: torch.device, *, repeats: int = 30, warmup: int = 5
-) -> float:
-    """Median milliseconds of a forward pass of one image in eval mode, after ``warmup`` passes.
+def latencies(
+    models: Mapping[str, nn.Module],
+    channels: int,
+    input_size: int,
+    device: torch.device,
+    *,
+    rounds: int = 30,
+    warmup: int = 5,
+) -> dict[str, Latency]:
+    """How long each network takes for one image in eval mode, as deployed, by its name.
 
-    Weights stay float32 and the thread count is the process's own; the network is moved to ``device`` and
-    its mode is put back. The number belongs to this machine: compare it only within one table.
+    Every round times each network once, so that whatever else the machine does meets all of them alike; ``warmup``
+    rounds come before and do not count. Weights are float32 in channels_last order, the thread count is the
+    process's own. The numbers belong to this machine: compare them only within one table. The networks given are
+    moved to ``device`` and left in eval mode.
     """
     x = torch.zeros(1, channels, input_size, input_size, device=device).contiguous(memory_format=torch.channels_last)
-    training = model.training
-    model.to(device).eval()
-    times: list[float] = []
-    try:
-        with torch.inference_mode():
-            for _ in range(warmup + repeats):
+    ready = {
+        name: deployed(model).to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        for name, model in models.items()
+    }
+    times: dict[str, list[float]] = {name: [] for name in models}
+    with torch.inference_mode():
+        for _ in range(warmup + rounds):
+            for name, network in ready.items():
                 start = time.perf_counter()
-                model(x)
+                network(x)
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
-                times.append(time.perf_counter() - start)
-    finally:
-        model.train(training)
-    return 1000 * statistics.median(times[warmup:])
+                times[name].append(1000 * (time.perf_counter() - start))
+    found = {name: np.percentile(each[warmup:], [50, 10, 90]) for name, each in times.items()}
+    return {name: Latency(*(round(float(value), 4) for value in each)) for name, each in found.items()}

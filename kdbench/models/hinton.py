@@ -8,13 +8,32 @@ the hidden units and a fifth of the pixels; weights are He normal by fan-in (arX
 
 from __future__ import annotations
 
-from typing import Any
-
-from timm.models import generate_default_cfgs
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.models.cifar.common import create, register
-from kdbench.models.dropout import CoarseDropout
+from kdbench.models.cifar import register
+
+LEVELS = 2**16
+
+
+class CoarseDropout(nn.Dropout):
+    """``nn.Dropout`` that draws 16 random bits an element on a CPU, a quarter of what PyTorch draws.
+
+    The share dropped is ``p`` to the nearest 1/65,536, and what is kept is scaled for that share, so that the mean
+    is that of the input. On other devices it is PyTorch's own.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape; the same shape and type."""
+        level = round(self.p * LEVELS)
+        if not self.training or level == 0:
+            return x
+        if x.device.type != "cpu" or level == LEVELS:
+            return F.dropout(x, self.p, training=True)
+        bits = torch.randint(-(2**63), 2**63 - 1, (-(-x.numel() // 4),)).view(torch.int16)[: x.numel()]
+        kept = (bits >= level - LEVELS // 2).view(x.shape)
+        return x * kept.to(x.dtype).mul_(LEVELS / (LEVELS - level))
 
 
 class HintonMLP(nn.Module):
@@ -30,7 +49,7 @@ class HintonMLP(nn.Module):
     """
 
     native_only = True
-    """There is no stem, see ``kdbench.models.stem``."""
+    """There is no stem, see ``kdbench.models.build``."""
 
     def __init__(
         self,
@@ -86,43 +105,14 @@ class HintonMLP(nn.Module):
         return self.forward_head(self.forward_features(x))
 
 
-default_cfgs = generate_default_cfgs(
-    {
-        f"hinton_mlp_{width}": {
-            "num_classes": 10,
-            "input_size": (1, 28, 28),
-            "fixed_input_size": True,  # the first layer has a weight for each pixel
-            "crop_pct": 1.0,
-            "mean": (0.1307,),
-            "std": (0.3081,),
-            "first_conv": None,
-            "classifier": "fc",
-        }
-        for width in (30, 300, 800, 1200)
-    }
-)
+MNIST = {
+    "num_classes": 10,
+    "input_size": (1, 28, 28),
+    "fixed_input_size": True,  # the first layer has a weight for each pixel
+    "mean": (0.1307,),
+    "std": (0.3081,),
+    "first_conv": None,
+}
 
-
-@register
-def hinton_mlp_1200(pretrained: bool = False, **options: Any) -> nn.Module:
-    """784-1200-1200-10 with dropout; ``drop_rate`` and ``input_drop_rate`` change it."""
-    rates = {"drop_rate": 0.5, "input_drop_rate": 0.2}
-    return create(HintonMLP, "hinton_mlp_1200", pretrained, **{"width": 1200, **rates, **options})
-
-
-@register
-def hinton_mlp_800(pretrained: bool = False, **options: Any) -> nn.Module:
-    """784-800-800-10."""
-    return create(HintonMLP, "hinton_mlp_800", pretrained, **{"width": 800, **options})
-
-
-@register
-def hinton_mlp_300(pretrained: bool = False, **options: Any) -> nn.Module:
-    """784-300-300-10."""
-    return create(HintonMLP, "hinton_mlp_300", pretrained, **{"width": 300, **options})
-
-
-@register
-def hinton_mlp_30(pretrained: bool = False, **options: Any) -> nn.Module:
-    """784-30-30-10."""
-    return create(HintonMLP, "hinton_mlp_30", pretrained, **{"width": 30, **options})
+register(HintonMLP, MNIST, {f"hinton_mlp_{width}": {"width": width} for width in (30, 300, 800)})
+register(HintonMLP, MNIST, {"hinton_mlp_1200": {"width": 1200, "drop_rate": 0.5, "input_drop_rate": 0.2}})

@@ -6,13 +6,14 @@ that is refused before anything is loaded, and a network that is random in any p
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 import pickle
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -22,11 +23,30 @@ from torch import Tensor, nn
 
 from kdbench.errors import BadInput, MachineFault, unknown
 from kdbench.models.build import build, construct, explained, fit_to, known_models, seeded
-from kdbench.models.ensemble import Ensemble
 
 PRETRAINED = "pretrained"
+_INSIDE = ("state_dict_ema", "model_ema", "state_dict", "model")
+"""Under which keys a checkpoint keeps its weights, the moving average first as timm has it."""
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+"""What data-parallel, compiled and wrapped training leave before every name."""
 REACH_SECONDS = 5.0
 """How long a host may take to answer before the network counts as missing."""
+
+
+class Ensemble(nn.Module):
+    """Several networks as one teacher: (B, ...) -> logits (B, C), the mean of the members' logits.
+
+    Its softmax is the geometric mean of the members' predictions, normalised: one of the two ways in which Hinton,
+    Vinyals & Dean 2015 (section 2) make the soft targets of an ensemble.
+    """
+
+    def __init__(self, members: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Every member sees the same images."""
+        return torch.stack([member(x) for member in self.members]).mean(0)
 
 
 def load_weights(name: str, *, classes: int, channels: int, input_size: int, stem: str, source: str) -> nn.Module:
@@ -37,9 +57,10 @@ def load_weights(name: str, *, classes: int, channels: int, input_size: int, ste
         classes, channels, input_size, stem: as ``kdbench.models.build``. timm adapts pretrained first
             convolutions to other channel counts (summed or repeated over colours) and patch or position
             embeddings to other sizes; a local file must fit exactly.
-        source: ``pretrained``, ``pretrained:TAG``, a ``.safetensors`` file, or a torch file that holds nothing
-            but tensors (read with ``weights_only``); a dictionary under ``state_dict`` or ``model`` is unwrapped.
-            Several, with commas between them, make an ``Ensemble``.
+        source: ``pretrained``, ``pretrained:TAG``, a ``.safetensors`` file, a torch file read with
+            ``weights_only``, or a folder with one as the hub has them (``local-dir:PATH`` too). A dictionary under
+            ``state_dict_ema``, ``model_ema``, ``state_dict`` or ``model`` is unwrapped, a prefix that all names share
+            (``module.``) taken off. Several, with commas between them, make an ``Ensemble``.
 
     Raises:
         BadInput: no such weights, another number of classes, or names or shapes that do not fit.
@@ -84,11 +105,12 @@ def members(source: str) -> list[str]:
 
 
 def _file(source: str) -> Path:
-    """``source`` as the path of an existing file."""
-    path = Path(source).expanduser()
-    if not path.is_file():
-        raise BadInput(f"teacher weights '{source}': no such file (give a .safetensors or torch file, or 'pretrained')")
-    return path
+    """``source`` as the path of an existing file: itself, or the one in a folder."""
+    path = Path(source.removeprefix("local-dir:")).expanduser()
+    for place in (path, path / "model.safetensors", path / "pytorch_model.bin"):
+        if place.is_file():
+            return place
+    raise BadInput(f"teacher weights '{source}': no such file (give a .safetensors or torch file, or 'pretrained')")
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -99,32 +121,47 @@ def _read(path: Path) -> dict[str, Tensor]:
 
         try:
             return load_file(path)
-        except SafetensorError as error:
+        except (SafetensorError, OSError) as error:
             raise BadInput(f"{path} is no readable safetensors file: {error}") from error
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        with torch.serialization.safe_globals([argparse.Namespace]):  # timm keeps its arguments beside the weights
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
         raise BadInput(
             f"{path} is no torch file of plain tensors (code in a file is never run); save model.state_dict() "
             f"as .safetensors instead"
         ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        raise BadInput(f"{path} is no whole torch file: it was cut, damaged, or is something else") from error
+    inside = content if isinstance(content, Mapping) else {}
+    content = next((inside[key] for key in _INSIDE if isinstance(inside.get(key), Mapping)), content)
+    plain = isinstance(content, Mapping) and {type(key) for key in content} == {str}
+    if not plain or not all(isinstance(value, Tensor) for value in content.values()):
         raise BadInput(f"{path} holds something else than named tensors: save model.state_dict()")
-    # prefixes that data-parallel and compiled training leave
-    return {key.removeprefix("module.").removeprefix("_orig_mod."): value for key, value in content.items()}
+    return dict(content)
 
 
-def _fill(model: nn.Module, weights: Mapping[str, Tensor], classes: int, place: str) -> None:
+def _without_prefix(weights: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``weights`` under the names that the network has, as far as what is before all of them hides those."""
+    weights = {key: value for key, value in weights.items() if key != "n_averaged"}  # of torch's AveragedModel
+    while weights and not own.keys() & weights.keys():
+        prefix = next((p for p in _PREFIXES if all(key.startswith(p) for key in weights)), None)
+        if prefix is None:
+            break
+        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+    return weights
+
+
+def _fill(model: nn.Module, weights: dict[str, Tensor], classes: int, place: str) -> None:
     """Copy ``weights`` into ``model`` if they fit exactly.
 
     Raises:
         BadInput: another number of classes, or the first few names that do not fit.
     """
     own = model.state_dict()
-    for head in _heads(model):
+    weights = _without_prefix(weights, own)
+    heads = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+    for head in (heads,) if isinstance(heads, str) else heads:
         got = weights.get(f"{head}.weight")
         if got is not None and got.ndim and got.shape[0] != classes:
             raise BadInput(f"{place}: weights have {got.shape[0]} classes, the data set has {classes}")
@@ -145,17 +182,11 @@ def _fill(model: nn.Module, weights: Mapping[str, Tensor], classes: int, place: 
     bad = [key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
         raise BadInput(f"{place}: not all values of {bad[0]} are finite")
-    model.load_state_dict(dict(weights), strict=False)  # compared above; only batch counters may be absent
+    model.load_state_dict(weights, strict=False)  # compared above; only batch counters may be absent
 
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"
-
-
-def _heads(model: nn.Module) -> tuple[str, ...]:
-    """Names of the classifier layers, as timm's configuration has them."""
-    names = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
-    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _tagged(name: str, source: str) -> str:

@@ -19,7 +19,7 @@ from kdbench.run.machine import THREADS_VARIABLE
 from kdbench.run.speeds import Speeds
 from kdbench.run.store import load_runs
 from kdbench.teacher import MOST_CLASSES, cache_bytes, keyed_by, room
-from kdbench.train import Shape, seconds_per_step
+from kdbench.train import Shape, Step, seconds_per_step
 from kdbench.train.hardware import describe_hardware
 from kdbench.train.loop import steps_per_epoch
 

@@ -120,8 +120,8 @@ def update(sweep_dir: Path, changes: dict[str, Any]) -> None:
     atomic_text(sweep_dir / "manifest.json", json.dumps(merged, indent=1) + "\n")
 
 
-def finish(sweep_dir: Path, latency_ms: dict[str, float]) -> None:
-    """Note the end, the first time, and the measured latencies (milliseconds a batch of one image)."""
+def finish(sweep_dir: Path, measured: dict[str, Any]) -> None:
+    """Note the end, the first time, and what was ``measured`` (latencies: milliseconds a batch of one image)."""
     held = read_manifest(sweep_dir)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    update(sweep_dir, {"finished": held.get("finished", now), "latency_ms": latency_ms})
+    update(sweep_dir, {"finished": held.get("finished", now), **measured})

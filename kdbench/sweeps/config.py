@@ -65,7 +65,7 @@ class SweepConfig(RunOptions):
     """A sweep as asked for, and where it runs; what is None follows the budget, the data set or the method."""
 
     pair: Annotated[str, Flag(WHAT, "T:S,...")] = ""
-    """Teacher and students: ladders or timm names, comma-separated."""
+    """Teacher and students: families or timm names, comma-separated."""
     dataset: Annotated[str, Flag(WHAT, "NAME")] = "digits"
     """Catalog name, folder:/path or hf:name."""
     method: Annotated[tuple[str, ...], Flag(WHAT, "NAME,...", shown="kd")] = ("kd",)

@@ -17,7 +17,7 @@ from kdbench.data import resolve_dataset
 from kdbench.data.task import check_parts
 from kdbench.errors import BadInput, KdbenchError
 from kdbench.methods import METHODS
-from kdbench.models import build, latency_ms, load_weights
+from kdbench.models import build, latencies, load_weights
 from kdbench.models.build import planned
 from kdbench.run import manifest
 from kdbench.run.estimate import DryRun, dry_run
@@ -183,13 +183,17 @@ def plan_sweep(sweep: Sweep, run: RunOptions, observer: Observer, *, teacher_wei
     )  # fmt: skip
 
 
-def _latencies(sweep: Sweep, setting: Setting) -> dict[str, float]:
-    """Milliseconds for one image, measured once a sweep."""
-    known: dict[str, float] = dict(manifest.read_manifest(setting.folder).get("latency_ms") or {})
+def _latencies(sweep: Sweep, setting: Setting) -> dict[str, Any]:
+    """What the manifest says of the students' latency, measured once a sweep."""
+    held = manifest.read_manifest(setting.folder)
+    if set(sweep.pair.students) <= set(held.get("latency_ms") or {}):
+        return {}
     spec, _ = _resolve(sweep)
     shape = _shape(sweep, spec, sweep.recipe)
-    for student in sweep.pair.students:
-        if student not in known:
-            model = _built(sweep, spec, student, sweep.recipe)
-            known[student] = latency_ms(model, shape["channels"], shape["input_size"], torch.device(setting.device))
-    return known
+    models = {student: _built(sweep, spec, student, sweep.recipe) for student in sweep.pair.students}
+    found = latencies(models, shape["channels"], shape["input_size"], torch.device(setting.device))
+    return {
+        "latency_ms": {student: each.ms for student, each in found.items()},
+        "latency_range_ms": {student: [each.p10, each.p90] for student, each in found.items()},
+        "latency_threads": torch.get_num_threads(),
+    }

@@ -8,14 +8,13 @@ import itertools
 import pytest
 import torch
 
-from kdbench.catalog import BUDGETS, DATASETS, LADDERS, PAIRS, TEACHERS, parse_pair, recipe_for
-from kdbench.catalog.types import Dimension, Ladder
+from kdbench.catalog import BUDGETS, DATASETS, FAMILIES, PAIRS, TEACHERS, parse_pair, recipe_for
+from kdbench.catalog.types import Dimension, Family
 from kdbench.methods import METHODS, Method
 from kdbench.models import build, count_params, known_models
-from kdbench.models.build import construct, fit_to
-from kdbench.models.stem import native_only
+from kdbench.models.build import construct, fit_to, native_only
 
-STUDENTS = sorted({m for ladder in LADDERS.entries.values() for m in ladder.models})
+STUDENTS = sorted({m for family in FAMILIES.entries.values() for m in family.models})
 
 
 ATTENTION = ("vit", "deit", "levit", "test_vit")
@@ -28,17 +27,17 @@ def final_positions(model: torch.nn.Module, x: torch.Tensor) -> int:
     return features.shape[1] if features.ndim == 3 else features[0, 0].numel()
 
 
-def test_there_are_enough_ladders_and_timm_knows_all_names() -> None:
-    assert len(LADDERS.names()) >= 12
+def test_there_are_enough_families_and_timm_knows_all_names() -> None:
+    assert len(FAMILIES.names()) >= 12
     assert {*STUDENTS, *TEACHERS} <= set(known_models())
 
 
-@pytest.mark.parametrize("ladder", LADDERS.entries.values(), ids=lambda ladder: ladder.name)
-def test_a_ladder_ascends_in_parameters(ladder) -> None:
+@pytest.mark.parametrize("family", FAMILIES.entries.values(), ids=lambda family: family.name)
+def test_a_family_ascends_in_parameters(family) -> None:
     with torch.device("meta"):
-        sizes = [count_params(construct(m, fit_to(m, 32, "native"), 10, 1)) for m in ladder.models]
+        sizes = [count_params(construct(m, fit_to(m, 32, "native"), 10, 1)) for m in family.models]
     assert len(sizes) >= 2 and all(a < b for a, b in itertools.pairwise(sizes)), sizes
-    assert ladder.note
+    assert family.note
 
 
 @pytest.mark.parametrize("name", STUDENTS)
@@ -77,7 +76,7 @@ def test_pairs_say_what_their_names_parse_to() -> None:
         if pair.ladder is None:
             assert pair.students and pair.teacher not in pair.students
         else:
-            assert pair.students == LADDERS.get(pair.ladder).models
+            assert pair.students == FAMILIES.get(pair.ladder).models
 
 
 def test_every_recipe_exists() -> None:
@@ -105,4 +104,4 @@ def test_methods_search_inside_their_bounds_and_have_losses() -> None:
 def test_plug_ins_of_the_last_release_find_their_types() -> None:
     with pytest.warns(DeprecationWarning, match=r"kdbench\.catalog\.types"):
         schema = importlib.import_module("kdbench.schema")
-    assert (schema.Dimension, schema.Ladder, schema.MethodSpec) == (Dimension, Ladder, Method)
+    assert (schema.Dimension, schema.Ladder, schema.MethodSpec) == (Dimension, Family, Method)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from sweeps import LARGE, SMALL, spec
 
 from kdbench.config import RunResult
 from kdbench.errors import BadInput
@@ -25,6 +24,7 @@ from kdbench.run.scheduler import Scheduler
 from kdbench.run.speeds import Speeds
 from kdbench.run.store import load_runs, run_folder, write_result
 from kdbench.sweeps.plan import Group, SweepPlan
+from tests.support.sweeps import LARGE, SMALL, spec
 
 KINDS = [
     ("inline", 1),

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import ROOT, Cli, Outcome
 from PIL import Image
-from report_frames import LADDER, sweep_frame
+
+from tests.support.helpers import ROOT, Cli, Outcome
+from tests.support.report_frames import LADDER, sweep_frame
 
 SCRIPTS = ("pareto", "size_saved", "temperature_alpha", "temperature_vs_width", "capacity_gap", "calibration")
 SCRIPTS += ("summary", "seeds")

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from helpers import Cli, run_process, write_idx, write_image_folder
 
 from kdbench.tracking import find_runs, read_offline
+from tests.support.helpers import Cli, run_process, write_idx, write_image_folder
+from tests.support.sweeps import WHOLE
 
 USER, MACHINE = 2, 1
 PAIR = ["--pair", "test_resnet:test_efficientnet"]
@@ -258,11 +259,9 @@ def test_a_variable_that_is_no_number_is_one_line(place: Path) -> None:
     assert not (place / "results").exists()
 
 
-def test_a_name_that_holds_another_sweep_is_refused_with_the_difference(place: Path, cli: Cli) -> None:
-    base = [*SMOKE, "--name", "mine", "--limit", "60"]
-    assert cli(*base).code == 0
+def test_a_name_that_holds_another_sweep_is_refused_with_the_difference(place: Path, finished: Path, cli: Cli) -> None:
     before = contents(place)
-    refused = cli(*base, "--seeds", "1", "--temperature", "3")
+    refused = cli("sweep", *WHOLE[:-1], "--quiet", "--budget", "smoke", "--seeds", "1", "--temperature", "3")
     check(Case("budget.seeds: stored 2, asked 1", []), *refused)
     assert "fixed.temperature: stored nothing, asked 3" in refused.err
     assert "--name" in refused.err

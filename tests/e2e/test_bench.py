@@ -8,7 +8,8 @@ import statistics
 from pathlib import Path
 
 import pytest
-from helpers import run_process
+
+from tests.support.helpers import run_process
 
 PEERS = ("tutorial loop", "timm", "timm channels_last", "torchdistill")
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from sweeps import TEACHER, command, finish
 
 from kdbench.data import load, resolve_dataset
 from kdbench.models import build, count_params, load_weights, weights_digest
 from kdbench.run.store import read_config, read_result
 from kdbench.sweeps.store import read_spec
 from kdbench.teacher import CacheKey, LogitCache
+from tests.support.sweeps import TEACHER, command, finish
 
 
 def test_two_files_teach_as_an_ensemble(tmp_path: Path) -> None:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from boards import HYPER, configs, result, submit
-from helpers import Cli
-from sweeps import SMALL
 
 from kdbench.board.leaderboard import Board, leaderboard
 from kdbench.board.pages import records
@@ -24,9 +20,10 @@ from kdbench.errors import BadInput, MachineFault
 from kdbench.run.frame import row_of
 from kdbench.sweeps.types import Sweep
 from kdbench.tracking import make_tracker
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from wandb_standin import ENTITY, KEY, StandIn
+from tests.support.boards import HYPER, configs, result, submit
+from tests.support.helpers import Cli
+from tests.support.sweeps import SMALL
+from tests.support.wandb_standin import ENTITY, KEY, StandIn
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:wandb_workspaces")
 

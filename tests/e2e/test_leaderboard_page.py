@@ -9,11 +9,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from boards import submit
 
 from kdbench.board.leaderboard import leaderboard
 from kdbench.board.pages import page
 from kdbench.board.submissions import read
+from tests.support.boards import submit
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PROBE = """<script>

@@ -8,8 +8,9 @@ import re
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, Outcome, run_process
 from safetensors.torch import load_file
+
+from tests.support.helpers import ROOT, Outcome, run_process
 
 WORDS = ["sweep", "--budget", "smoke", "--precision", "fp32", "--workers", "1", "--quiet"]
 

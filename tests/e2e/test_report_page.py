@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ROOT
-from report_frames import GAINS, LADDER, sweep_frame
 
 from kdbench.report.report import write_report
+from tests.support.helpers import ROOT
+from tests.support.report_frames import GAINS, LADDER, sweep_frame
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -15,13 +15,13 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from sweeps import PATIENCE, SMALL, UNEQUAL, command, finish, lines, spec, start
 
 from kdbench.config import EpochLog, RunConfig
 from kdbench.data import load, resolve_dataset
 from kdbench.tracking import find_runs, read_offline
 from kdbench.train import Hooks, run_training
 from kdbench.train.checkpoint import Checkpoint, load_checkpoint
+from tests.support.sweeps import PATIENCE, SMALL, UNEQUAL, command, finish, lines, spec, start
 
 # five trials: Sobol points in slots 0-2, TPE's own in 3 and 4; three epochs, so that a kill falls within a run
 ARGUMENTS = ["--trials", 5, "--epochs", 3, "--name", "run", "--json"]

@@ -12,42 +12,28 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
-from helpers import Cli
 from scipy import stats
-from sweeps import LARGE, SMALL, TEACHER, UNEQUAL, command, finish, lines
 
 from kdbench.run.store import read_epochs, read_result
 from kdbench.tracking import find_runs, read_offline
+from tests.support.helpers import Cli
+from tests.support.sweeps import LARGE, SMALL, UNEQUAL, WHOLE, command, finish, lines
 
 FILES = [
     *("trials.parquet", "trials.csv", "pareto.csv", "pareto.md", "pareto.tex", "pareto.png", "pareto.svg"),
     *("temperature_alpha.png", "report.html", "manifest.json", "sweep.json", "search.jsonl"),
 ]
-ARGUMENTS = ["--pair", f"{TEACHER}:{SMALL},{LARGE}", "--name", "whole", "--json"]
 Row = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``results``, ``cache`` and what was printed."""
-    return tmp_path_factory.mktemp("sweep")
+def place(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the place of the finished sweep, for all tests here."""
+    return Path(shutil.copytree(whole, tmp_path_factory.mktemp("sweep") / "copy", symlinks=True))
 
 
 @pytest.fixture(scope="module")
-def planned(place: Path) -> Row:
-    """The plan of the sweep, asked for before it ran."""
-    told = finish(command(place / "results", place / "cache", *ARGUMENTS, "--dry-run"), place / "plan.log")
-    assert not (place / "results").exists()
-    assert not (place / "cache").exists()
-    plan: Row = json.loads(told[told.index("\n{\n") :] if "\n{\n" in told else told)
-    return plan
-
-
-@pytest.fixture(scope="module")
-def folder(place: Path, planned: Row) -> Path:
-    """The finished sweep."""
-    mirror = ["--storage", f"sqlite:///{place / 'mirror.db'}"]
-    finish(command(place / "results", place / "cache", *ARGUMENTS, *mirror), place / "run.log")
+def folder(place: Path) -> Path:
     return place / "results" / "whole"
 
 
@@ -77,7 +63,9 @@ def test_csv_equals_parquet(folder: Path, trials: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(pd.read_csv(folder / "trials.csv").astype(trials.dtypes.to_dict()), trials)
 
 
-def test_the_planned_runs_are_the_runs(planned: Row, trials: pd.DataFrame) -> None:
+def test_the_planned_runs_are_the_runs(place: Path, trials: pd.DataFrame) -> None:
+    told = (place / "plan.log").read_text(encoding="utf-8")
+    planned = json.loads(told[told.index("\n{\n") :] if "\n{\n" in told else told)
     asked = {(row["phase"], row["model"], row["method"]): row["runs"] for row in planned["rows"]}
     assert asked == trials.groupby(["phase", "student", "method"]).size().to_dict()
     params = {row["model"]: row["params"] for row in planned["rows"]}
@@ -176,13 +164,13 @@ def test_the_mirror_holds_the_searches(place: Path, folder: Path, trials: pd.Dat
 
 
 def test_another_name_takes_equal_runs_over_and_trains_the_teacher_no_more(place: Path, folder: Path) -> None:
-    finish(command(place / "results", place / "cache", *ARGUMENTS, "--name", "again"), place / "again.log")
+    finish(command(place / "results", place / "cache", *WHOLE, "--name", "again"), place / "again.log")
     told = lines(place / "again.log")
     assert not [line for line in told if line["event"] == "epoch" and line["seconds"] == 0]
     frames = [pd.read_parquet(place / "results" / name / "trials.parquet") for name in ("whole", "again")]
     frames = [frame.drop(columns=["wandb_run", "sweep"]) for frame in frames]
     pd.testing.assert_frame_equal(*frames)  # the very same runs, down to their seconds
-    more = command(place / "results", place / "cache", *ARGUMENTS, "--name", "again", "--seeds", 3)
+    more = command(place / "results", place / "cache", *WHOLE, "--name", "again", "--seeds", 3)
     finish(more, place / "more.log")
     frame = pd.read_parquet(place / "results" / "again" / "trials.parquet")
     assert len(frame) == len(frames[0]) + 4  # one more seed of two students, hard and distilled
@@ -222,7 +210,7 @@ def test_the_report_is_made_again_the_same(folder: Path, cli: Cli) -> None:
 def test_the_finished_command_again_trains_nothing(place: Path, folder: Path, cli: Cli) -> None:
     before = {name: (folder / name).read_bytes() for name in ("pareto.csv", "trials.csv")}
     runs = len(find_runs(folder))
-    again = cli(*command(place / "results", place / "cache", *ARGUMENTS)[3:])
+    again = cli(*command(place / "results", place / "cache", *WHOLE)[3:])
     assert again.code == 0
     assert {name: (folder / name).read_bytes() for name in before} == before
     kinds = [json.loads(line)["event"] for line in again.out.splitlines()]
@@ -233,7 +221,7 @@ def test_the_finished_command_again_trains_nothing(place: Path, folder: Path, cl
 
 def test_another_spec_under_the_same_name_is_refused_with_the_difference(place: Path, folder: Path, cli: Cli) -> None:
     before = (folder / "sweep.json").read_bytes()
-    refused = cli(*command(place / "results", place / "cache", *ARGUMENTS, "--epochs", 3)[3:])
+    refused = cli(*command(place / "results", place / "cache", *WHOLE, "--epochs", 3)[3:])
     assert refused.code == 2
     assert "recipe.epochs: stored 1, asked 3" in refused.err
     assert "--name" in refused.err

@@ -18,16 +18,14 @@ import numpy as np
 import psutil
 import pytest
 import wandb
-from interrupt import Interrupted, interrupted
 
 from kdbench.config import DataConfig, EpochLog, Recipe, RunConfig, RunResult
 from kdbench.errors import BadInput, MachineFault
 from kdbench.tracking import Tracker, find_runs, make_tracker, read_offline, sync
 from kdbench.tracking.base import describe, history_row
 from kdbench.tracking.service import require_key
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from wandb_standin import ENTITY, KEY, StandIn
+from tests.support.interrupt import Interrupted, interrupted
+from tests.support.wandb_standin import ENTITY, KEY, StandIn
 
 ROW = {"trial_id": "x", "val_acc": np.float32(0.5), "epochs": 3, "seconds": 7.5, "ece": float("nan"), "test_acc": None}
 CHILDREN: list[subprocess.Popen[str]] = []

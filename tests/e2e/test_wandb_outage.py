@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from sweeps import PATIENCE, command, environment, lines
 
 from kdbench.board.leaderboard import leaderboard
 from kdbench.board.pull import pull
 from kdbench.board.submissions import read
 from kdbench.tracking import sync
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from wandb_standin import KEY, StandIn
+from tests.support.sweeps import PATIENCE, command, environment, lines
+from tests.support.wandb_standin import KEY, StandIn
 
 
 @pytest.mark.slow

@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, Cli
 
 import kdbench
 from kdbench.run.store import run_folder, write_config, write_result
 from kdbench.train.checkpoint import write_metrics
+from tests.support.helpers import ROOT, Cli
 
 RECORDS = ROOT / "results" / "records"
 

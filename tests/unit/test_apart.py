@@ -6,9 +6,9 @@ import sys
 import threading
 
 import pytest
-from interrupt import Interrupted, interrupted
 
 from kdbench.tracking.apart import apart
+from tests.support.interrupt import Interrupted, interrupted
 
 
 def test_a_signal_ends_the_wait_and_not_the_call() -> None:

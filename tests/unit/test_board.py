@@ -14,11 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from boards import HYPER, PARAMS, configs, submit
-from helpers import ROOT, Cli
 from hypothesis import given
 from hypothesis import strategies as st
-from sweeps import LARGE, SMALL, spec
 
 from kdbench.board.leaderboard import Board, leaderboard
 from kdbench.board.pages import page, records, table, write
@@ -31,6 +28,9 @@ from kdbench.errors import BadInput
 from kdbench.report.render import escape
 from kdbench.run.store import read_result, run_folder, write_result
 from kdbench.tracking.base import describe
+from tests.support.boards import HYPER, PARAMS, configs, submit
+from tests.support.helpers import ROOT, Cli
+from tests.support.sweeps import LARGE, SMALL, spec
 
 RECORDS = ROOT / "results" / "records"
 

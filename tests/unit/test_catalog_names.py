@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdbench.catalog import DATASETS, LADDERS, parse_pair, recipe_for
+from kdbench.catalog import DATASETS, FAMILIES, parse_pair, recipe_for, registry
 from kdbench.catalog.recipes import budget
+from kdbench.catalog.types import Family
 from kdbench.errors import BadInput
 
 
@@ -32,21 +34,30 @@ def test_catalog_imports_neither_torch_nor_timm() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_ladder_and_exact_names() -> None:
+def test_a_family_and_exact_names() -> None:
     pair = parse_pair("resnet50:mobilenetv3", never)
-    assert pair.students == LADDERS.get("mobilenetv3").models and pair.ladder == "mobilenetv3"
+    assert pair.students == FAMILIES.get("mobilenetv3").models and pair.ladder == "mobilenetv3"
     assert str(pair) == "resnet50:mobilenetv3"
     pair = parse_pair(" resnet50 : mobilenetv3_small_050 , resnet18 ", never)
     assert pair.students == ("mobilenetv3_small_050", "resnet18") and pair.ladder is None
     pair = parse_pair("resnet50:resnet18,mobilenetv3,mobilenetv3_small_050,resnet18", never)
-    assert pair.students == ("resnet18", *LADDERS.get("mobilenetv3").models) and pair.ladder is None
+    assert pair.students == ("resnet18", *FAMILIES.get("mobilenetv3").models) and pair.ladder is None
     assert parse_pair("resnet152:mobilenetv3_rw", timm_names).students == ("mobilenetv3_rw",)
-    assert parse_pair("resnet50.a1_in1k:resnet-small", never).teacher == "resnet50.a1_in1k"
+    for teacher in ("resnet50.a1_in1k", "timm/resnet50.a1_in1k", "hf-hub:timm/resnet50.a1_in1k"):
+        pair = parse_pair(f"{teacher}:timm/resnet18.a1_in1k,resnet18,resnet34.tv_in1k", never)
+        assert (pair.teacher, pair.students) == ("resnet50.a1_in1k", ("resnet18", "resnet34"))
+
+
+def test_families_of_the_group_s_old_name_still_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = SimpleNamespace(name="old", load=lambda: Family(name="old", models=("resnet10t", "resnet18")))
+    monkeypatch.setattr(registry, "entry_points", lambda group: [old] if group == "kdbench.ladders" else [])
+    with pytest.warns(DeprecationWarning, match=r"kdbench\.families"):
+        assert type(FAMILIES)("student", {}, FAMILIES.group, Family).get("old").models[1] == "resnet18"
 
 
 @given(st.lists(st.sampled_from(["mobilenetv3", "resnet18", "repvgg_a0", "resnet-small", "vit"]), min_size=1))
 def test_students_are_the_union_in_order(parts: list[str]) -> None:
-    flat = [m for p in parts for m in (LADDERS.get(p).models if p in LADDERS else (p,))]
+    flat = [m for p in parts for m in (FAMILIES.get(p).models if p in FAMILIES else (p,))]
     assert list(parse_pair("resnet50:" + ",".join(parts), never).students) == list(dict.fromkeys(flat))
 
 
@@ -63,7 +74,7 @@ def test_students_are_the_union_in_order(parts: list[str]) -> None:
         ("resnet50:", "names no students"),
         ("resnet50: , ,", "names no students"),
         (":mobilenetv3", "names no teacher"),
-        ("mobilenetv3:resnet18", "a ladder of students"),
+        ("mobilenetv3:resnet18", "a family of students"),
     ],
 )
 def test_a_wrong_pair_is_named(text: str, message: str) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ROOT, Cli, run_process
 from rich.console import Console
 
 from kdbench import __version__
@@ -31,6 +30,7 @@ from kdbench.run.estimate import DryRun, Row
 from kdbench.run.observers import Observer, Progress
 from kdbench.run.watch import JsonLines, Lines, LiveTable
 from kdbench.run.words import duration
+from tests.support.helpers import ROOT, Cli, run_process
 
 HEAVY = {"torch", "timm", "pandas", "wandb", "optuna", "scipy", "sklearn", "matplotlib"}
 PROBE = """

@@ -11,7 +11,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from training import CPU, KD, RECIPE, STEPS, Watched, cached, config_of, data_of, live, same, train
 
 from kdbench.config import DataConfig, Recipe, RunConfig
 from kdbench.data import Split, TaskData, load, resolve_dataset
@@ -25,6 +24,19 @@ from kdbench.train import loop as engine_run
 from kdbench.train.checkpoint import NAME
 from kdbench.train.metrics import collect_logits
 from kdbench.train.optim import FLOOR, make_optimizer, make_schedule
+from tests.support.training import (
+    CPU,
+    KD,
+    RECIPE,
+    STEPS,
+    Watched,
+    cached,
+    config_of,
+    data_of,
+    live,
+    same,
+    train,
+)
 
 
 @pytest.mark.parametrize("keyed", ["view", "epoch"])

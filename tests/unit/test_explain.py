@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import Cli
 from scipy.special import softmax
 from scipy.stats import entropy as scipy_entropy
 
 from kdbench.report.temperature import entropy, soften, telling_samples
+from tests.support.helpers import Cli
 
 LOGITS = np.random.default_rng(0).normal(0, 6, (50, 10))
 

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from kdbench.models import apply_small_stem, build, count_macs, count_params
-from kdbench.models.dropout import CoarseDropout
-from kdbench.models.hinton import HintonMLP
+from kdbench.models.hinton import CoarseDropout, HintonMLP
 
 WIDTHS = (30, 300, 800, 1200)
 

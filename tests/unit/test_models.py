@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdbench.errors import BadInput
-from kdbench.models import apply_small_stem, build, count_macs, count_params, known_models, latency_ms
+from kdbench.models import apply_small_stem, build, count_macs, count_params, deployed, known_models, latencies
 from kdbench.models.build import MIN_TOKENS, fit_to, patch_for
 
 
@@ -74,6 +74,8 @@ def test_sizes_that_need_no_change_get_none() -> None:
     [
         ({"name": "resnet5O"}, "unknown model 'resnet5O': did you mean 'resnet50'"),
         ({"stem": "tiny"}, "unknown stem 'tiny'"),
+        ({"name": "resnet18", "options": {"drop_rte": 0.1}}, "no option 'drop_rte' .*: did you mean 'drop_rate'"),
+        ({"name": "mobilenetv3_small_050", "options": {"z": 1}}, "no option 'z' .*; it has .*drop_path_rate"),
         ({"name": "efficientformer_l1"}, "'efficientformer_l1' cannot take 32x32 images"),
         ({"name": "inception_v3"}, "cannot take 32x32 images .* larger recipe.input_size"),
         ({"name": "swiftformer_xs"}, "attention is made for 224 pixels"),
@@ -112,14 +114,14 @@ def test_final_maps_of_32_pixels(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["repvgg_a0", "mobileone_s1"])
 def test_branches_still_fold_after_the_small_stem(name: str) -> None:
-    from timm.utils.model import reparameterize_model
-
     model = build(name, classes=10, channels=3, input_size=32, stem="small", seed=0).eval()
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
-        folded = reparameterize_model(model)
+        folded = deployed(model)
         torch.testing.assert_close(folded(x), model(x), rtol=1e-4, atol=1e-4)
-    assert count_params(folded) < count_params(model)
+    assert (
+        count_params(model) == sum(p.numel() for p in folded.parameters()) < sum(p.numel() for p in model.parameters())
+    )
 
 
 def test_the_stem_is_changed_in_place_and_nothing_else_is() -> None:
@@ -143,10 +145,13 @@ def test_params_and_macs_by_hand() -> None:
     assert count_params(resnet) == 11_689_512
 
 
-def test_latency_is_a_positive_time_and_leaves_the_mode() -> None:
-    model = build("test_efficientnet", classes=10, channels=1, input_size=32)
-    assert 0 < latency_ms(model, 1, 32, torch.device("cpu"), repeats=3, warmup=1) < 10_000
-    assert model.training
+def test_latencies_of_several_networks() -> None:
+    names = ("test_efficientnet", "hinton_mlp_30", "repvgg_a0")
+    models = {name: build(name, classes=10, channels=1, input_size=32, seed=0) for name in names}
+    found = latencies(models, 1, 32, torch.device("cpu"), rounds=5, warmup=1)
+    assert list(found) == list(names) and all(0 < each.p10 <= each.ms <= each.p90 < 10_000 for each in found.values())
+    assert found["hinton_mlp_30"].ms < found["repvgg_a0"].ms
+    assert any(hasattr(m, "conv_1x1") for m in models["repvgg_a0"].modules())  # the network itself keeps its branches
 
 
 def test_attention_counts_and_its_fused_form_is_put_back() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -33,18 +34,43 @@ def saved(path: Path, weights: dict[str, Tensor]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("form", ["safetensors", "plain.pth", "state_dict.pth", "module.pt"])
+def wrapped(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {prefix + key: value for key, value in state.items()}
+
+
+FORMS = {
+    "w.safetensors": lambda state, _: state,
+    "compiled.safetensors": lambda state, _: wrapped(state, "model._orig_mod."),
+    "plain.pth": lambda state, _: state,
+    "parallel.pt": lambda state, _: wrapped(state, "module."),
+    "averaged.pt": lambda state, _: {"n_averaged": torch.tensor(3), **wrapped(state, "module.")},
+    "timm.pth.tar": lambda state, bad: {
+        "state_dict": bad,
+        "state_dict_ema": state,
+        "args": Namespace(lr=0.1),
+        "epoch": 3,
+    },
+    "deit.pth": lambda state, bad: {"model": bad, "model_ema": wrapped(state, "module.")},
+    "epoch.pth": lambda state, _: {"state_dict": wrapped(state, "net."), "epoch": 3},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_files_come_back_as_they_were(trained: nn.Module, tmp_path: Path, form: str) -> None:
-    path, state = tmp_path / f"w.{form}", trained.state_dict()
-    if form == "safetensors":
-        saved(path, state)
+    """Whatever training wraps names in is taken off, and a moving average comes before what it averages."""
+    state = trained.state_dict()
+    held = FORMS[form](state, {key: torch.zeros_like(value) for key, value in state.items()})
+    if form.endswith("safetensors"):
+        saved(tmp_path / form, held)
     else:
-        named = {f"module.{k}": v for k, v in state.items()} if form == "module.pt" else dict(state)
-        torch.save({"state_dict": named, "epoch": 3} if form == "state_dict.pth" else named, path)
-    model = load(path)
+        torch.save(held, tmp_path / form)
     x = torch.randn(2, 1, 32, 32)
-    with torch.no_grad():
-        assert not model.training and torch.equal(model(x), trained(x))
+    for source in (tmp_path / form, f"local-dir:{tmp_path}"):
+        if source != tmp_path / form:
+            (tmp_path / form).rename(tmp_path / ("model.safetensors" if form.endswith("s") else "pytorch_model.bin"))
+        model = load(source)
+        with torch.no_grad():
+            assert not model.training and torch.equal(model(x), trained(x))
 
 
 def test_several_files_answer_together(trained: nn.Module, tmp_path: Path) -> None:
@@ -99,14 +125,22 @@ def test_no_code_of_a_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not (tmp_path / "executed").exists()
 
 
-def test_damaged_or_absent_files(tmp_path: Path) -> None:
-    for name in ("x.safetensors", "x.pth"):
-        (tmp_path / name).write_bytes(b"\x10\x00nonsense")
-        with pytest.raises(BadInput, match=f"{name} is no"):
-            load(tmp_path / name)
-    torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(BadInput, match="something else than named tensors"):
-        load(tmp_path / "list.pth")
+def test_damaged_or_absent_files(trained: nn.Module, tmp_path: Path) -> None:
+    whole = {
+        "x.safetensors": saved(tmp_path / "whole.safetensors", trained.state_dict()),
+        "x.pth": tmp_path / "whole.pth",
+    }
+    torch.save(trained.state_dict(), whole["x.pth"])
+    for name, path in whole.items():
+        size = path.stat().st_size
+        for content in (b"\x10\x00nonsense", b"", *(path.read_bytes()[:at] for at in (100, size // 2, size - 9))):
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(BadInput, match=f"{name} is no"):
+                load(tmp_path / name)
+    for odd in ([1, 2], {1: torch.zeros(3)}, {"state_dict": {"a": "b"}}, {}):
+        torch.save(odd, tmp_path / "odd.pth")
+        with pytest.raises(BadInput, match="something else than named tensors"):
+            load(tmp_path / "odd.pth")
     for call in (load, lambda source: weights_digest(str(source), "test_resnet")):
         with pytest.raises(BadInput, match="no such file"):
             call(tmp_path / "absent.safetensors")

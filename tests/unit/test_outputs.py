@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from training import CPU, RECIPE, Watched, cached, config_of, data_of, live, numbers, same, train
 
 from kdbench.errors import BadInput
 from kdbench.methods import METHODS, BatchInfo, Loss, Method, Outputs, Range, Taps, method
@@ -15,6 +14,7 @@ from kdbench.teacher import Teacher, asked, outputs, taps_of
 from kdbench.train import Hooks, Step, run_training
 from kdbench.train import checkpoint as checkpoints
 from kdbench.train.loop import Trainer
+from tests.support.training import CPU, RECIPE, Watched, cached, config_of, data_of, live, numbers, same, train
 
 
 @method("hint", needs={"logits", "pooled"}, space={"weight": Range(0.1, 10)})

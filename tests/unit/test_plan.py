@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sweeps import LARGE, SMALL, TEACHER, search, spec
 
 from kdbench.config import RunResult
 from kdbench.errors import KdbenchError
 from kdbench.run.job import Job
 from kdbench.sweeps.plan import SweepPlan, fixed_of, groups
 from kdbench.sweeps.search import Journal, Search, startup
+from tests.support.helpers import ROOT
+from tests.support.sweeps import LARGE, SMALL, TEACHER, search, spec
 
 
 def points(count: int, **options: object) -> list[dict[str, float]]:
@@ -171,11 +171,9 @@ def test_drawn_points_lie_in_their_ranges(sampler: str, seed: int, low: float, w
 def test_points_are_the_same_in_another_process_and_do_not_depend_on_the_number_of_trials(sampler: str) -> None:
     options = {"sampler": sampler, "temperature": "1,2,4", "alpha": "0.5,1"}
     here = points(6, trials=6, **options)
-    code = f"from test_plan import points; print(points(6, trials=64, **{options!r}))"
-    path = ":".join(map(str, (ROOT, ROOT / "tests", ROOT / "tests/unit")))
-    there = subprocess.run(
-        [sys.executable, "-c", code], env={"PYTHONPATH": path, "PYTHONHASHSEED": "5"}, capture_output=True, check=True
-    )
+    code = f"from tests.unit.test_plan import points; print(points(6, trials=64, **{options!r}))"
+    environment = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "5"}
+    there = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
     assert eval(there.stdout) == here
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from report_frames import GAINS, LADDER, sweep_frame
 from rich.console import Console
 from scipy import stats as oracle
 
@@ -25,6 +24,7 @@ from kdbench.report.tables import pareto_latex, pareto_markdown, render_table
 from kdbench.report.verdicts import headline, judge, verdicts
 from kdbench.run.frame import COLUMNS, conform
 from kdbench.stats import holm
+from tests.support.report_frames import GAINS, LADDER, sweep_frame
 
 LONG = {
     "mobilenetv4_conv_small_035.e3000_r224_in1k": (480_000, 0.86),

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.collections import PolyCollection
-from report_frames import LADDER, sweep_frame
 
 from kdbench.report.costs import cost_table
 from kdbench.report.figures import cost_figure, gain_figure
@@ -19,6 +18,7 @@ from kdbench.report.report import write_report
 from kdbench.report.tables import pareto_markdown
 from kdbench.report.worth import worth
 from kdbench.run.frame import conform
+from tests.support.report_frames import LADDER, sweep_frame
 
 SIZES = {f"net_{k}": (1_000_000 * 2**k, 0.80 + 0.02 * k) for k in range(4)}
 SLOPE = 0.02  # accuracy gained by a doubling

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.text import Annotation, Text
-from report_frames import LADDER, sweep_frame
 
 from kdbench.report.figures import pareto_figure
 from kdbench.report.figures_runs import temperature_alpha_figure
 from kdbench.report.report import write_report
+from tests.support.report_frames import LADDER, sweep_frame
 
 TEN = {f"family{k}_of_rather_long_names_{k:03d}.weights_in1k": (400_000 * 2**k, 0.85 + 0.008 * k) for k in range(10)}
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from sweeps import SMALL, spec
 
 from kdbench.config import EpochLog, RunConfig, RunResult
 from kdbench.errors import MachineFault
@@ -17,6 +16,7 @@ from kdbench.sweeps.store import load_trials, write_spec
 from kdbench.train import expected_calibration_error
 from kdbench.train.checkpoint import write_metrics
 from kdbench.train.metrics import reliability
+from tests.support.sweeps import SMALL, spec
 
 BINS = ((0, 0.0, 0),) * 13 + ((40, 36.5, 31), (60, 59.25, 58))
 

@@ -22,9 +22,15 @@ def score_table(scores: ArrayLike, rows: int, name: str = "scores") -> NDArray[n
     return table
 
 
+def runs_of(table: NDArray[np.float64]) -> NDArray[np.int64]:
+    """How many runs each row of (rows, seeds) has."""
+    found: NDArray[np.int64] = np.sum(~np.isnan(table), axis=1)
+    return found
+
+
 def means_over_seeds(table: NDArray[np.float64]) -> NDArray[np.float64]:
     """Row means of shape (rows,) that leave NaN out; NaN for a row without any score."""
-    runs = np.sum(~np.isnan(table), axis=1)
+    runs = runs_of(table)
     sums = np.nansum(table, axis=1)
     return tidy(np.divide(sums, runs, out=np.full(runs.shape, np.nan), where=runs > 0))
 
@@ -45,7 +51,7 @@ def student_replicates(table: NDArray[np.float64], resamples: int, seed: int) ->
     rng = np.random.default_rng(seed)
     means = means_over_seeds(table)
     spread = np.where(np.isnan(table), 0.0, table - means[:, None])
-    runs = np.sum(~np.isnan(table), axis=1)
+    runs = runs_of(table)
     if table.size and (runs == table.shape[1]).all() and table.shape[1] > 1:
         return tidy(means + _draws(spread, table.shape[1], resamples, rng))
     noise = np.zeros((resamples, len(table)))

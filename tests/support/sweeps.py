@@ -10,15 +10,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from helpers import ROOT
-
 from kdbench.sweeps.overrides import read_config
 from kdbench.sweeps.plan import Group, space_of
 from kdbench.sweeps.search import Journal, Search
 from kdbench.sweeps.spec import build_sweep
 from kdbench.sweeps.types import Sweep
+from tests.support.helpers import ROOT
 
 TEACHER, SMALL, LARGE = "test_resnet", "test_efficientnet", "test_vit"
+WHOLE = ["--pair", f"{TEACHER}:{SMALL},{LARGE}", "--name", "whole", "--json"]
+"""What is asked of the finished sweep that tests share."""
 SEARCH = Group("search", SMALL, "kd")
 ONE_THREAD = {"KDBENCH_THREADS": "1", "OMP_NUM_THREADS": "1"}
 PATIENCE = 800
@@ -72,6 +73,17 @@ def finish(words: list[str], log: Path, code: int = 0) -> str:
             os.killpg(process.pid, signal.SIGKILL)
     assert ended == code, log.read_text(encoding="utf-8")[-3000:]
     return log.read_text(encoding="utf-8")
+
+
+def build_whole(place: Path) -> None:
+    """The sweep that tests share: ``results/whole`` and ``cache`` in ``place``, and what was printed.
+
+    ``plan.log`` is its dry run, which writes nothing, ``run.log`` the run, ``mirror.db`` Optuna's mirror of it.
+    """
+    words = command(place / "results", place / "cache", *WHOLE)
+    finish([*words, "--dry-run"], place / "plan.log")
+    assert {path.name for path in place.iterdir()} == {"plan.log"}
+    finish([*words, "--storage", f"sqlite:///{place / 'mirror.db'}"], place / "run.log")
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

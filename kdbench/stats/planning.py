@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 
 from scipy.special import nctdtr, stdtrit
 
@@ -21,7 +22,10 @@ def paired_t_power(gain: float, sd: float, n: int, level: float = 0.05) -> float
     Assumes normal differences. From the noncentral t distribution with n - 1 degrees of freedom and
     noncentrality gain / (sd / sqrt(n)). Cohen 1988, chapter 2.
     """
-    _check(sd, level)
+    if not (sd > 0 and math.isfinite(sd)):
+        raise ValueError(f"sd must be positive, not {sd}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, not at {level}")
     if n < 2:
         raise ValueError(f"a paired t-test needs at least 2 seeds, not {n}")
     edge = float(stdtrit(n - 1, 1 - level / 2))
@@ -41,28 +45,18 @@ def seeds_needed(gain: float, sd: float, *, power: float = 0.8, level: float = 0
     Raises:
         ValueError: for a gain of zero, or when more than a million seeds would be needed.
     """
-    _check(sd, level)
     if comparisons < 1 or not 0 < power < 1:
         raise ValueError(f"comparisons must be at least 1 and power between 0 and 1, not {comparisons} and {power}")
     if not gain:
         raise ValueError("no number of seeds shows a gain of zero")
-    own, high = level / comparisons, 2
-    while paired_t_power(gain, sd, high, own) < power:
+
+    def reached(n: int) -> float:
+        return paired_t_power(gain, sd, n, level / comparisons)
+
+    high = 2
+    while reached(high) < power:
         high *= 2
         if high > _MOST:
             raise ValueError(f"a gain of {gain:g} at a spread of {sd:g} needs more than {_MOST:,} seeds")
     low = max(2, high // 2)
-    while low < high:
-        middle = (low + high) // 2
-        if paired_t_power(gain, sd, middle, own) >= power:
-            high = middle
-        else:
-            low = middle + 1
-    return low
-
-
-def _check(sd: float, level: float) -> None:
-    if not (sd > 0 and math.isfinite(sd)):
-        raise ValueError(f"sd must be positive, not {sd}")
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, not at {level}")
+    return low + bisect_left(range(low, high), power, key=reached)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sweeps import LARGE, SMALL, TEACHER, spec
 
 from kdbench.config import RunConfig, RunResult
 from kdbench.files import atomic_text
@@ -15,6 +14,7 @@ from kdbench.run.store import run_folder, write_config, write_result
 from kdbench.sweeps.plan import SweepPlan, groups
 from kdbench.sweeps.store import write_spec
 from kdbench.sweeps.types import Sweep
+from tests.support.sweeps import LARGE, SMALL, TEACHER, spec
 
 PARAMS = {TEACHER: 900_000, SMALL: 300_000, LARGE: 400_000}
 HYPER = {"temperature": 4.0, "alpha": 0.5}

@@ -1,0 +1,1 @@
+"""What the tests share: small data and finished folders, stand-ins, processes."""
