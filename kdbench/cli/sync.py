@@ -1,4 +1,4 @@
-"""``kdbench sync``: upload a sweep's offline W&B runs."""
+"""``kdbench sync``: send a plan's runs to W&B."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ def sync(
     entity: Annotated[str | None, typer.Option("--wandb-entity", help="W&B user or team.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Upload what was recorded offline to W&B, and check that it arrived. A second call sends only what is missing.
+    """Send the finished runs to W&B that it does not hold, and check that they arrived.
 
     Examples:
         kdbench sync digits-resnet50-mobilenetv3-kd --wandb-entity my-team
     """
     # a paper's table has no sweep.json, but runs that were recorded offline all the same
     folder = out / sweep if (out / sweep / "wandb").is_dir() else find_sweep(sweep, out)
+    from kdbench.sweeps.store import row_of
     from kdbench.tracking import sync as upload
 
-    report = upload(folder, entity=entity, project=project)
+    report = upload(folder, row_of, entity=entity, project=project)
     if as_json:
         print_json({**asdict(report), "ok": report.ok})
     else:

@@ -13,8 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from helpers import Cli, run_process, write_idx, write_image_folder
-
-from kdbench.tracking import find_runs, read_offline
+from wandb_files import find_runs, read_offline
 
 USER, MACHINE = 2, 1
 PAIR = ["--pair", "test_resnet:test_efficientnet"]

@@ -17,9 +17,11 @@ from sweeps import SMALL
 from kdbench.board import Board, leaderboard, publish, pull, read, records
 from kdbench.config import EpochLog
 from kdbench.errors import BadInput, MachineFault
+from kdbench.run.launch import WandbOptions
+from kdbench.run.observers import wandb_id
 from kdbench.sweeps.store import row_of
 from kdbench.sweeps.types import Sweep
-from kdbench.tracking import make_tracker
+from kdbench.tracking import WandbObserver
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from wandb_standin import ENTITY, KEY, StandIn
@@ -47,14 +49,15 @@ def board(*paths: Path | str) -> Board:
 
 def upload(sweep: Sweep, root: Path, **more: Any) -> None:
     """Every run of ``boards.submit``'s sweep, as its workers would have recorded it online."""
-    tracker = make_tracker("online", root=root, project="kd", entity=ENTITY)
+    said: list[str] = []
+    options = WandbOptions(mode="online", project="kd", entity=ENTITY)
+    observer = WandbObserver(root, sweep.name, options, row_of, said.append)
     for config in configs(sweep, HYPER):
-        run = tracker.start(config, sweep=sweep.name, attempt=1, extra={})
-        tracker.epoch(EpochLog(epoch=1, lr=0.1, train_loss=1, train_acc=0.5, val_loss=1, val_acc=0.5))
-        done = result(config, wandb_run=run, **more)
-        tracker.finish(done, row_of(sweep.name, config, done))
-    tracker.close()
-    assert tracker.failures == 0
+        observer.start(config, 1, "")
+        observer.epoch(config, EpochLog(epoch=1, lr=0.1, train_loss=1, train_acc=0.5, val_loss=1, val_acc=0.5))
+        observer.end(config, result(config, wandb_run=wandb_id(config.id, sweep.name, 1), **more))
+    observer.close()
+    assert said == []
 
 
 def views(server: StandIn) -> list[tuple[str, str]]:

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from helpers import Cli, run_process
 from sweeps import PATIENCE, finish, start
-
-from kdbench.tracking import find_runs, read_offline
+from wandb_files import find_runs, read_offline
 
 SHORT = ["--epochs", "2", "--limit", "300", "--seeds", "2"]
 ROWS = ["--rows", "T20-30", "--rows", "without-3*", "--rows", "speech-baseline"]

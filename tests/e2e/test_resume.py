@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 import torch
 from sweeps import PATIENCE, SMALL, UNEQUAL, command, finish, lines, spec, start
+from wandb_files import find_runs, read_offline
 
 from kdbench.config import EpochLog, RunConfig
 from kdbench.data import load, resolve_dataset
-from kdbench.tracking import find_runs, read_offline
 from kdbench.train import Hooks, run_training
 from kdbench.train.checkpoint import Checkpoint, load_checkpoint
 

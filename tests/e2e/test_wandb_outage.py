@@ -12,6 +12,7 @@ import pytest
 from sweeps import PATIENCE, command, environment, lines
 
 from kdbench.board import leaderboard, pull, read
+from kdbench.sweeps.store import row_of
 from kdbench.tracking import sync
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -42,7 +43,7 @@ def test_an_online_sweep_loses_no_metric_when_the_server_dies(tmp_path: Path, mo
         second.runs |= first.runs  # the server is back, with what it had
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
-        report = sync(tmp_path / "tiny", base_url=second.url, notify=lambda _: None)
+        report = sync(tmp_path / "tiny", row_of, base_url=second.url, notify=lambda _: None)
         pulled = pull(project="kd", out=tmp_path / "pulled", base_url=second.url)
     assert report.ok and report.uploaded and set(report.already) <= set(kept)
     for folder in folders:

@@ -27,7 +27,7 @@ from kdbench.board._pull import _safe, config_of
 from kdbench.board._render import escape, markdown, page, table
 from kdbench.errors import BadInput
 from kdbench.run.store import read_result, run_folder, write_result
-from kdbench.tracking.base import describe
+from kdbench.tracking.record import describe
 
 RECORDS = ROOT / "results" / "records"
 
