@@ -15,7 +15,7 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kdbench.errors import BadInput, KdbenchError
 from kdbench.tracking.client import INTERRUPTED, connect, run_settings, set_environment, short, silence
@@ -32,10 +32,10 @@ class Client:
         self._runs: dict[str, Any] = {}
         self._api: Any = None
 
-    def begin(self, root: str, mode: str, strict: bool) -> dict[str, Any]:
+    def begin(self, root: str, mode: Literal["offline", "online"], strict: bool) -> dict[str, Any]:
         """Ask the server, where there is to be one; without it go on offline, unless ``strict``."""
-        self._root = Path(os.environ.get("WANDB_DIR") or root)
-        self._mode = mode
+        self._root = Path((not strict and os.environ.get("WANDB_DIR")) or root)
+        self._mode: Literal["offline", "online"] = mode
         set_environment(Path(root))
         os.environ.pop("WANDB_SERVICE", None)
         if mode == "offline":
@@ -43,7 +43,7 @@ class Client:
             return {}
         try:
             self._api = connect(API_TIMEOUT)
-            return {"server": silence().base_url, "entity": self._api.default_entity} if strict else {}
+            return {}
         except KdbenchError as error:
             if strict:
                 raise
@@ -75,7 +75,7 @@ class Client:
         return {"ended": id}
 
     def look(self, run: str) -> dict[str, Any]:
-        """What the server has of ``entity/project/id``: epochs (None: no such run), config and summary in part."""
+        """What the server has of ``[entity/]project/id``: epochs (None: no such run), start, status."""
         from wandb.apis.public.runs import RunNotFoundError
 
         self._api.flush()
@@ -99,8 +99,9 @@ class Client:
 
 
 def main() -> None:
-    """Do what stdin says until it ends; Ctrl-C in the terminal is the parent's to act upon."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Do what stdin says until it ends; Ctrl-C is the parent's to act upon."""
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)
     answers = os.dup(1)
     os.dup2(2, 1)  # what the client prints is no answer
     client = Client()

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 
@@ -78,7 +78,7 @@ def set_environment(root: Path) -> None:
         os.environ.pop(name, None)
 
 
-def run_settings(root: Path, mode: str, **more: Any) -> Any:
+def run_settings(root: Path, mode: Literal["offline", "online"], **more: Any) -> Any:
     """``wandb.Settings`` for runs under ``root``/wandb: silent, no console capture or machine scan, quickly flushed.
 
     The client's own interval is 15 s: whatever is killed before its first flush would leave a file without a record.
@@ -90,7 +90,7 @@ def run_settings(root: Path, mode: str, **more: Any) -> Any:
         save_code=False, disable_code=True, disable_git=True, init_timeout=INIT_TIMEOUT,
         finish_timeout=FINISH_TIMEOUT, finish_timeout_raises=True, x_disable_meta=True, x_disable_machine_info=True,
         x_disable_stats=True, x_save_requirements=False, x_transaction_log_flush_interval=1.0, **more,
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
 
 
 def silence() -> Any:
@@ -145,6 +145,7 @@ def client(root: Path, *, base_url: str | None = None, patience: int = 60) -> It
     foreign = f"-{os.getpid()}-" in before.get("WANDB_SERVICE", "")  # a notebook's, with runs of its own
     if not foreign:
         os.environ.pop("WANDB_SERVICE", None)
+        _teardown()  # settings that were read from another environment
     set_environment(root)
     if base_url is not None:
         os.environ["WANDB_BASE_URL"] = base_url

@@ -18,6 +18,7 @@ import psutil
 
 import kdbench
 from kdbench.config import EpochLog, RunConfig, RunResult
+from kdbench.errors import BadInput, KdbenchError, MachineFault
 from kdbench.run.launch import WandbOptions
 from kdbench.run.observers import Progress
 from kdbench.tracking.client import INTERRUPTED, short
@@ -27,8 +28,6 @@ Row = Callable[[str, RunConfig, RunResult], dict[str, object]]
 """(plan, config, result) -> the run's row of the runs table: its W&B summary."""
 PATIENCE = 90.0
 """Seconds without an answer after which the child counts as hung: more than the client's own time-outs allow."""
-BACKLOG = 20_000
-"""Events without an answer after which it does, too."""
 CLOSING = 60.0
 """Seconds that a plan waits in its end for the client."""
 CHILDREN = 4
@@ -37,31 +36,24 @@ CLOSE = "close"
 """What stands in for a run's id in the last event."""
 
 
-class Lost(Exception):
-    """The child has ended, or hangs; its text says why, ``input`` whether what the user gave is to blame."""
-
-    input = False
-
-
 class Child:
     """A process with the client. ``tell`` never blocks."""
 
-    def __init__(self, root: Path, mode: str, *, strict: bool = False, base_url: str | None = None) -> None:
+    def __init__(self, base_url: str | None = None) -> None:
         self.pending = 0
         """Events that were told and not answered."""
         self._since = 0.0
         self._told: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._heard: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-        here = str(Path(kdbench.__file__).parent.parent)
-        path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
-        env = {**os.environ, "PYTHONPATH": path} | ({"WANDB_BASE_URL": base_url} if base_url else {})
+        self._heard: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        path = filter(None, [str(Path(kdbench.__file__).parent.parent), os.environ.get("PYTHONPATH")])
+        more = {"WANDB_BASE_URL": base_url} if base_url else {}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "kdbench.tracking.child"], env=env, text=True, encoding="utf-8",
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
+            [sys.executable, "-m", "kdbench.tracking.child"], text=True, encoding="utf-8",
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path), **more}, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         for target in (self._write, self._read):
             threading.Thread(target=target, daemon=True).start()
-        self.tell("begin", root=str(root.resolve()), mode=mode, strict=strict)
 
     def _write(self) -> None:
         assert self.process.stdin is not None
@@ -74,7 +66,7 @@ class Child:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self._heard.put(json.loads(line))
-        self._heard.put(None)
+        self._heard.put({"error": "its process ended", "input": False})
 
     def tell(self, event: str, **more: Any) -> None:
         """Send an event."""
@@ -87,36 +79,25 @@ class Child:
         """The next answer; None where there is none within ``wait`` seconds.
 
         Raises:
-            Lost: the child has ended, or does not answer; it is killed then.
+            MachineFault: the child has ended, or does not answer; it is killed then.
+            BadInput: what the user gave is to blame.
         """
-        answer: dict[str, Any] | None = None
         try:
             answer = self._heard.get(wait > 0, wait)
-            why = "its process ended" if answer is None else answer.get("error")
         except queue.Empty:
-            late = self.pending and time.monotonic() - self._since > PATIENCE
-            why = f"no answer within {PATIENCE:.0f} s" if late or self.pending > BACKLOG else None
-        if why is not None:
+            if not self.pending or time.monotonic() - self._since < PATIENCE:
+                return None
+            answer = {"error": f"no answer within {PATIENCE:.0f} s", "input": False}
+        if "error" in answer:
             self.kill()
-            lost = Lost(why)
-            lost.input = bool(answer and answer["input"])
-            raise lost
-        if answer is not None:
-            self.pending -= 1
-            self._since = time.monotonic()
+            raise (BadInput if answer["input"] else MachineFault)(answer["error"])
+        self.pending -= 1
+        self._since = time.monotonic()
         return answer
 
     def ask(self, event: str, **more: Any) -> dict[str, Any]:
-        """``tell``, then ``wait``."""
+        """The answer to an event, and to what was told before it; raises what ``hear`` raises."""
         self.tell(event, **more)
-        return self.wait()
-
-    def wait(self) -> dict[str, Any]:
-        """The answer to the last event.
-
-        Raises:
-            Lost: as ``hear``.
-        """
         answer: dict[str, Any] = {}
         while self.pending:
             answer = self.hear(1.0) or answer
@@ -153,7 +134,7 @@ class WandbObserver:
         self._kept: dict[str, list[dict[str, Any]]] = {}
         """By W&B id, what was told of runs whose end the child has not confirmed."""
         self._starts = self._failures = self._losses = 0
-        self.child: Child | None = Child(folder, self._mode)  # a server is asked before much is trained
+        self.child = self._begin()  # a server is asked before much is trained
 
     def progress(self, state: Progress) -> None:
         self._hear()
@@ -211,30 +192,39 @@ class WandbObserver:
         while self.child is not None:
             try:
                 answer = self.child.hear(wait)
-            except Lost as lost:
+            except KdbenchError as lost:
                 return self._replace(str(lost))
             if answer is None:
                 return
             if "note" in answer:
                 self._mode = "offline"
                 self._say(answer["note"])
-            self._kept.pop(answer.get("ended", ""), None)
-            if CLOSE not in self._kept:
-                wait = 0.0
+            ended = answer.get("ended", "")
+            self._kept.pop(ended, None)
+            if ended == CLOSE:
+                return
 
     def _replace(self, why: str) -> None:
         """Another child, told what the one before may not have recorded."""
         self.child, self._mode = None, "offline"
         self._losses += 1
-        with suppress(OSError):
-            self.child = Child(self._folder, self._mode) if self._losses < CHILDREN else None
-        more = "" if self.child else "; nothing more is recorded"
-        self._say(f"W&B: recording failed ({why}); training goes on, `kdbench sync` sends what is missing{more}")
-        if self.child is None:
+        if self._losses < CHILDREN:
+            self.child = self._begin()
+        if self.child is not None:
+            for event in [event for events in self._kept.values() for event in events]:
+                self.child.tell(**event)
+        else:
+            why += "; nothing more is recorded"
             self._failures += len(self._kept.keys() - {CLOSE})
             self._kept.clear()
-        for event in [event for events in self._kept.values() for event in events]:
-            self.child.tell(**event)
+        self._say(f"W&B: recording failed ({why}); training goes on, `kdbench sync` sends what is missing")
+
+    def _begin(self) -> Child | None:
+        with suppress(OSError):  # no process to be had
+            child = Child()
+            child.tell("begin", root=str(self._folder.resolve()), mode=self._mode, strict=False)
+            return child
+        return None
 
     def _say(self, text: str) -> None:
         """Whatever is said again and again is said once."""

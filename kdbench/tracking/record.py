@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from kdbench.run.observers import wandb_id
 TAG_LENGTH = 64
 """W&B refuses longer tags."""
 JOURNAL = Path("wandb", "runs.jsonl")
-"""In a plan's folder: a line for each start that W&B was told of, and for each run that ``sync`` found there whole."""
+"""In a plan's folder: a line for each start that W&B was told of."""
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "", separator: str = "_") -> dict[str, Any]:
@@ -91,18 +92,12 @@ def note(folder: Path, line: Mapping[str, Any]) -> None:
         stream.write(json.dumps(line) + "\n")
 
 
-def read_journal(folder: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """The last start of each run by run id, and where ``sync`` found a run whole by W&B id; cut lines are left out."""
+def read_journal(folder: Path) -> dict[str, dict[str, Any]]:
+    """The last start of each run, by run id; a line that was cut off is left out."""
     starts: dict[str, dict[str, Any]] = {}
-    whole: dict[str, Any] = {}
-    path = folder / JOURNAL
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if "whole" in line:
-            whole[line["id"]] = line["whole"]
-        else:
-            starts[line["run"]] = line
-    return starts, whole
+    with suppress(FileNotFoundError):
+        for line in (folder / JOURNAL).read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):
+                start = json.loads(line)
+                starts[start["run"]] = start
+    return starts

@@ -8,15 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from kdbench.config import EpochLog, RunConfig, RunResult
-from kdbench.errors import BadInput, MachineFault
+from kdbench.errors import BadInput, KdbenchError
 from kdbench.run.scheduler import alone
-from kdbench.run.store import read_config, read_epochs, read_result, run_folder
+from kdbench.run.store import Run, read_config, read_epochs, read_result, run_folder
 from kdbench.tracking.client import Notify, check_name, say
-from kdbench.tracking.observer import Child, Lost, Row
-from kdbench.tracking.record import history_row, note, read_journal, summary_row
+from kdbench.tracking.observer import Child, Row
+from kdbench.tracking.record import history_row, read_journal, summary_row
 
 
 @dataclass
@@ -43,12 +42,12 @@ class SyncReport:
 
 
 def sync(
-    folder: Path, row: Row, *, notify: Notify = say, entity: str | None = None, project: str | None = None,
-    base_url: str | None = None, verify_seconds: float = 20.0,
+    folder: Path, row: Row, *, entity: str | None = None, project: str | None = None, base_url: str | None = None,
+    notify: Notify = say, verify_seconds: float = 20.0,
 ) -> SyncReport:  # fmt: skip
     """Send the finished runs of a plan's folder that W&B does not hold whole, one by one.
 
-    ``row`` makes a run's summary. Each run is asked for before and after: it is done when the server has its last
+    ``row`` makes a run's summary. Each run is asked for before and after: it is whole when the server has its last
     epoch and its status, which may take ``verify_seconds`` to show. A second call sends only what is missing.
     ``project`` and ``entity`` default to the ones that were recorded and the key's own.
 
@@ -56,7 +55,7 @@ def sync(
         BadInput: no runs in ``folder``, no key, an invalid name.
         MachineFault: the server is not reached.
     """
-    starts, whole = read_journal(folder)
+    starts = read_journal(folder)
     if not starts:
         raise BadInput(f"no W&B runs under {folder}: was the sweep run with --wandb disabled?")
     check_name("entity", entity)
@@ -67,118 +66,94 @@ def sync(
     except BadInput:
         running = True
     with tempfile.TemporaryDirectory(prefix="kdbench-") as place:
-        sender = _Sender(folder, Path(place), row, notify, base_url, verify_seconds)
+        sender = _Sender(Path(place), base_url, row, notify, verify_seconds)
         try:
-            sender.connect()
+            sender.child()
             for run_id, start in starts.items():
-                about = start["arguments"]
-                about["project"] = project or about["project"]
-                about["entity"] = entity or about["entity"] or sender.entity
-                sender.bring(run_id, start, running, whole.get(about["id"]))
-        except Lost as lost:
-            raise (BadInput if lost.input else MachineFault)(str(lost)) from lost
+                about, where = start["arguments"], run_folder(folder, run_id)
+                about |= {"project": project or about["project"], "entity": entity or about["entity"]}
+                config, result = read_config(where), read_result(where)
+                if config is None or result is None:
+                    sender.skip(about["id"], "it has not ended")
+                else:
+                    sender.bring(start, Run(config, result, read_epochs(where)), running)
         finally:
             sender.close()
     return sender.report
 
 
-_There = Literal["whole", "part", "absent", "foreign", "unknown"]
-
-
 class _Sender:
-    """One call's connection and report."""
+    """One call's child and report."""
 
-    def __init__(
-        self, folder: Path, place: Path, row: Row, notify: Notify, base_url: str | None, verify: float
-    ) -> None:
-        self.report, self.entity, self._server = SyncReport(), "", ""
-        self._folder, self._place, self._row, self._notify = folder, place, row, notify
-        self._base_url, self._verify = base_url, verify
+    def __init__(self, place: Path, base_url: str | None, row: Row, notify: Notify, verify: float) -> None:
+        self.report = SyncReport()
+        self._place, self._base_url, self._row, self._notify, self._verify = place, base_url, row, notify, verify
         self._child: Child | None = None
 
-    def connect(self) -> Child:
-        """The child, begun anew where it was lost.
+    def child(self) -> Child:
+        """The child, begun anew where the one before was lost.
 
         Raises:
-            Lost: no key, or no answer of the server.
+            KdbenchError: no key, or no answer of the server.
         """
         if self._child is None:
-            child = Child(self._place, "online", strict=True, base_url=self._base_url)
-            about = child.wait()
-            self._child, self.entity, self._server = child, about["entity"], about["server"]
+            child = Child(self._base_url)
+            child.ask("begin", root=str(self._place), mode="online", strict=True)
+            self._child = child
         return self._child
 
     def close(self) -> None:
         """End the child."""
         if self._child is not None:
-            with suppress(Lost):
+            with suppress(KdbenchError):
                 self._child.ask("close", id="")
             self._child.kill()
 
-    def bring(self, run_id: str, start: dict[str, Any], running: bool, mark: Any) -> None:
-        """Send a run unless the server has it, has another of its id, or cannot be asked."""
-        about, place = start["arguments"], run_folder(self._folder, run_id)
-        name, target = about["id"], "/".join(str(about[key]) for key in ("entity", "project", "id"))
-        config, result, epochs = read_config(place), read_result(place), read_epochs(place)
-        if config is None or result is None:
-            self.report.busy.append(name)
-            return self._notify(f"skipped {name}: it has not ended")
-        whole = {"run": target, "server": self._server, "epochs": len(epochs)}
-        if mark == whole:
-            return self.report.already.append(name)
-        wanted = {"epochs": len(epochs), "status": result.status, "started": about["config"]["started"]}
-        try:
-            there, why, held = self._look(target, wanted)
-            if there == "part" and running:
-                self.report.busy.append(name)
-                return self._notify(f"skipped {name}: it may still be sent by the sweep that runs")
-            if there in ("foreign", "unknown"):
-                return self._fail(name, why)
-            if there != "whole":
-                self._send(start, config, result, epochs[held:], sum(log.seconds for log in epochs[:held]), there)
-                until = time.monotonic() + self._verify
-                while (found := self._look(target, wanted))[0] != "whole" and time.monotonic() < until:
-                    time.sleep(0.5)
-                if found[0] != "whole":
-                    return self._fail(name, found[1])
-                self._notify(f"uploaded {target}")
-        except Lost as lost:
-            self._child = None
-            return self._fail(name, f"W&B: {lost}")
-        note(self._folder, {"id": name, "whole": whole})
-        (self.report.already if there == "whole" else self.report.uploaded).append(name)
+    def skip(self, name: str, why: str) -> None:
+        """Leave a run for a later call."""
+        self.report.busy.append(name)
+        self._notify(f"skipped {name}: {why}")
 
-    def _fail(self, name: str, why: str) -> None:
+    def bring(self, start: dict[str, Any], run: Run, running: bool) -> None:
+        """Send a run unless the server has it, has another of its id, or cannot be asked."""
+        about = start["arguments"]
+        name, target = about["id"], "/".join(filter(None, (about[key] for key in ("entity", "project", "id"))))
+        try:
+            held = self.child().ask("look", run=target)
+            mine, other = about["config"]["started"], held.get("started")
+            if held.get("epochs") is not None and other != mine:
+                held["why"] = f"{target} is another run, started {other} and not {mine}: choose another --wandb-project"
+            elif _whole(held, run):
+                return self.report.already.append(name)
+            elif running and held.get("epochs") is not None:
+                return self.skip(name, "it may still be sent by the sweep that runs")
+            if "why" not in held:
+                self._send(start, run, held["epochs"])
+                until = time.monotonic() + self._verify
+                while not _whole(held := self.child().ask("look", run=target), run) and time.monotonic() < until:
+                    time.sleep(0.5)
+                if _whole(held, run):
+                    self._notify(f"uploaded {target}")
+                    return self.report.uploaded.append(name)
+            why = held.get("why") or f"{target} has {held['epochs'] or 0} of {len(run.epochs)} epochs"
+        except KdbenchError as error:
+            self._child, why = None, f"W&B: {error}"
         self.report.failed[name] = why
         self._notify(f"not uploaded: {name}: {why}")
 
-    def _look(self, target: str, wanted: dict[str, Any]) -> tuple[_There, str, int]:
-        """What the server has of a run, that in words, and how many epochs."""
-        found = self.connect().ask("look", run=target)
-        if "why" in found:
-            return "unknown", found["why"], 0
-        if found["epochs"] is None:
-            return "absent", f"{target} is not on the server", 0
-        if found["started"] != wanted["started"]:
-            other = f"{target} is another run, started {found['started']} and not {wanted['started']}"
-            return "foreign", f"{other}: choose another --wandb-project", 0
-        whole = found["epochs"] >= wanted["epochs"] and found["status"] == wanted["status"]
-        return (
-            "whole" if whole else "part",
-            f"{target} has {found['epochs']} of {wanted['epochs']} epochs",
-            found["epochs"],
-        )
-
-    def _send(
-        self, start: dict[str, Any], config: RunConfig, result: RunResult, epochs: list[EpochLog], after: float,
-        there: _There,
-    ) -> None:  # fmt: skip
+    def _send(self, start: dict[str, Any], run: Run, held: int | None) -> None:
         """Tell the child of a run as the observer would have, each epoch at the time that it ended."""
-        child, about = self.connect(), start["arguments"]
-        child.tell("start", id=about["id"], arguments=about, resume="never" if there == "absent" else "allow")
-        at = datetime.fromisoformat(about["config"]["started"]).timestamp() + after
-        for log in epochs:
+        about, name, child = start["arguments"], start["arguments"]["id"], self.child()
+        child.tell("start", id=name, arguments=about, resume="never" if held is None else "allow")
+        at = datetime.fromisoformat(about["config"]["started"]).timestamp()
+        for number, log in enumerate(run.epochs):
             at += log.seconds
-            child.tell("epoch", id=about["id"], row={**history_row(log), "_timestamp": at})
-        row = {**self._row(about["group"], config, result), **start["about"]}
-        child.ask("end", id=about["id"], summary=summary_row(row), code=int(result.status == "failed"))
+            if number >= (held or 0):
+                child.tell("epoch", id=name, row={**history_row(log), "_timestamp": at})
+        row = {**self._row(about["group"], run.config, run.result), **start["about"]}
+        child.ask("end", id=name, summary=summary_row(row), code=int(run.result.status == "failed"))
+
+
+def _whole(held: dict[str, Any], run: Run) -> bool:
+    """Whether the server holds a run to its end."""
+    return (held.get("epochs") or 0) >= len(run.epochs) and held.get("status") == run.result.status
