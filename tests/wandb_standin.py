@@ -198,17 +198,9 @@ class StandIn:
         }
 
     def do_CreateArtifactManifest(self, v: dict[str, Any]) -> dict[str, Any]:
-        file = {
-            "id": v["artifactID"],
-            "uploadUrl": f"{self.url}/storage/{v['artifactID']}/manifest",
-            "uploadHeaders": [],
-        }
+        file = {"id": v["artifactID"], "uploadUrl": f"{self.url}/storage/{v['artifactID']}/manifest"}
+        file |= {"uploadHeaders": []}
         return {"createArtifactManifest": {"artifactManifest": {"id": v["artifactID"], "file": file}}}
-
-    def do_UpdateArtifactManifest(self, v: dict[str, Any]) -> dict[str, Any]:
-        key = v["artifactManifestID"]
-        file = {"id": key, "uploadUrl": f"{self.url}/storage/{key}/manifest", "uploadHeaders": []}
-        return {"updateArtifactManifest": {"artifactManifest": {"id": key, "file": file}}}
 
     def do_CreateArtifactFiles(self, v: dict[str, Any]) -> dict[str, Any]:
         nodes = [

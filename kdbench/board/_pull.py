@@ -138,8 +138,10 @@ def config_of(flat: Mapping[str, Any]) -> RunConfig:
     Raises:
         ValidationError: when it is not that.
     """
-    teacher = {"teacher": None} if flat.get("phase") == "teacher" else {}  # described as being its own teacher
-    return RunConfig.model_validate(nested({**flat, **teacher}, RunConfig))
+    config = RunConfig.model_validate(nested(flat, RunConfig))
+    if config.id != flat.get("trial_id"):  # a teacher is described as its own, hard labels by their sweep's
+        config = RunConfig.model_validate(nested({**flat, "teacher": None}, RunConfig))
+    return config
 
 
 def nested(flat: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def upload(sweep: Sweep, root: Path, **more: Any) -> None:
     """Every run of ``boards.submit``'s sweep, as its workers would have recorded it online."""
     said: list[str] = []
     options = WandbOptions(mode="online", project="kd", entity=ENTITY)
-    observer = WandbObserver(root, sweep.name, options, row_of, said.append)
+    observer = WandbObserver(root, sweep.name, options, row_of, said.append, sweep.pair.teacher)
     for config in configs(sweep, HYPER):
         observer.start(config, 1, "")
         observer.epoch(config, EpochLog(epoch=1, lr=0.1, train_loss=1, train_acc=0.5, val_loss=1, val_acc=0.5))

@@ -165,10 +165,9 @@ def test_the_users_folder_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert find_runs(tmp_path / "out") == []
 
 
-def recorded(root: Path, seed: int, attempt: int = 1) -> None:
-    """Wait until the first epoch of a run is in its file."""
-    until = time.monotonic() + 60
-    while not ((run := files(root).get((seed, attempt))) and run.history) and time.monotonic() < until:
+def until(true: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not true() and time.monotonic() < end:
         time.sleep(0.1)
 
 
@@ -181,7 +180,7 @@ def test_a_lost_client_costs_no_record_and_delays_nothing(
     watcher = watch(tmp_path, notify=said.append)
     watcher.start(trial(9), 1, "")
     watcher.epoch(trial(9), LOGS[0])
-    recorded(tmp_path, 9)
+    until(lambda: (run := files(tmp_path).get((9, 1))) and run.history)
     assert watcher.child is not None
     os.kill(watcher.child.process.pid, how)
     begin = time.monotonic()
@@ -290,7 +289,6 @@ def test_sync_sends_each_run_once_and_believes_only_the_server(tmp_path: Path, s
     server.drop |= {name(3), name(4)}  # accepted by the server, then lost
     record(tmp_path, 3, 4)
     server.drop.remove(name(3))
-    asked = server.asked["UpsertBucket"]
     again = send(tmp_path, verify_seconds=1)
     assert (again.already, again.uploaded, again.ok) == ([name(1), name(2)], [name(3)], False)
     assert list(again.failed) == [name(4)] and "0 of 3 epochs" in again.failed[name(4)]
@@ -301,23 +299,16 @@ def test_sync_sends_each_run_once_and_believes_only_the_server(tmp_path: Path, s
 
 
 def test_what_an_online_client_lost_is_sent_and_nothing_twice(tmp_path: Path, server: StandIn) -> None:
-    watcher = watch(tmp_path, "online")
-    tell(watcher, tmp_path, 1)
-    watcher.start(trial(2), 1, "")
-    watcher.epoch(trial(2), LOGS[0])
-    until = time.monotonic() + 60
-    while not server.runs.get(name(2), {}).get("history") and time.monotonic() < until:
-        time.sleep(0.1)
-    assert watcher.child is not None
-    watcher.child.process.kill()
-    go_on(watcher, tmp_path, 2, LOGS[1:])
+    assert record(tmp_path, 1, 2, mode="online") == []
+    sent = [server.runs[name(k)] for k in (1, 2)]
+    assert [(len(run["history"]), run["exit"], run["groupName"]) for run in sent] == [(3, 0, "s")] * 2
+    sent[1]["history"] = {0: sent[1]["history"][0]}  # its connection was lost after the first epoch
+    sent[1]["summary"] = {}
     with alone(tmp_path):
         assert send(tmp_path).busy == [name(2)]
-    watcher.close()
-    assert [len(server.runs[name(k)]["history"]) for k in (1, 2)] == [3, 1]
     report = send(tmp_path)
     assert (report.already, report.uploaded) == ([name(1)], [name(2)])
-    assert [row["epoch"] for row in server.runs[name(2)]["history"].values()] == [1, 2, 3]
+    assert [row["epoch"] for row in sent[1]["history"].values()] == [1, 2, 3] and sent[1]["summary"]["seconds"] == 7.5
 
 
 def test_another_run_of_the_same_id_is_left_alone(tmp_path: Path, server: StandIn) -> None:
@@ -341,9 +332,7 @@ def test_a_server_lost_midway_keeps_everything(tmp_path: Path, monkeypatch: pyte
         watcher = watch(tmp_path, "online", said.append)
         tell(watcher, tmp_path, 1)
         watcher.start(trial(2), 1, "")
-        until = time.monotonic() + 60
-        while name(2) not in first.runs and time.monotonic() < until:
-            time.sleep(0.1)
+        until(lambda: name(2) in first.runs)
     begin = time.monotonic()
     tell(watcher, tmp_path, 3)
     assert time.monotonic() - begin < 1

@@ -194,7 +194,7 @@ def test_what_cannot_count_is_said(tmp_path: Path) -> None:
 def test_a_config_comes_back_from_a_flat_one(data: st.DataObject) -> None:
     every = configs(spec(limit=data.draw(st.none() | st.integers(20, 99)), lr=data.draw(st.floats(1e-5, 1))), HYPER)
     config = data.draw(st.sampled_from(every))
-    flat = json.loads(json.dumps(describe(config, sweep="s", attempt=2, extra={})))
+    flat = json.loads(json.dumps(describe(config, sweep="s", attempt=2, extra={"teacher": "test_resnet"})))
     assert config_of(flat).id == config.id == flat["trial_id"]
 
 
