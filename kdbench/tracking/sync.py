@@ -57,7 +57,8 @@ def sync(
     """
     starts = read_journal(folder)
     if not starts:
-        raise BadInput(f"no W&B runs under {folder}: was the sweep run with --wandb disabled?")
+        old = f"`wandb sync {folder}/wandb/offline-*` sends what an earlier release recorded"
+        raise BadInput(f"no W&B runs under {folder}: was the sweep run with --wandb disabled? ({old})")
     check_name("entity", entity)
     check_name("project", project)
     try:
