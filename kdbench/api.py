@@ -99,16 +99,13 @@ def tracked(
     """
     if options.mode == "disabled":
         return None
-    from kdbench.run.frame import row_of
-    from kdbench.tracking.make import say
-    from kdbench.tracking.observer import WandbObserver
-    from kdbench.tracking.service import check_name
+    from kdbench.tracking import WandbObserver
+    from kdbench.tracking.client import check_name, say
 
     check_name("project", options.project)
-    if options.entity is not None:
-        check_name("entity", options.entity)
+    check_name("entity", options.entity)
     notify = say if isinstance(observer, Observers) else observer.message
-    return lambda: WandbObserver(folder, name, options, row_of, notify, teacher)
+    return lambda: WandbObserver(folder, name, options, notify, teacher)
 
 
 def load(folder: str | Path) -> Result:

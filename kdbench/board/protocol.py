@@ -7,7 +7,7 @@ from typing import Any
 
 from kdbench.config import RunConfig
 from kdbench.files import identify
-from kdbench.tracking.base import flatten
+from kdbench.tracking.record import flatten
 
 Protocol = dict[str, Any]
 """``recipe.epochs`` and the like (the keys that ``--set`` takes) to values."""

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from kdbench.board.leaderboard import Board
 from kdbench.board.pages import records, table, text, write
-from kdbench.errors import BadInput, MachineFault
+from kdbench.errors import BadInput
 from kdbench.files import identify
-from kdbench.tracking.service import Service, check_name, connect, settings, silence, wandb_faults
+from kdbench.tracking.client import check_name, client, faults, run_settings, silence
 
 NAME = "leaderboard"
 """Job type of the run, its display name, the key of its table, and the artifact's name and type."""
@@ -59,18 +59,12 @@ def publish(board: Board, *, project: str, entity: str | None = None, base_url: 
     if not board.rows:
         raise BadInput("there is no row to publish yet: no sweep has confirmed runs")
     check_name("project", project)
-    if entity is not None:
-        check_name("entity", entity)
+    check_name("entity", entity)
     _require_workspaces()
-    with tempfile.TemporaryDirectory(prefix="kdbench-") as folder:
-        service = Service(Path(folder), base_url=base_url)
-        try:
-            api = connect(_PATIENCE)
-            _hush()
-            path = f"{entity or api.default_entity}/{project}"
-            return _Publisher(api, path, Path(folder)).publish(board)
-        finally:
-            service.close()
+    with tempfile.TemporaryDirectory(prefix="kdbench-") as folder, client(Path(folder), base_url=base_url) as api:
+        _hush()
+        path = f"{entity or api.default_entity}/{project}"
+        return _Publisher(api, path, Path(folder)).publish(board)
 
 
 def _require_workspaces() -> None:
@@ -118,11 +112,8 @@ class _Publisher:
         return Published(changed, len(board.rows), address, report, view)
 
     def _try(self, what: str, action: Callable[[], T]) -> T:
-        try:
+        with faults(f"the leaderboard could not be {what} in {self._path}"):
             return action()
-        except wandb_faults(ValueError) as error:
-            why = " ".join(str(error).split())[:300] or type(error).__name__
-            raise MachineFault(f"the leaderboard could not be {what} in {self._path}: {why}") from error
 
     def _existing(self) -> Any:
         """The run of an earlier call, the oldest of several; None in a new project."""
@@ -137,7 +128,7 @@ class _Publisher:
         import wandb
 
         silence()
-        mode = settings(self._folder, "online", **({"resume": "allow"} if known else {}))
+        mode = run_settings(self._folder, "online", **({"resume": "allow"} if known else {}))
         run = wandb.init(entity=self._entity, project=self._project, id=known, name=NAME, job_type=NAME, settings=mode)
         code = 1
         try:

@@ -14,13 +14,12 @@ from pydantic import BaseModel, ValidationError
 
 from kdbench.board.submissions import PULLED
 from kdbench.config import PHASES, RunConfig, RunResult
-from kdbench.errors import BadInput, MachineFault
+from kdbench.errors import BadInput
 from kdbench.files import atomic_text, identify
 from kdbench.run.manifest import read_manifest
 from kdbench.run.store import RUNS_FILE, Run
-from kdbench.tracking.service import Service, check_name, connect, wandb_faults
+from kdbench.tracking.client import check_name, client, faults
 
-_PATIENCE = 60
 _PAGE = 200
 """Runs a request."""
 _MANIFEST = "manifest.json"
@@ -64,28 +63,23 @@ def pull(*, project: str, out: Path, entity: str | None = None, base_url: str | 
         MachineFault: the server was not reached or refused.
     """
     check_name("project", project)
-    if entity is not None:
-        check_name("entity", entity)
-    with tempfile.TemporaryDirectory(prefix="kdbench-") as folder:
-        service = Service(Path(folder), base_url=base_url)
-        try:
-            api = connect(_PATIENCE)
-            path = f"{entity or api.default_entity}/{project}"
-            runs = _fetch(api, path)
-            source = {"server": str(api.settings["base_url"]), "path": path}
-        finally:
-            service.close()
+    check_name("entity", entity)
+    with tempfile.TemporaryDirectory(prefix="kdbench-") as folder, client(Path(folder), base_url=base_url) as api:
+        path = f"{entity or api.default_entity}/{project}"
+        runs = _fetch(api, path)
+        source = {"server": str(api.settings["base_url"]), "path": path}
     return _write(runs, out / path.replace("/", "-"), source)
 
 
 def _fetch(api: Any, path: str) -> list[Any]:
     """All runs of kdbench in a project, with config and summary, some requests for hundreds of them."""
-    try:
-        runs = list(api.runs(path, filters={"jobType": {"$in": list(PHASES)}}, per_page=_PAGE, lazy=False))
-    except wandb_faults(ValueError) as error:
-        if isinstance(error, ValueError) and "Could not find project" in str(error):
-            raise BadInput(f"no W&B project {path}, or no access to it") from error
-        raise MachineFault(f"the runs of {path} could not be fetched: {' '.join(str(error).split())[:300]}") from error
+    with faults(f"the runs of {path} could not be fetched"):
+        try:
+            runs = list(api.runs(path, filters={"jobType": {"$in": list(PHASES)}}, per_page=_PAGE, lazy=False))
+        except ValueError as error:
+            if "Could not find project" in str(error):
+                raise BadInput(f"no W&B project {path}, or no access to it") from error
+            raise
     return [run for run in runs if run.job_type in PHASES]
 
 
@@ -139,17 +133,19 @@ def _trial(config: Mapping[str, Any], summary: Mapping[str, Any], run: str, crea
 
 
 def config_of(flat: Mapping[str, Any]) -> RunConfig:
-    """The trial's config out of what ``kdbench.tracking.base.describe`` made of it.
+    """The trial's config out of what ``kdbench.tracking.record.describe`` made of it.
 
     Raises:
         ValidationError: when it is not that.
     """
-    teacher = {"teacher": None} if flat.get("phase") == "teacher" else {}  # described as being its own teacher
-    return RunConfig.model_validate(nested({**flat, **teacher}, RunConfig))
+    config = RunConfig.model_validate(nested(flat, RunConfig))
+    if config.id != flat.get("trial_id"):  # a teacher is described as its own, hard labels by their sweep's
+        config = RunConfig.model_validate(nested({**flat, "teacher": None}, RunConfig))
+    return config
 
 
 def nested(flat: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    """The inverse of ``kdbench.tracking.base.flatten`` for the fields of ``model``: ``recipe_lr`` into ``recipe``."""
+    """The inverse of ``kdbench.tracking.record.flatten`` for the fields of ``model``: ``recipe_lr`` into ``recipe``."""
     data: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         kind = field.annotation

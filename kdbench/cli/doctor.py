@@ -175,7 +175,7 @@ def _wandb() -> Iterator[Check]:
     mode = os.environ.get("WANDB_MODE")
     yield Check("wandb", "mode", "ok", f"{mode} (WANDB_MODE)" if mode else "offline by default")
     try:
-        from kdbench.tracking.service import require_key
+        from kdbench.tracking.client import require_key
 
         require_key()
         yield Check("wandb", "key", "ok", "found")

@@ -84,7 +84,7 @@ def sync(
     entity: Annotated[str | None, typer.Option("--wandb-entity", metavar="NAME", help="W&B user or team.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Upload what was recorded offline to W&B, and check that it arrived. A second call sends only what is missing.
+    """Send the finished runs to W&B that it does not hold, and check that they arrived.
 
     Examples:
         kdbench sync digits-resnet50-mobilenetv3-kd --wandb-entity my-team

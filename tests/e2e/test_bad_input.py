@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from kdbench.tracking import find_runs, read_offline
 from tests.support.helpers import Cli, run_process, write_idx, write_image_folder
 from tests.support.sweeps import WHOLE
+from tests.support.wandb_files import find_runs, read_offline
 
 USER, MACHINE = 2, 1
 PAIR = ["--pair", "test_resnet:test_efficientnet"]

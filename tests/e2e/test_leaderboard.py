@@ -17,9 +17,10 @@ from kdbench.board.pull import pull
 from kdbench.board.submissions import read
 from kdbench.config import EpochLog
 from kdbench.errors import BadInput, MachineFault
-from kdbench.run.frame import row_of
+from kdbench.run.launch import WandbOptions
+from kdbench.run.observers import wandb_id
 from kdbench.sweeps.types import Sweep
-from kdbench.tracking import make_tracker
+from kdbench.tracking import WandbObserver
 from tests.support.boards import HYPER, configs, result, submit
 from tests.support.helpers import Cli
 from tests.support.sweeps import SMALL
@@ -48,14 +49,15 @@ def board(*paths: Path | str) -> Board:
 
 def upload(sweep: Sweep, root: Path, **more: Any) -> None:
     """Every run of ``boards.submit``'s sweep, as its workers would have recorded it online."""
-    tracker = make_tracker("online", root=root, project="kd", entity=ENTITY)
+    said: list[str] = []
+    options = WandbOptions(mode="online", project="kd", entity=ENTITY)
+    observer = WandbObserver(root, sweep.name, options, said.append, sweep.pair.teacher)
     for config in configs(sweep, HYPER):
-        run = tracker.start(config, sweep=sweep.name, attempt=1, extra={})
-        tracker.epoch(EpochLog(epoch=1, lr=0.1, train_loss=1, train_acc=0.5, val_loss=1, val_acc=0.5))
-        done = result(config, wandb_run=run, **more)
-        tracker.finish(done, row_of(sweep.name, config, done))
-    tracker.close()
-    assert tracker.failures == 0
+        observer.start(config, 1, "")
+        observer.epoch(config, EpochLog(epoch=1, lr=0.1, train_loss=1, train_acc=0.5, val_loss=1, val_acc=0.5))
+        observer.end(config, result(config, wandb_run=wandb_id(config.id, sweep.name, 1), **more))
+    observer.close()
+    assert said == []
 
 
 def views(server: StandIn) -> list[tuple[str, str]]:

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdbench.tracking import find_runs, read_offline
 from tests.support.helpers import Cli, run_process
 from tests.support.sweeps import PATIENCE, finish, start
+from tests.support.wandb_files import find_runs, read_offline
 
 SHORT = ["--epochs", "2", "--limit", "300", "--seeds", "2"]
 ROWS = ["--rows", "T20-30", "--rows", "without-3*", "--rows", "speech-baseline"]

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 import torch
 
 from kdbench.config import EpochLog, RunConfig
 from kdbench.data import load, resolve_dataset
-from kdbench.tracking import find_runs, read_offline
 from kdbench.train import Hooks, run_training
 from kdbench.train.checkpoint import Checkpoint, load_checkpoint
 from tests.support.sweeps import PATIENCE, SMALL, UNEQUAL, command, finish, lines, spec, start
+from tests.support.wandb_files import find_runs, read_offline
 
 # five trials: Sobol points in slots 0-2, TPE's own in 3 and 4; three epochs, so that a kill falls within a run
 ARGUMENTS = ["--trials", 5, "--epochs", 3, "--name", "run", "--json"]
@@ -110,6 +111,22 @@ def test_three_kills_change_nothing(whole: Path, tmp_path: Path) -> None:
     told = pd.read_parquet(tmp_path / "results/run/trials.parquet")
     by_id = {run.run_id: run for run in recorded}
     assert all(by_id[row["wandb_run"]].summary["val_acc"] == row["val_acc"] for row in told.to_dict("records"))
+
+
+def test_a_killed_wandb_client_changes_nothing(whole: Path, tmp_path: Path) -> None:
+    process = start(sweep(tmp_path), tmp_path / "log")
+    for seen in (1, 6, 12):
+        while sum(line["event"] == "epoch" for line in events(tmp_path / "log")) < seen:
+            assert process.poll() is None, (tmp_path / "log").read_text(encoding="utf-8")[-2000:]
+            time.sleep(0.02)
+        for child in psutil.Process(process.pid).children():
+            if "kdbench.tracking.child" in child.cmdline():
+                child.kill()
+    assert process.wait(PATIENCE) == 0
+    agree(tmp_path, whole)
+    assert "its process ended" in (tmp_path / "log").read_text(encoding="utf-8")
+    ended = [run for run in map(read_offline, find_runs(tmp_path / "results/run")) if run.exit_code == 0]
+    assert {run.config["trial_id"] for run in ended} == set(table(whole).index)
 
 
 def test_control_c_says_how_to_go_on_and_going_on_works(whole: Path, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from kdbench.sweeps.store import read_status
-from kdbench.tracking import find_runs, read_offline
 from tests.support.sweeps import PATIENCE, UNEQUAL, command, finish, start
+from tests.support.wandb_files import find_runs, read_offline
 
 # random points depend on no other trial, and nothing is pruned: the order of runs cannot matter
 ARGUMENTS = ["--trials", 4, "--epochs", 4, "--sampler", "random", "--pruner", "none", "--name", "run"]

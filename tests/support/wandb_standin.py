@@ -1,4 +1,4 @@
-"""A stand-in W&B server on loopback: enough for the real client's online runs, ``wandb sync``, public API, artifacts,
+"""A stand-in W&B server on loopback: enough for the real client's online runs, resumed runs, public API, artifacts,
 reports and saved views.
 
 It keeps what it is sent in ``runs``, ``artifacts`` (by name, a list of versions), ``views`` (by id) and ``stored``
@@ -85,7 +85,8 @@ class StandIn:
         run = self.runs.get(v["name"])
         if run is None:
             return {"model": {"id": "p", "name": v["project"], "bucket": None}}
-        tails = {"summaryMetrics": "{}", "logLineCount": 0, "historyTail": "[]", "eventsTail": "[]", "config": "{}"}
+        tail = json.dumps([json.dumps(run["history"][max(run["history"])])] if run["history"] else [])
+        tails = {"summaryMetrics": "{}", "logLineCount": 0, "historyTail": tail, "eventsTail": "[]", "config": "{}"}
         bucket = {"id": run["name"], "name": run["name"], "historyLineCount": len(run["history"]), **tails}
         bucket |= {"eventsLineCount": 0, "tags": [], "wandbConfig": '{"t": 1}'}
         return {"model": {"id": "p", "name": v["project"], "bucket": bucket}}
@@ -197,17 +198,9 @@ class StandIn:
         }
 
     def do_CreateArtifactManifest(self, v: dict[str, Any]) -> dict[str, Any]:
-        file = {
-            "id": v["artifactID"],
-            "uploadUrl": f"{self.url}/storage/{v['artifactID']}/manifest",
-            "uploadHeaders": [],
-        }
+        file = {"id": v["artifactID"], "uploadUrl": f"{self.url}/storage/{v['artifactID']}/manifest"}
+        file |= {"uploadHeaders": []}
         return {"createArtifactManifest": {"artifactManifest": {"id": v["artifactID"], "file": file}}}
-
-    def do_UpdateArtifactManifest(self, v: dict[str, Any]) -> dict[str, Any]:
-        key = v["artifactManifestID"]
-        file = {"id": key, "uploadUrl": f"{self.url}/storage/{key}/manifest", "uploadHeaders": []}
-        return {"updateArtifactManifest": {"artifactManifest": {"id": key, "file": file}}}
 
     def do_CreateArtifactFiles(self, v: dict[str, Any]) -> dict[str, Any]:
         nodes = [

@@ -27,7 +27,7 @@ from kdbench.board.submissions import read
 from kdbench.errors import BadInput
 from kdbench.report.render import escape
 from kdbench.run.store import read_result, run_folder, write_result
-from kdbench.tracking.base import describe
+from kdbench.tracking.record import describe
 from tests.support.boards import HYPER, PARAMS, configs, submit
 from tests.support.helpers import ROOT, Cli
 from tests.support.sweeps import LARGE, SMALL, spec
@@ -197,7 +197,7 @@ def test_what_cannot_count_is_said(tmp_path: Path) -> None:
 def test_a_config_comes_back_from_a_flat_one(data: st.DataObject) -> None:
     every = configs(spec(limit=data.draw(st.none() | st.integers(20, 99)), lr=data.draw(st.floats(1e-5, 1))), HYPER)
     config = data.draw(st.sampled_from(every))
-    flat = json.loads(json.dumps(describe(config, sweep="s", attempt=2, extra={})))
+    flat = json.loads(json.dumps(describe(config, sweep="s", attempt=2, extra={"teacher": "test_resnet"})))
     assert config_of(flat).id == config.id == flat["trial_id"]
 
 
