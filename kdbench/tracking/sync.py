@@ -48,7 +48,7 @@ def sync(
 ) -> SyncReport:  # fmt: skip
     """Send the finished runs of a plan's folder that W&B does not hold whole, one by one.
 
-    ``row`` makes a run's summary. Each run is asked for before and after: it is whole when the server has its last
+    Each run is asked for before and after: it is whole when the server has its last
     epoch and its status, which may take ``verify_seconds`` to show. A second call sends only what is missing.
     ``project`` and ``entity`` default to the ones that were recorded and the key's own.
 
@@ -68,7 +68,7 @@ def sync(
     except BadInput:
         running = True
     with tempfile.TemporaryDirectory(prefix="kdbench-") as place:
-        sender = _Sender(Path(place), base_url, row, notify, verify_seconds)
+        sender = _Sender(Path(place), base_url, notify, verify_seconds)
         try:
             sender.child()
             for run_id, start in starts.items():
