@@ -272,7 +272,7 @@ def test_a_sweep_whose_trials_all_diverge_says_so(place: Path, cli: Cli) -> None
     done = cli(*SMOKE, "--lr", "1e9", "--limit", "60")
     assert done.code == 1 and "every search trial failed" in done.err and "non-finite" in done.err
     assert (
-        "2 of 2 search trials failed (diverged, say): test_efficientnet kd 2."
+        "2 of 2 search trials failed (diverged, say) and left out: test_efficientnet kd 2."
         in cli("report", "digits-test_resnet-test_efficientnet-kd").out
     )
 
