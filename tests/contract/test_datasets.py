@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from kdbench.catalog.datasets import CHECKSUMS, DATASETS
 from kdbench.catalog.types import DatasetSpec
 from kdbench.config import DataConfig, Recipe
 from kdbench.data import ResidentSplit, describe_source, load, resolve_dataset
+from kdbench.data.readers import digits
 from kdbench.errors import BadInput, MachineFault
 
 NAMES = DATASETS.names()
@@ -91,3 +93,9 @@ def test_looking_for_data_needs_no_torch():
         f"[describe_source(name) for name in {NAMES!r}]; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_digits_are_scikit_learns() -> None:
+    bunch, ours = load_digits(), digits()
+    assert np.array_equal(ours.images[..., 0], np.rint(bunch.images * (255 / 16)))
+    assert np.array_equal(ours.labels, bunch.target)
