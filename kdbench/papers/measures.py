@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from kdbench.catalog.datasets import DATASETS
@@ -17,6 +18,7 @@ from kdbench.papers.plan import Protocol
 from kdbench.papers.schema import Bias, Cell
 from kdbench.run.store import LOGITS, read_result, run_folder
 
+VALUES = "values.csv"
 STEP = 0.1
 """Biases are tried in steps of this."""
 
@@ -133,6 +135,22 @@ class Trials:
             self._known[config.id] = Trial(config, result, place) if result else None
         return self._known[config.id]
 
+    @cached_property
+    def _noted(self) -> dict[tuple[str, str], Value]:
+        """What ``values.csv`` says of each cell and run: a record has it, and no logits."""
+        if not (self.folder / VALUES).exists():
+            return {}
+        held = pd.read_csv(self.folder / VALUES, dtype={"trial_id": str}).itertuples(index=False)
+        return {(cell, value[1]): Value(*value) for cell, *value in held}
+
+    def value(self, cell: Cell, trial: Trial) -> Value:
+        """The cell's number of one trial, from its kept logits where it takes them, else as it was noted."""
+        if (cell.bias is not None or cell.of_classes is not None) and not (trial.folder / LOGITS).exists():
+            noted = self._noted.get((cell.id, trial.config.id))
+            if noted is not None:
+                return noted
+        return measure(cell, trial)
+
 
 def values(protocol: Protocol, cell: Cell, trials: Trials) -> list[Value]:
     """One entry for each complete trial of the cell's run, in the order of seeds."""
@@ -143,7 +161,7 @@ def values(protocol: Protocol, cell: Cell, trials: Trials) -> list[Value]:
     for k in range(protocol.seed_count(run)):
         trial = trials.get(protocol.config(run, k))
         if trial is not None and trial.result.status == "complete":
-            found.append(measure(cell, trial))
+            found.append(trials.value(cell, trial))
     return found
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from kdbench.files import atomic_text
 from kdbench.papers.claims import Answer, answer
-from kdbench.papers.measures import Trials
+from kdbench.papers.measures import VALUES, Trials
 from kdbench.papers.plan import Protocol
 from kdbench.papers.table import LEGEND, PaperTable, grid, notes, paper_table
 from kdbench.report.render import Grid, Screen, csv, latex, markdown
@@ -67,7 +67,7 @@ def write_report(protocol: Protocol, folder: Path, reason: str = "") -> Page:
         "table.md": _markdown(page),
         "table.tex": _latex(page),
         "table.csv": csv(table.rows),
-        "values.csv": csv(pd.DataFrame(lines, columns=["cell", "seed", "trial_id", "last", "best", "on_test"])),
+        VALUES: csv(pd.DataFrame(lines, columns=["cell", "seed", "trial_id", "last", "best", "on_test"])),
     }
     for name, text in texts.items():
         atomic_text(folder / name, text)
