@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from kdbench.errors import BadInput
 from kdbench.report.drawing import GREY, millions, short_names
-from kdbench.stats import hypervolume_interval, size_saved
+from kdbench.stats import size_saved
 
 
 def draw(sweeps: list[pd.DataFrame]) -> tuple[Figure, str]:
@@ -49,10 +49,6 @@ def draw(sweeps: list[pd.DataFrame]) -> tuple[Figure, str]:
             sign = ">= " if one.reached == "smallest" else ""
             told = "not reached" if one.reached == "never" else f"{sign}{100 * one.saved:.0f}% saved"
             lines.append(f"  {student}: {millions(size)} -> {told} [{percent(one.lo)}, {percent(one.hi)}]")
-        corner = (math.log10(2 * max(sizes)), min(hard.to_numpy().min(), soft.to_numpy().min()) - 0.01)
-        for label, table in (("hard", hard), (method, soft)):
-            area = hypervolume_interval([math.log10(p) for p, _ in table.index], table, reference=corner)
-            lines.append(f"  hypervolume, {label}: {area.mean:.4f} [{area.lo:.4f}, {area.hi:.4f}]")
         left = min([-20, *(100 * max(one.lo, -1) - 8 for one in found if one.lo == one.lo)])
         axes.axvline(0, color=GREY, linewidth=1, zorder=1)
         axes.set(title=f"{name(trials)}, {method}", xlabel="Parameters saved (%), ► at least")

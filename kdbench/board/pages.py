@@ -13,7 +13,7 @@ from rich.text import Text
 from kdbench.board.leaderboard import Board
 from kdbench.board.protocol import describe, differences, protocol_id
 from kdbench.files import atomic_text, canonical_json
-from kdbench.report.numbers import bounds, decimals, millions, percent, signed, spread, unknown
+from kdbench.report.numbers import COVERS, bounds, decimals, millions, percent, signed, spread, unknown
 from kdbench.report.page import environment
 from kdbench.report.render import Cell, Column, Grid, Screen, csv, escape, markdown
 from kdbench.run.frame import HARD
@@ -22,8 +22,8 @@ LEGEND = (
     "The letter of a row is its protocol: rows are ranked within a data set and protocol only, by mean test accuracy "
     "at the last epoch (± half of the 95% t interval over seeds). ★: on the Pareto front of parameters and accuracy of "
     "that group, hard-label rows included. Gain: percentage points over the same student on hard labels, paired by "
-    "seed, with its 95% interval; verdicts by paired t-test, Holm-corrected over the group. A run that several folders "
-    "hold counts once, and two runs on one seed are one seed."
+    "seed, with its 95% interval; verdicts by paired t-test, Holm-corrected over the group. "
+    f"{COVERS} A run that several folders hold counts once, and two runs on one seed are one seed."
 )
 COLUMNS = (
     Column("place", "#", least=True, optional=False),

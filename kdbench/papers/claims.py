@@ -11,9 +11,9 @@ import numpy as np
 from kdbench.papers.measures import Value
 from kdbench.papers.schema import Claim
 from kdbench.papers.table import PaperTable
-from kdbench.stats import PairedDifference, paired_difference
+from kdbench.stats import Interval, PairedDifference, equivalence_p, holm, paired_difference, ratio_interval
 
-Finding = Literal["supported", "partly supported", "not supported", "open"]
+Finding = Literal["supported", "partly supported", "not supported", "undecided", "open"]
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,12 @@ def curves(table: PaperTable) -> dict[int, list[Point]]:
 
 def compared(left: Point, right: Point) -> PairedDifference:
     """Errors at ``left``'s temperature minus those at ``right``'s, over their common seeds."""
+    return paired_difference(*_common(left, right))
+
+
+def _common(left: Point, right: Point) -> tuple[list[float], list[float]]:
     seeds = sorted(set(left.errors) & set(right.errors))
-    return paired_difference([left.errors[s] for s in seeds], [right.errors[s] for s in seeds])
+    return [left.errors[s] for s in seeds], [right.errors[s] for s in seeds]
 
 
 def answer(table: PaperTable, claim: Claim) -> Answer:
@@ -87,57 +91,75 @@ def _gap(table: PaperTable, claim: Claim, options: dict[str, Any]) -> Answer:
         return _open(claim)
     teacher, hard, soft = (float(np.mean([values[seed] for seed in seeds])) for values in held)
     gain = paired_difference([held[1][seed] for seed in seeds], [held[2][seed] for seed in seeds])
-    share = (hard - soft) / (hard - teacher) if hard > teacher else float("nan")
-    verdict: Finding = "supported" if share >= options["at_least"] and gain.lo > 0 else "not supported"
-    if verdict == "not supported" and gain.lo > 0:
-        verdict = "partly supported"
+    removed, whole = ([held[1][s] - held[side][s] for s in seeds] for side in (2, 0))
+    share = ratio_interval(removed, whole)
+    verdict: Finding = "not supported"
+    if gain.lo > 0:
+        verdict = "supported" if share.lo >= options["at_least"] else "partly supported"
     return Answer(
         claim, verdict,
-        f"{hard:.1f} errors on hard labels, {soft:.1f} on soft targets, {teacher:.1f} the teacher: {share:.0%} of the "
-        f"gap; {gain.mean:.1f} [{gain.lo:.1f}, {gain.hi:.1f}] errors fewer, paired over {len(seeds)} seeds. Supported "
-        f"means at least {options['at_least']:.0%} and an interval above 0.",
+        f"{hard:.1f} errors on hard labels, {soft:.1f} on soft targets, {teacher:.1f} the teacher: {share.mean:.0%} of "
+        f"the gap ({_percent(share)}); {gain.mean:.1f} [{gain.lo:.1f}, {gain.hi:.1f}] errors fewer, paired over "
+        f"{len(seeds)} seeds. Supported means that the whole interval of the share is above {options['at_least']:.0%}.",
     )  # fmt: skip
 
 
+def _percent(share: Interval) -> str:
+    if np.isnan(share.lo):
+        return "no 95% interval: the gap itself is uncertain"
+    return f"95% interval {share.lo:.0%} to {share.hi:.0%}, Fieller"
+
+
 def _similar(table: PaperTable, claim: Claim, options: dict[str, Any]) -> Answer:
-    """Whether no two temperatures from ``similar_from`` on differ, at each of the ``widths``."""
-    held = curves(table)
-    texts, differing = [], 0
+    """Whether temperatures from ``similar_from`` on are alike within ``margin`` errors, at each of the ``widths``."""
+    held, margin = curves(table), float(options["margin"])
+    texts, found = [], []
     for width in options["widths"]:
         high = [point for point in held.get(width, []) if point.temperature >= options["similar_from"]]
-        if len(high) < 2:
+        if len(high) < 2 or min(len(point.errors) for point in high) < 2:
             return _open(claim)
-        pairs = [(left, right, compared(left, right)) for left, right in combinations(high, 2)]
-        if any(np.isnan(gap.lo) for _, _, gap in pairs):
-            return _open(claim)
-        apart = [f"{a.temperature:g} and {b.temperature:g}" for a, b, gap in pairs if gap.lo > 0 or gap.hi < 0]
-        differing += bool(apart)
+        pairs = list(combinations(high, 2))
+        gaps = [compared(*pair) for pair in pairs]
+        names = [f"{a.temperature:g} and {b.temperature:g}" for a, b in pairs]
+        apart = [name for name, gap in zip(names, gaps, strict=True) if gap.p < 0.05]
+        alike = [equivalence_p(np.subtract(*_common(*pair)), margin) < 0.05 for pair in pairs]
+        found.append("apart" if apart else "alike" if all(alike) else "unknown")
         means = ", ".join(f"{point.mean:.1f} at T = {point.temperature:g}" for point in high)
-        tail = f"; T = {', '.join(apart)} differ" if apart else "; no paired 95% interval excludes 0"
-        texts.append(f"{width} units: {means} errors{tail}")
-    verdicts: dict[int, Finding] = {0: "supported", len(options["widths"]): "not supported"}
-    return Answer(claim, verdicts.get(differing, "partly supported"), ". ".join(texts) + ".")
+        told = {
+            "apart": f"T = {', '.join(apart)} differ",
+            "alike": f"every pair is alike within {margin:g} errors",
+            "unknown": f"{sum(alike)} of {len(pairs)} pairs are alike within {margin:g} errors, none are shown apart",
+        }
+        texts.append(f"{width} units: {means} errors; {told[found[-1]]}")
+    verdict: Finding = "undecided" if "unknown" in found else "partly supported"
+    if len(set(found)) == 1 and found[0] != "unknown":
+        verdict = "supported" if found[0] == "alike" else "not supported"
+    how = "Alike is two one-sided paired t-tests"
+    return Answer(claim, verdict, f"{'. '.join(texts)}. {how} at 5%; too few seeds show neither.")
 
 
 def _best(table: PaperTable, claim: Claim, options: dict[str, Any]) -> Answer:
-    """Whether the best temperature inside a band beats every one below it and above it."""
+    """Whether every temperature inside a band beats every one below it and above it."""
     points = curves(table).get(options["width"], [])
     low, high = options["band"]
     inside = [point for point in points if low <= point.temperature <= high]
-    below = [point for point in points if point.temperature < low]
-    above = [point for point in points if point.temperature > high]
-    if not (inside and below and above) or min(len(point.errors) for point in points) < 2:
+    outside = [point for point in points if not low <= point.temperature <= high]
+    sides = {point.temperature < low for point in outside}
+    if not inside or len(sides) < 2 or min(len(point.errors) for point in points) < 2:
         return _open(claim)
-    best = min(inside, key=lambda point: point.mean)
-    gaps = {point.temperature: compared(point, best) for point in [*below, *above]}
-    sure = [t for t, gap in gaps.items() if gap.lo > 0]
-    verdict: Finding = "partly supported"
-    if len(sure) == len(gaps):
-        verdict = "supported"
-    elif not sure or min(points, key=lambda point: point.mean) is not best:
-        verdict = "not supported"
-    listed = ", ".join(f"{gap.mean:+.1f} [{gap.lo:.1f}, {gap.hi:.1f}] at T = {t:g}" for t, gap in gaps.items())
-    return Answer(claim, verdict, f"T = {best.temperature:g} makes {best.mean:.1f} errors; against it {listed}.")
+    gaps = {(one.temperature, other.temperature): compared(other, one) for one in inside for other in outside}
+    p = dict(zip(gaps, holm([gap.p for gap in gaps.values()]), strict=True))
+    sure = {pair for pair, gap in gaps.items() if gap.mean > 0 and p[pair] < 0.05}
+    lost = [f"{a:g} over {b:g}" for a, b in gaps if (a, b) not in sure]
+    best = min(points, key=lambda point: point.mean)
+    verdict: Finding = "supported" if not lost else "partly supported" if sure and best in inside else "not supported"
+    means = ", ".join(f"{point.mean:.1f} at T = {point.temperature:g}" for point in points)
+    tail = f"not shown: T = {', '.join(lost)}" if lost else "all of them are shown"
+    return Answer(
+        claim, verdict,
+        f"{means} errors. {len(sure)} of {len(gaps)} comparisons of a temperature in the band with one outside favour "
+        f"it (paired, Holm-corrected); {tail}.",
+    )  # fmt: skip
 
 
 def _unseen(table: PaperTable, claim: Claim, options: dict[str, Any]) -> Answer:

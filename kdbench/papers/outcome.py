@@ -14,7 +14,7 @@ from kdbench.files import atomic_text
 from kdbench.papers.claims import Answer, answer
 from kdbench.papers.measures import VALUES, Trials
 from kdbench.papers.plan import Protocol
-from kdbench.papers.table import LEGEND, PaperTable, grid, notes, paper_table
+from kdbench.papers.table import PaperTable, grid, legend, notes, paper_table
 from kdbench.report.render import Grid, Screen, csv, latex, markdown
 
 
@@ -44,7 +44,7 @@ class Page:
 
     def __rich__(self) -> RenderableType:
         """The page on a terminal."""
-        parts: list[RenderableType] = [Screen(grid(self.table)), Text(f"\n{LEGEND}", style="dim")]
+        parts: list[RenderableType] = [Screen(grid(self.table)), Text(f"\n{legend(self.table)}", style="dim")]
         for head, lines in self.notes:
             parts += [Text(f"\n{head}", style="bold"), *(Text(f"- {line}") for line in lines)]
         if "table.md" in self.paths:
@@ -81,7 +81,7 @@ def write_report(protocol: Protocol, folder: Path, reason: str = "") -> Page:
 
 def _markdown(page: Page) -> str:
     paper = page.table.protocol.paper
-    out = [f"# {paper.title}", "", paper.note, "", *markdown(grid(page.table)), "", LEGEND]
+    out = [f"# {paper.title}", "", paper.note, "", *markdown(grid(page.table)), "", legend(page.table)]
     for head, lines in page.notes:
         out += ["", f"**{head}**", "", *(f"- {line}" for line in lines)]
     return "\n".join(out).replace("\n\n\n", "\n\n") + "\n"
@@ -94,4 +94,4 @@ def _latex(page: Page) -> str:
     shown = Grid(every.columns, tuple(every.rows[k] for k in ran), tuple(every.groups[k] for k in ran))
     comments = [line for head, lines in notes(page.table) for line in (f"{head}:", *(f"  {one}" for one in lines))]
     paper = page.table.protocol.paper
-    return latex(shown, f"{paper.title}. {LEGEND}", paper.name, comments)
+    return latex(shown, f"{paper.title}. {legend(page.table)}", paper.name, comments)

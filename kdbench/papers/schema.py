@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import Field
@@ -67,11 +68,23 @@ class Cell(Frozen):
     published: float | None = None
     """The paper's number (percent for shares); None: the paper gives none."""
     reported: str = ""
-    """How the paper's number was reported: last or best epoch, how many runs, chosen on what."""
+    """How the paper's number was reported; "mean of N runs", "best epoch" and "chosen on test" decide what of ours it
+    is compared with."""
     source: str = ""
     """Where the number is written down, if not where the paper's others are."""
     reason: str = ""
     """Why it is never run here."""
+
+    @property
+    def judged(self) -> Literal["last", "best", "on_test"]:
+        """Which of our numbers was chosen as the published one was."""
+        return "on_test" if "chosen on test" in self.reported else "best" if "best epoch" in self.reported else "last"
+
+    @property
+    def published_runs(self) -> int:
+        """How many runs the published number is the mean of."""
+        told = re.search(r"mean of (\d+) runs", self.reported)
+        return int(told[1]) if told else 1
 
 
 class Claim(Frozen):

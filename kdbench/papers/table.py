@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,15 +15,11 @@ from kdbench.papers.measures import Trials, Value, values
 from kdbench.papers.plan import Protocol
 from kdbench.papers.schema import DECIMALS, UNITS, Cell
 from kdbench.report import render
-from kdbench.report.numbers import unknown
+from kdbench.report.numbers import COVERS, unknown
 from kdbench.run.frame import named
-from kdbench.stats import t_interval
+from kdbench.stats import prediction_interval, t_interval
 
-Verdict = Literal["reproduced", "higher", "lower", "one run", "no spread", "ours only", "not run"]
-LEGEND = (
-    "Ours: mean ± half of the 95% t interval over seeds, after the last epoch. Difference: ours minus published. "
-    "Verdict: reproduced where the published value lies inside our interval; higher or lower says where ours lies."
-)
+Verdict = Literal["consistent", "higher", "lower", "one run", "no spread", "ours only", "not run"]
 COLUMNS = (
     render.Column("row", "Row", left=True),
     render.Column("unit", "Unit", left=True, spared=1),
@@ -34,7 +31,7 @@ COLUMNS = (
     render.Column("runs", "Runs", optional=False, spared=4),
     render.Column("verdict", "Verdict", left=True, optional=False),
 )
-_KINDS = {"reproduced": "helps", "higher": "warn", "lower": "warn"}
+_KINDS = {"consistent": "helps", "higher": "warn", "lower": "warn"}
 
 
 @dataclass(frozen=True)
@@ -70,17 +67,39 @@ def paper_table(protocol: Protocol, trials: Trials, reason: str = "") -> PaperTa
     return PaperTable(protocol, rows, found)
 
 
-def verdict_of(published: float | None, ours: float | None, lo: float | None, hi: float | None, runs: int) -> Verdict:
-    """``reproduced`` where the published value lies in the interval of ours; else where ours lies: higher or lower."""
-    if ours is None:
+def legend(table: PaperTable) -> str:
+    """What the columns mean and what their intervals cover."""
+    each = table.protocol.paper.teachers == "each"
+    covers = COVERS.replace("seeds, not another teacher,", "seeds and teachers (one per seed), not") if each else COVERS
+    return (
+        "Ours: mean ± half of the 95% t interval over seeds, after the last epoch. Difference and verdict compare like "
+        "for like: our best epochs or our choice on test where the published number was chosen so. Consistent: a "
+        "repetition of our runs gives such a number (95% prediction interval for a mean of as many runs as were "
+        f"published, one if not said); higher or lower says where ours lies. {covers}"
+    )
+
+
+def verdict_of(cell: Cell, found: Sequence[Value]) -> Verdict:
+    """``consistent`` where the published number is one that a repetition of ours could have given (95%).
+
+    A mean of as many runs as were published falls into the prediction interval of ours in 95% of exact replications,
+    however many seeds ours has. Compared like for like: a number at its best epoch with our best epochs, one chosen on
+    test with our choice on test. Otherwise ``higher`` or ``lower`` says where ours lies.
+    """
+    if not found:
         return "not run"
-    if published is None:
+    if cell.published is None:
         return "ours only"
-    if lo is None or hi is None:
-        return "one run" if runs < 2 else "no spread"
-    if lo <= published <= hi:
-        return "reproduced"
-    return "higher" if ours > published else "lower"
+    ours, lo, hi = prediction_interval(judged(cell, found), cell.published_runs)
+    if math.isnan(lo):
+        return "one run" if len(found) < 2 else "no spread"
+    return "consistent" if lo <= cell.published <= hi else "higher" if ours > cell.published else "lower"
+
+
+def judged(cell: Cell, found: Sequence[Value]) -> list[float]:
+    """Our numbers that were chosen as the published one was; those after the last epoch where there are none."""
+    like = [getattr(value, cell.judged) for value in found]
+    return [value.last for value in found] if any(map(math.isnan, like)) else like
 
 
 def _row(protocol: Protocol, cell: Cell, found: list[Value], trials: Trials, reason: str) -> dict[str, Any]:
@@ -92,10 +111,14 @@ def _row(protocol: Protocol, cell: Cell, found: list[Value], trials: Trials, rea
         "best_epoch": _mean([value.best for value in found]),
         "chosen_on_test": _mean([value.on_test for value in found]),
         "runs": len(found), "planned": protocol.seed_count(protocol.paper.run(cell.run)) if cell.run else 0,
-        "difference": None if ours is None or cell.published is None else ours - cell.published,
-        "verdict": verdict_of(cell.published, ours, lo, hi, len(found)),
+        "difference": _difference(cell, found),
+        "verdict": verdict_of(cell, found),
         "reason": "" if ours is not None else _why(protocol, cell, trials, reason),
     }  # fmt: skip
+
+
+def _difference(cell: Cell, found: Sequence[Value]) -> float | None:
+    return float(np.mean(judged(cell, found))) - cell.published if found and cell.published is not None else None
 
 
 def _why(protocol: Protocol, cell: Cell, trials: Trials, reason: str) -> str:

@@ -8,6 +8,9 @@ from itertools import takewhile
 
 import pandas as pd
 
+COVERS = "Intervals cover other seeds, not another teacher, another search or other test images."
+"""What stands under every table that has one."""
+
 
 def unknown(value: object) -> bool:
     """Whether a cell of a frame holds nothing."""

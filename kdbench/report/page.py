@@ -63,7 +63,7 @@ def page(
     rows = zip(grid.rows, pareto["student"], pareto["method"], strict=True)
     return environment().get_template("report.html.j2").render(
         title=title_of(points),
-        headline=[*headline(pareto), *worth.sentences],
+        headline=[*worth.sentences, *headline(pareto)],
         facts=_facts(points, frame, manifest),
         notes=points.notes,
         plot=_inline(pictures["pareto"]) if cards else "",
@@ -72,7 +72,7 @@ def page(
         rows=[(cells, anchors[student, method]) for cells, student, method in rows],
         caveats=caveats(pareto),
         legend=LEGEND,
-        saved=_ordered(saved_grid(worth.saved), len(worth.higher) > 1) if len(worth.saved) else None,
+        saved=_ordered(saved_grid(worth.saved), len(worth.gains) > 1) if len(worth.saved) else None,
         saved_legend=SAVED_LEGEND,
         pictures=shown,
         cards=cards,

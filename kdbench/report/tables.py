@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from kdbench.files import atomic, atomic_text
-from kdbench.report.numbers import bounds, decimals, millions, number, percent, signed, spread
+from kdbench.report.numbers import COVERS, bounds, decimals, millions, number, percent, signed, spread
 from kdbench.report.points import Points
 from kdbench.report.render import Cell, Column, Grid, Screen, csv, escape, latex, markdown
 from kdbench.report.verdicts import judge
@@ -23,7 +23,7 @@ LEGEND = (
     "Test accuracy in percent at the last epoch, mean ± half of the 95% t interval over seeds (an interval cut at 0 or "
     "100 is given by its ends). Gain: percentage points over the same student on hard labels, paired by seed, with its "
     "95% interval. A star marks points on the Pareto front of parameters and accuracy, hard-label points included. "
-    "Verdicts: paired t-test, Holm-corrected over rows."
+    f"Verdicts: paired t-test, Holm-corrected over rows. {COVERS}"
 )
 STAR = "★ on the Pareto front (parameters, accuracy), hard-label points included"
 COLUMNS = (
@@ -100,7 +100,7 @@ def render_table(pareto: pd.DataFrame, verdicts: Sequence[str] = ()) -> Renderab
     before = f"Teacher {100 * teacher.iloc[0]:.1f}%. " if len(teacher) else ""
     return Group(
         Screen(grid.only(kept).flat(title)),
-        Text(before + STAR, style="dim"),
+        Text(f"{before}{STAR}. {COVERS}", style="dim"),
         *(Text(f"* {line}") for line in caveats(pareto)),
     )
 
@@ -134,7 +134,7 @@ def write_tables(runs: pd.DataFrame, points: Points, pareto: pd.DataFrame, worth
         "pareto.csv": csv(pareto),
         "size_saved.csv": csv(worth.saved),
         "pareto.md": pareto_markdown(pareto, points.notes, worth),
-        "pareto.tex": pareto_latex(pareto, points),
+        "pareto.tex": pareto_latex(pareto, points, worth),
     }
     atomic(out / "trials.parquet", lambda aside: frame.to_parquet(aside, engine="pyarrow", index=False))
     for name, text in texts.items():
@@ -148,15 +148,15 @@ def pareto_markdown(pareto: pd.DataFrame, notes: Sequence[str] = (), worth: Wort
     if pareto.empty:
         return "\n".join(["No confirmed runs yet.", "", *remarks]).rstrip() + "\n"
     told = zip(pareto["student"], pareto["method"], judge(pareto), strict=True)
-    lines = [*markdown(pareto_grid(pareto)), "", LEGEND, ""]
+    told_first = [line for text in (worth.sentences if worth is not None else []) for line in (escape(text), "")]
+    lines = [*told_first, *markdown(pareto_grid(pareto)), "", LEGEND, ""]
     lines += [f"- {escape(str(student))} ({method}): {verdict.text}" for student, method, verdict in told] + remarks
     if worth is not None and len(worth.saved):
-        lines += ["", "Size saved at equal accuracy", "", *markdown(saved_grid(worth.saved)), "", SAVED_LEGEND, ""]
-        lines += [f"- {escape(text)}" for text in worth.sentences]
+        lines += ["", "Size saved at equal accuracy", "", *markdown(saved_grid(worth.saved)), "", SAVED_LEGEND]
     return "\n".join(lines) + "\n"
 
 
-def pareto_latex(pareto: pd.DataFrame, points: Points | None = None) -> str:
+def pareto_latex(pareto: pd.DataFrame, points: Points | None = None, worth: Worth | None = None) -> str:
     """``pareto`` as a LaTeX table with caption and verdicts; accuracies on the front are bold."""
     grid = pareto_grid(pareto)
     if pareto["method"].nunique() < 2:
@@ -165,6 +165,7 @@ def pareto_latex(pareto: pd.DataFrame, points: Points | None = None) -> str:
     if points is not None and points.teacher_acc == points.teacher_acc:
         about += f" (teacher: {percent(points.teacher_acc)}%)"
     how = f", distilled by {pareto['method'].iloc[0]}" if pareto["method"].nunique() == 1 else ""
-    caption = f"{about}{how}. {LEGEND.replace('A star marks', 'Bold:')}"
+    told = "".join(f"{text} " for text in (worth.sentences if worth is not None else []))
+    caption = f"{about}{how}. {told}{LEGEND.replace('A star marks', 'Bold:')}"
     name = "students" if points is None else f"{points.dataset}-{points.teacher}"
     return latex(grid, caption, name)

@@ -1,8 +1,9 @@
-"""What a distilled front is worth against the hard-label one: size saved at equal accuracy, and how much higher."""
+"""What distilling is worth over all sizes: the mean gain, and the size saved at equal accuracy."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,15 +12,19 @@ import pandas as pd
 from kdbench.report.numbers import bounds, millions, percent, signed
 from kdbench.report.points import Points
 from kdbench.report.render import Cell, Column, Grid
+from kdbench.report.verdicts import LEVEL
 from kdbench.run.frame import HARD
-from kdbench.stats import Interval, hypervolume_gain, size_saved
+from kdbench.stats import PairedDifference, holm, mean_gain, pareto_front, size_saved, smallest_gain
 
 SAVED_LEGEND = (
-    "Parameters at which the distilled front is as accurate as a student on hard labels (its sizes are joined by "
-    "straight lines of log parameters, nothing is extrapolated), and the share saved, with the 95% interval over "
-    "seeds. At most, at least, from: the smallest distilled size is already better, and nobody knows how much smaller "
-    "it could be. Never: no distilled size is as accurate. With few noisy seeds the interval is too narrow."
+    "For each hard-label student on the hard-label front: parameters at which the distilled front is as accurate "
+    "(sizes are joined by straight lines of log parameters, nothing is extrapolated), and the share saved, with the "
+    "95% interval over seeds. At most, at least, from: the smallest distilled size is already better, and nobody knows "
+    "how much smaller it could be. Never: no distilled size is as accurate. With few noisy seeds the interval is too "
+    "narrow."
 )
+FEWEST_SEEDS = 5
+"""With 3 seeds, and distilled runs noisier than hard ones, the interval of the size saved covers 91% only."""
 SAVED_COLUMNS = (
     *("student", "method", "params", "baseline_acc", "needed", "saved", "saved_lo", "saved_hi", "reached"),
 )
@@ -31,47 +36,71 @@ class Worth:
     """Both answers for every method of a sweep."""
 
     saved: pd.DataFrame
-    """One row per (student, method), columns ``SAVED_COLUMNS``: numbers of parameters and fractions; ``needed`` is
-    infinite and ``saved`` minus infinity when the method never gets as accurate as that student's hard labels."""
-    higher: dict[str, Interval]
-    """By method: by how much its front lies higher than that of hard labels (fraction), averaged over the decades of
-    parameters up to twice the largest size; bounds cut to what accuracies allow."""
+    """One row per method and student on the hard-label front, columns ``SAVED_COLUMNS``: numbers of parameters and
+    fractions; ``needed`` is infinite and ``saved`` minus infinity when the method never gets as accurate."""
+    gains: dict[str, PairedDifference]
+    """By method: the gain (fraction) averaged over the sizes within each seed, its paired test over seeds; ``p`` is
+    Holm-corrected over the methods."""
+    shows: dict[str, tuple[float, float]]
+    """By method: the smallest true gain (fraction) that these seeds show with power 0.8, averaged over the sizes and at
+    one of them (at the level that Holm gives the first row; from the spread of all sizes together)."""
+    sizes: int
 
     @property
     def sentences(self) -> list[str]:
-        """Two per method, on size and on area: what may be said in a summary."""
-        return [text for method in self.higher for text in (self._on_size(method), self._on_area(method))]
+        """The pre-stated headline, what these seeds could have seen, and where distilling helps the size saved."""
+        return [text for method in self.gains for text in (*self._on_gain(method), *self._on_size(method))]
 
-    def _on_size(self, method: str) -> str:
-        """Certain only where the fronts as a whole differ: with a few noisy seeds this interval alone is too narrow."""
+    def helps(self, method: str) -> bool:
+        """Whether the mean gain is above 0 for sure."""
+        return self.gains[method].mean > 0 and self.gains[method].p < LEVEL
+
+    def _on_gain(self, method: str) -> Iterator[str]:
+        mean, lo, hi, p, n = self.gains[method]
+        where = f"the {self.sizes} sizes" if self.sizes > 1 else "its one size"
+        seeds = f"{n} seed{'s' * (n != 1)}"
+        start = f"Over {where}, {method} gains {signed(mean)} points" if mean == mean else f"Over {where}, {method}"
+        if p != p:
+            yield f"{start} ({seeds} with every size on both sides): too few to tell."
+            return
+        if p < LEVEL:
+            told = "distilling helps" if mean > 0 else "distilling hurts"
+        else:
+            told = "no difference that these seeds can tell from chance"
+        yield f"{start} {bounds(lo, hi)}".rstrip() + f" (paired by seed, {seeds}, p = {p:.2g}): {told}."
+        if method in self.shows:
+            mean_shown, row_shown = self.shows[method]
+            one = f", and at one size one of {points_of(row_shown)}" if self.sizes > 1 else ""
+            yield f"With these seeds a true gain of {points_of(mean_shown)} would show{one} (power 80%)."
+
+    def _on_size(self, method: str) -> Iterator[str]:
+        """Said only where the gain is sure and the seeds are not too few for this interval (see coverage.md)."""
         own = self.saved[self.saved["method"] == method]
+        if not self.helps(method) or own.empty or self.gains[method].n < FEWEST_SEEDS:
+            return
         best = own.sort_values(["baseline_acc", "params"], ascending=[False, True], kind="stable").iloc[0]
         words = _words(best)
         goal = f"{best['student']}, {percent(best['baseline_acc'])}%, {millions(best['params'])}"
         goal = f"the best hard-label student ({goal})"
         if best["reached"] == "never":
-            return f"No student distilled by {method} is as accurate as {goal}; size saved not determined."
+            yield f"No student distilled by {method} is as accurate as {goal}; size saved not determined."
+            return
         text = f"To match {goal}, {method} needs {words['needed']} parameters: {_fewer(best)}"
         if math.isnan(best["saved_lo"]):
-            return f"{text} (no interval)."
-        higher = self.higher[method]
-        apart = higher.lo > 0 or higher.hi < 0
-        sure = apart and (round(best["saved_lo"], 2) > 0 or round(best["saved_hi"], 2) < 0)  # as sure as it looks
-        return f"{text} (95% interval: {words['bounds']}){'.' if sure else ', so nothing is certain with these seeds.'}"
+            yield f"{text} (no interval)."
+            return
+        sure = round(best["saved_lo"], 2) > 0 or round(best["saved_hi"], 2) < 0
+        yield f"{text} (95% interval: {words['bounds']}){'.' if sure else ', so that is not certain with these seeds.'}"
 
-    def _on_area(self, method: str) -> str:
-        mean, lo, hi = self.higher[method]
-        text = (
-            f"Averaged over the sizes, the front of {method} differs from that of hard labels by {signed(mean)} points"
-        )
-        if math.isnan(lo):
-            return f"{text} (no interval)."
-        return f"{text} {bounds(lo, hi)}{'' if lo > 0 or hi < 0 else ', which may be chance'}."
+
+def points_of(fraction: float) -> str:
+    """A gain's size in words: ``0.42 points``."""
+    return f"{100 * fraction:.2g} points" if 100 * fraction < 10 else f"{100 * fraction:.0f} points"
 
 
 def worth(points: Points) -> Worth:
-    """Size saved and area of every method that shares seeds with hard labels."""
-    rows, higher = list[tuple[object, ...]](), dict[str, Interval]()
+    """Mean gain and size saved of every method that shares seeds with hard labels."""
+    rows, gains, shows, most = list[tuple[object, ...]](), dict[str, PairedDifference](), {}, 0
     hard = {point.student: point for point in points if point.method == HARD and point.params > 0}
     for method in dict.fromkeys(point.method for point in points if point.method != HARD):
         both = [
@@ -86,14 +115,20 @@ def worth(points: Points) -> Worth:
             np.array([[pair[side].scores.get(seed, math.nan) for seed in seeds] for pair in both]) for side in (0, 1)
         )
         sizes = np.array([one.params for one, _ in both])
-        for (_, base), found in zip(both, size_saved(sizes, soft, sizes, plain), strict=True):
-            rows.append((base.student, method, int(base.params), base.test_acc, *found[:4], found.reached))
-        cost = np.log10(sizes)
-        corner = (float(cost.max()) + math.log10(2), 0.0)
-        width = corner[0] - float(cost.min())
-        area = hypervolume_gain(cost, soft, plain, reference=corner)
-        higher[method] = Interval(*(edge if math.isnan(edge) else min(max(edge / width, -1.0), 1.0) for edge in area))
-    return Worth(pd.DataFrame(rows, columns=list(SAVED_COLUMNS)), higher)
+        front = pareto_front(sizes, np.round(np.nanmean(plain, axis=1), 12))
+        for (_, base), on, found in zip(both, front, size_saved(sizes, soft, sizes, plain), strict=True):
+            if on:
+                rows.append((base.student, method, int(base.params), base.test_acc, *found[:4], found.reached))
+        gains[method], most = mean_gain(soft, plain), max(most, len(both))
+        spread = np.nanvar(soft - plain, axis=1, ddof=1) if len(seeds) > 1 else np.array([math.nan])
+        own = float(np.nanstd((soft - plain).mean(axis=0), ddof=1)) if gains[method].n > 1 else math.nan
+        if own > 0 and np.isfinite(spread).any():
+            rows_sd = math.sqrt(float(np.nanmean(spread)))
+            n, level = gains[method].n, LEVEL / len(both)
+            shows[method] = smallest_gain(own, n), smallest_gain(rows_sd, n, level=level)
+    corrected = holm([gain.p for gain in gains.values()])
+    gains = {name: gain._replace(p=float(p)) for (name, gain), p in zip(gains.items(), corrected, strict=True)}
+    return Worth(pd.DataFrame(rows, columns=list(SAVED_COLUMNS)), gains, shows, most)
 
 
 def saved_grid(saved: pd.DataFrame) -> Grid:

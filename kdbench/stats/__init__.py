@@ -1,17 +1,18 @@
-"""Numbers behind the tables (numpy and scipy, no pandas, no I/O): ``tests``, ``fronts``, ``planning``.
+"""Numbers behind the tables (numpy and scipy, no pandas, no I/O): ``tests``, ``decisions``, ``fronts``, ``planning``.
 
 Scores are "higher is better", costs "lower is better"; NaN means "not measured" everywhere.
 """
 
-from kdbench.stats.fronts import (
-    SizeSaved,
-    hypervolume,
-    hypervolume_gain,
-    hypervolume_interval,
-    p_on_front,
-    pareto_front,
-    size_saved,
+from kdbench.stats.decisions import (
+    equivalence_p,
+    mean_gain,
+    prediction_interval,
+    ratio_interval,
+    smallest_gain,
+    spent_levels,
+    welch_p,
 )
+from kdbench.stats.fronts import SizeSaved, p_on_front, pareto_front, size_saved
 from kdbench.stats.planning import paired_t_power, seeds_needed
 from kdbench.stats.replicates import student_replicates
 from kdbench.stats.tests import (
@@ -27,7 +28,8 @@ from kdbench.stats.tests import (
 )
 
 __all__ = [
-    "Interval", "PairedDifference", "SizeSaved", "friedman_p", "holm", "hypervolume", "hypervolume_gain",
-    "hypervolume_interval", "mean_ranks", "p_on_front", "paired_difference", "paired_t_power", "pareto_front", "ranks",
-    "seeds_needed", "sign_flip_p", "size_saved", "student_replicates", "t_interval",
+    "Interval", "PairedDifference", "SizeSaved", "equivalence_p", "friedman_p", "holm", "mean_gain", "mean_ranks",
+    "p_on_front", "paired_difference", "paired_t_power", "pareto_front", "prediction_interval", "ranks",
+    "ratio_interval", "seeds_needed", "sign_flip_p", "size_saved", "smallest_gain", "spent_levels",
+    "student_replicates", "t_interval", "welch_p",
 ]  # fmt: skip

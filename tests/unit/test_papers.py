@@ -20,7 +20,7 @@ from kdbench.papers.claims import answer
 from kdbench.papers.load import load_paper
 from kdbench.papers.measures import Outputs, Value, choose_bias, load_outputs, save_outputs, wrong
 from kdbench.papers.plan import Protocol, Request
-from kdbench.papers.schema import Bias
+from kdbench.papers.schema import Bias, Cell
 from kdbench.papers.table import PaperTable, paper_table, verdict_of
 from kdbench.train.optim import make_optimizer, make_schedule, max_norm_constraint
 
@@ -123,19 +123,22 @@ def test_kept_logits_come_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("published", "ours", "lo", "hi", "runs", "verdict"),
+    ("published", "reported", "ours", "verdict"),
     [
-        (74, 76.0, 73.0, 79.0, 5, "reproduced"),
-        (67, 76.0, 73.0, 79.0, 5, "higher"),
-        (146, 140.0, 135.0, 145.0, 5, "lower"),
-        (74, 74.0, None, None, 1, "one run"),
-        (74, 74.0, None, None, 3, "no spread"),
-        (None, 74.0, 70.0, 78.0, 5, "ours only"),
-        (74, None, None, None, 0, "not run"),
+        (72, "one run", [75.0, 76.0, 77.0], "consistent"),  # outside the interval of the mean, which ends at 73.5
+        (72, "last epoch, mean of 5 runs", [75.0, 76.0, 77.0], "higher"),
+        (72, "chosen on test", [75.0, 76.0, 77.0], "lower"),  # ours chosen there: 5 fewer
+        (67, "", [75.0, 76.0, 77.0], "higher"),
+        (146, "", [138.0, 140.0, 142.0], "consistent"),
+        (74, "", [74.0], "one run"),
+        (74, "", [74.0] * 3, "no spread"),
+        (None, "", [70.0, 78.0], "ours only"),
+        (74, "", [], "not run"),
     ],
 )
-def test_verdicts(published: float, ours: float, lo: float, hi: float, runs: int, verdict: str) -> None:
-    assert verdict_of(published, ours, lo, hi, runs) == verdict
+def test_verdicts(published: float | None, reported: str, ours: list[float], verdict: str) -> None:
+    cell = Cell(id="x", what="x", published=published, reported=reported)
+    assert verdict_of(cell, [Value(k, str(k), one, on_test=one - 15) for k, one in enumerate(ours)]) == verdict
 
 
 def test_rows_bring_the_teachers_they_need_and_rehearsals_scale_the_schedule() -> None:

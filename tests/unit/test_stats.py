@@ -14,9 +14,6 @@ from scipy import stats as oracle
 from kdbench.stats import (
     friedman_p,
     holm,
-    hypervolume,
-    hypervolume_gain,
-    hypervolume_interval,
     mean_ranks,
     p_on_front,
     paired_difference,
@@ -63,13 +60,6 @@ def test_many_fronts_at_once_equal_one_by_one() -> None:
     rng = np.random.default_rng(3)
     cost, scores = rng.integers(0, 4, 7), rng.integers(0, 4, (50, 7))
     np.testing.assert_array_equal(pareto_front(cost, scores), [pareto_front(cost, row) for row in scores])
-
-
-@settings(deadline=None)
-@given(grid_points)
-def test_hypervolume_counts_unit_cells(found: list[tuple[int, int]]) -> None:
-    area = sum(any(c <= x and s >= y + 1 for c, s in found) for x, y in itertools.product(range(5), range(1, 6)))
-    assert hypervolume([c for c, _ in found], [s for _, s in found], reference=(5, 1)) == area
 
 
 @settings(deadline=None)
@@ -145,7 +135,9 @@ def test_chance_of_the_front_matches_enumeration() -> None:
     scores = np.array([[0.50, 0.60, 0.55], [0.52, 0.59, 0.53], [0.51, 0.60, 0.57]])
     draws = list(itertools.product(range(3), repeat=3))
     exact = np.mean([pareto_front(cost, scores[:, d].mean(axis=1).round(12)) for d in map(list, draws)], axis=0)
-    assert p_on_front(cost, scores, resamples=40_000) == pytest.approx(exact, abs=0.01)
+    assert p_on_front(cost, scores) == pytest.approx(exact, abs=1e-12)  # up to 10 seeds all draws are gone through
+    many = np.tile(scores, 4)
+    assert p_on_front(cost, many) == pytest.approx(p_on_front(cost, many, seed=1), abs=0.01)
     assert 0 < exact[1] < 1
 
 
@@ -237,15 +229,6 @@ def test_a_lone_run_has_no_bounds() -> None:
     distilled = line(0.02) + np.array([[0.0, 0.001, -0.001]])
     distilled[1, 1:] = math.nan
     assert all(math.isnan(one.lo) for one in size_saved(SIZES, distilled, SIZES, line()))
-    assert math.isnan(hypervolume_interval(SIZES, distilled, reference=(8e6, 0.5)).hi)
-
-
-def test_hypervolume_interval_of_one_point_is_its_t_interval_times_the_width() -> None:
-    scores = [0.71, 0.74, 0.72, 0.75]
-    found = hypervolume_interval([2.0], [scores], reference=(5.0, 0.5), resamples=40_000)
-    wanted = t_interval(scores)
-    assert found.mean == pytest.approx(hypervolume([2.0], [wanted.mean], reference=(5.0, 0.5)))
-    assert found[1:] == pytest.approx((3 * (wanted.lo - 0.5), 3 * (wanted.hi - 0.5)), abs=0.01)
 
 
 @settings(deadline=None)
@@ -289,29 +272,14 @@ def test_ranks_and_friedman_are_scipys(blocks: list[list[int]]) -> None:
     np.testing.assert_allclose(mean_ranks(with_gap), oracle.rankdata(-table, axis=1).mean(axis=0))
 
 
-@pytest.mark.parametrize("n", [3, 10])
-def test_hypervolume_gain_of_two_parallel_fronts_is_the_shift(n: int) -> None:
-    """All sizes gain alike, with one seed's luck moving both fronts: width times the t interval of the gain."""
-    rng = np.random.default_rng(n)
-    luck, own = rng.normal(0, 0.01, (1, n)), rng.normal(0.02, 0.002, (1, n))
-    hard, cost = line()[:, :1] + luck, np.log2(SIZES)
-    found = hypervolume_gain(cost, hard + own, hard, reference=(cost[-1] + 1, 0.0), resamples=40_000)
-    wanted = t_interval(own[0])
-    assert found.mean == pytest.approx(4 * wanted.mean)
-    assert found[1:] == pytest.approx((4 * wanted.lo, 4 * wanted.hi), abs=0.02 * (wanted.hi - wanted.lo) * 4)
-    assert math.isnan(hypervolume_gain(cost, hard[:, :1], hard[:, :1] - 0.1, reference=(9, 0)).lo)
-
-
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=12))
-def test_front_and_hypervolume_are_moocores(found: list[tuple[int, int]]) -> None:
+def test_the_front_is_moocores(found: list[tuple[int, int]]) -> None:
     moocore = pytest.importorskip("moocore", reason="moocore is not installed")
     cost, score = np.array(found, dtype=float).T
     objectives = np.column_stack([cost, -score])  # moocore minimises both
     wanted = moocore.is_nondominated(objectives, keep_weakly=True)
     assert pareto_front(cost, score).tolist() == wanted.tolist()
-    area = moocore.hypervolume(objectives, ref=[10.5, -1.5])
-    assert hypervolume(cost, score, reference=(10.5, 1.5)) == pytest.approx(area)
 
 
 @pytest.mark.parametrize(
@@ -325,7 +293,6 @@ def test_front_and_hypervolume_are_moocores(found: list[tuple[int, int]]) -> Non
         (lambda: p_on_front([1], [0.5, 0.6]), "shape"),
         (lambda: size_saved([0.0], [[0.5]], [1.0], [[0.5]]), "positive"),
         (lambda: size_saved([1.0], [[0.5]], [1.0], [[0.5, 0.6]]), "common seeds"),
-        (lambda: hypervolume_interval([1.0], [0.5, 0.6], reference=(2, 0)), "shape"),
         (lambda: paired_t_power(0.01, 0.01, 1), "at least 2 seeds"),
         (lambda: seeds_needed(0.0, 0.01), "gain of zero"),
         (lambda: seeds_needed(1e-9, 1.0), "more than"),

@@ -1,0 +1,144 @@
+"""What several rows say together, whether two results agree, and when to stop adding seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtr, stdtrit
+
+from kdbench.stats.planning import paired_t_power
+from kdbench.stats.tests import Interval, PairedDifference, check_confidence, paired_difference
+
+
+def mean_gain(distilled: ArrayLike, baseline: ArrayLike, confidence: float = 0.95) -> PairedDifference:
+    """The gain averaged over the sizes: one test for a whole table, to be stated before its rows are looked at.
+
+    The mean over sizes of (distilled - baseline) is taken within each seed, and those means are compared by the
+    paired t-test over seeds. Whatever a seed does to several sizes at once (the cut, the order, the teacher's view of
+    it) stays within its mean, so sizes need not be independent. Only seeds with every size on both sides count.
+
+    Args:
+        distilled: shape (sizes, seeds), NaN where a run is missing.
+        baseline: the same shape, the same seeds in the same columns.
+        confidence: of the bounds.
+    """
+    left, right = (np.atleast_2d(np.asarray(table, dtype=np.float64)) for table in (distilled, baseline))
+    if left.shape != right.shape:
+        raise ValueError(f"distilled has shape {left.shape}, baseline {right.shape}; pairs need equal shapes")
+    return paired_difference(left.mean(axis=0), right.mean(axis=0), confidence)  # a NaN leaves its seed out
+
+
+def smallest_gain(sd: float, n: int, *, power: float = 0.8, level: float = 0.05) -> float:
+    """The minimum detectable effect: the true gain that ``n`` paired seeds show with chance ``power``.
+
+    In the unit of ``sd``, the standard deviation of the differences between seeds; infinite below two seeds.
+    The inverse of ``paired_t_power`` (Cohen 1988, chapter 2).
+    """
+    if n < 2:
+        return math.inf
+    if not sd:
+        return 0.0
+    low, high = 0.0, sd
+    while paired_t_power(high, sd, n, level) < power:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if paired_t_power(middle, sd, n, level) < power else (low, middle)
+    return high
+
+
+def prediction_interval(values: ArrayLike, runs: int = 1, confidence: float = 0.95) -> Interval:
+    """Where the mean of ``runs`` further runs of the same experiment falls: mean ± t · sd · sqrt(1/runs + 1/n).
+
+    A published number is such a mean if the experiment is the same; an interval for the MEAN of ``values``,
+    shape (n,), shrinks with n and would exclude an exact replication ever more often. Bounds are NaN without spread.
+    """
+    check_confidence(confidence)
+    known = _known(values)
+    mean, half = _mean(known), math.nan
+    if known.size > 1 and (sd := float(known.std(ddof=1))) > 0:
+        half = float(stdtrit(known.size - 1, 0.5 + confidence / 2)) * sd * math.sqrt(1 / runs + 1 / known.size)
+    return Interval(mean, mean - half, mean + half)
+
+
+def welch_p(values: ArrayLike, mean: float, sd: float, n: int) -> float:
+    """Two-sided p of "the same mean" for ``values``, shape (m,), against a published mean, sd and number of runs.
+
+    Welch 1947; NaN with fewer than two runs on either side or without spread on both.
+    """
+    known = _known(values)
+    if known.size < 2 or n < 2:
+        return math.nan
+    ours, theirs = float(known.var(ddof=1)) / known.size, sd**2 / n
+    if not ours + theirs:
+        return math.nan
+    degrees = (ours + theirs) ** 2 / (ours**2 / (known.size - 1) + theirs**2 / (n - 1))
+    return float(2 * stdtr(degrees, -abs(_mean(known) - mean) / math.sqrt(ours + theirs)))
+
+
+def equivalence_p(differences: ArrayLike, margin: float) -> float:
+    """P of "the true mean of ``differences``, shape (n,), is ``margin`` or more away from 0": below 0.05 says "alike".
+
+    Two one-sided t-tests (Schuirmann 1987): the larger p of the two. "Not significantly different" is no such
+    evidence: it is what too few seeds give as well. NaN for fewer than two differences.
+    """
+    if not margin > 0:
+        raise ValueError(f"margin must be positive, not {margin}")
+    known = _known(differences)
+    if known.size < 2:
+        return math.nan
+    error = float(known.std(ddof=1)) / math.sqrt(known.size)
+    room = margin - abs(_mean(known))
+    if not error:
+        return 0.0 if room > 0 else 1.0
+    return float(stdtr(known.size - 1, -room / error))
+
+
+def ratio_interval(top: ArrayLike, bottom: ArrayLike, confidence: float = 0.95) -> Interval:
+    """The ratio of two means over common seeds, both shape (n,), by Fieller's theorem (1954).
+
+    For "share of the gap closed": ``top`` is hard minus soft, ``bottom`` hard minus teacher. Bounds are NaN where the
+    denominator is not clearly away from 0, since then every ratio, or all but a middle stretch, is possible.
+    """
+    check_confidence(confidence)
+    pairs = np.stack([np.asarray(top, dtype=np.float64), np.asarray(bottom, dtype=np.float64)])
+    pairs = pairs[:, ~np.isnan(pairs).any(axis=0)]
+    n = pairs.shape[1]
+    a, b = (_mean(side) for side in pairs)
+    if n < 2 or not b:
+        return Interval(a / b if b else math.nan, math.nan, math.nan)
+    (va, vab), (_, vb) = np.cov(pairs) / n
+    t2 = float(stdtrit(n - 1, 0.5 + confidence / 2)) ** 2
+    lead = b**2 - t2 * vb
+    inner = (a * b - t2 * vab) ** 2 - lead * (a**2 - t2 * va)
+    if lead <= 0 or inner < 0:
+        return Interval(a / b, math.nan, math.nan)
+    middle, half = (a * b - t2 * vab) / lead, math.sqrt(inner) / lead
+    return Interval(a / b, middle - half, middle + half)
+
+
+def spent_levels(looks: Sequence[int], level: float = 0.05) -> NDArray[np.float64]:
+    """The level of the test at each look, so that looking several times is false at most ``level`` times in all.
+
+    ``looks`` are numbers of seeds, ascending; a look gets the share of ``level`` that its new seeds are of the last
+    look's (Bonferroni over looks, with alpha spent linearly in the seeds: valid for any dependence between them, and
+    with Holm at each look over any number of rows). Lan & DeMets 1983 for the idea of spending.
+    """
+    counts = np.asarray(looks, dtype=np.float64)
+    if not counts.size or (np.diff(counts, prepend=0) <= 0).any():
+        raise ValueError(f"looks must ascend from 1 or more, not {list(looks)}")
+    shares: NDArray[np.float64] = level * np.diff(counts, prepend=0) / counts[-1]
+    return shares
+
+
+def _known(values: ArrayLike) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64)
+    found: NDArray[np.float64] = array[~np.isnan(array)]
+    return found
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(values.mean()) if values.size else math.nan

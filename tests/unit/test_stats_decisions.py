@@ -1,0 +1,85 @@
+"""Statements about several rows, agreement and stopping, against scipy, statsmodels and simulation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from kdbench.stats.decisions import (
+    equivalence_p,
+    mean_gain,
+    prediction_interval,
+    ratio_interval,
+    smallest_gain,
+    spent_levels,
+    welch_p,
+)
+
+RNG = np.random.default_rng(7)
+SAMPLE, OTHER = RNG.normal(3, 1, 8), RNG.normal(2.5, 0.5, 8)
+
+
+def test_the_mean_gain_is_the_paired_test_of_each_seed_s_mean():
+    soft, hard = RNG.normal(0.9, 0.01, (5, 6)), RNG.normal(0.89, 0.01, (5, 6))
+    found = mean_gain(soft, hard)
+    oracle = stats.ttest_rel(soft.mean(axis=0), hard.mean(axis=0))
+    assert (found.p, found.n) == (pytest.approx(oracle.pvalue), 6)
+    assert (found.lo, found.hi) == pytest.approx(tuple(oracle.confidence_interval()))
+    soft[2, 1] = math.nan
+    assert mean_gain(soft, hard).n == 5
+
+
+def test_one_more_run_falls_into_its_interval_as_often_as_promised():
+    draws = RNG.normal(size=(4000, 6))
+    held = [lo <= new <= hi for *known, new in draws for _, lo, hi in [prediction_interval(known)]]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.015)
+    assert math.isnan(prediction_interval([1.0]).lo)
+
+
+def test_a_published_mean_is_compared_as_welch_does():
+    oracle = stats.ttest_ind_from_stats(SAMPLE.mean(), SAMPLE.std(ddof=1), 8, 2.2, 0.7, 5, equal_var=False)
+    assert welch_p(SAMPLE, 2.2, 0.7, 5) == pytest.approx(oracle.pvalue)
+    assert math.isnan(welch_p(SAMPLE, 2.2, 0.7, 1))
+
+
+def test_alike_is_two_one_sided_tests():
+    from statsmodels.stats.weightstats import DescrStatsW
+
+    for margin in (0.3, 0.8, 1.5):
+        assert equivalence_p(SAMPLE - OTHER, margin) == pytest.approx(
+            DescrStatsW(SAMPLE - OTHER).ttost_mean(-margin, margin)[0]
+        )
+    assert equivalence_p([0.1, 0.1], 0.2) == 0.0 and math.isnan(equivalence_p([0.1], 1))
+
+
+def test_the_ratio_s_interval_holds_the_ratios_that_a_t_test_does_not_refuse():
+    """Fieller: r is inside exactly when top - r · bottom does not differ from 0."""
+    ratio, lo, hi = ratio_interval(SAMPLE, OTHER)
+    assert ratio == pytest.approx(SAMPLE.mean() / OTHER.mean()) and lo < ratio < hi
+    for edge in (lo, hi):
+        assert stats.ttest_1samp(SAMPLE - edge * OTHER, 0).pvalue == pytest.approx(0.05)
+    assert math.isnan(ratio_interval([1.0, 2.0, 3.0], [-1.0, 1.0, 0.5]).lo)
+
+
+def test_the_smallest_gain_is_found_as_often_as_promised():
+    from statsmodels.stats.power import TTestPower
+
+    for n in (3, 5, 10):
+        assert smallest_gain(0.4, n) / 0.4 == pytest.approx(
+            TTestPower().solve_power(nobs=n, alpha=0.05, power=0.8), rel=1e-4
+        )
+    assert (smallest_gain(0.4, 1), smallest_gain(0.0, 5)) == (math.inf, 0.0)
+
+
+def test_looking_often_is_false_seldom():
+    looks, levels = (3, 5, 10, 20), spent_levels((3, 5, 10, 20))
+    assert levels.sum() == pytest.approx(0.05)
+    draws = RNG.normal(size=(4000, 20))
+    ps = np.array([stats.ttest_1samp(draws[:, :n], 0, axis=1).pvalue for n in looks])
+    assert (ps < levels[:, None]).any(axis=0).mean() <= 0.05
+    assert (ps < 0.05).any(axis=0).mean() > 0.08  # as it is without
+    with pytest.raises(ValueError, match="ascend"):
+        spent_levels((5, 3))
