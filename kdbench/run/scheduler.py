@@ -19,10 +19,10 @@ from kdbench.errors import BadInput, KdbenchError, MachineFault
 from kdbench.run.events import Broken, Ended, Epoch, Event, Handle, Note, Setting, Started
 from kdbench.run.executors import Executor
 from kdbench.run.job import Job, Plan
-from kdbench.run.lease import Watch, owner_of
+from kdbench.run.lease import Watch, held, owner_of
 from kdbench.run.observers import Observer, Progress, wandb_id
 from kdbench.run.speeds import Speeds
-from kdbench.run.store import LOGITS, WEIGHTS, Run, adopt, load_runs, read_epochs, run_folder, write_result
+from kdbench.run.store import LOGITS, WEIGHTS, Run, adopt, load_runs, read_epochs, read_result, run_folder, write_result
 
 DEATHS = 3
 """Workers that one run may cost before it counts as failed."""
@@ -42,6 +42,8 @@ class Scheduler:
         self._waiting: set[str] = set()
         self._deaths: Counter[str] = Counter()
         self._watch = Watch()
+        for place in held(setting.folder, setting.cache):  # the grace of all that were left behind begins now
+            self._watch.alive(place)
         self._fault: Exception | None = None
 
     @property
@@ -63,7 +65,7 @@ class Scheduler:
             while True:
                 for job in self._next(executor.free()):
                     self._submit(job, executor)
-                if self._running:
+                if self._running or not executor.free():
                     executor.poll(LOOK)
                 elif self._waiting:
                     time.sleep(LOOK)
@@ -170,9 +172,12 @@ class Scheduler:
     def _broken(self, job: Job, event: Broken) -> None:
         """A dead worker's run is tried again, an error of torch likewise; what else is wrong ends the plan."""
         self._running.pop(job.id, None)
+        done = read_result(run_folder(self.setting.folder, job.id)) if event.died and job.task == "train" else None
+        if done is not None:  # it died between its result and the word of it
+            return self._ended(job, done)
         if not event.died and not (isinstance(event.error, RuntimeError) and not isinstance(event.error, KdbenchError)):
             self._fault = event.error
-            return
+            return None
         self._deaths[job.id] += 1
         if self._deaths[job.id] < DEATHS:
             self.observer.message(f"{event.error}; the run goes on from its checkpoint")
