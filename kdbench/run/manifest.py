@@ -18,6 +18,8 @@ from kdbench.errors import MachineFault
 from kdbench.files import atomic_text
 from kdbench.host import processor
 
+KINDS = {"spec": dict, "hardware": dict, "starts": list, "latency_ms": dict, "latency_range_ms": dict}
+"""What readers rely on."""
 PACKAGES = ("torch", "timm", "optuna", "wandb", "numpy", "scipy", "pandas")
 
 
@@ -53,11 +55,15 @@ def read_manifest(sweep_dir: Path) -> dict[str, Any]:
     path = sweep_dir / "manifest.json"
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
+        odd = [key for key, kind in KINDS.items() if not isinstance(held.get(key) or kind(), kind)]
+        odd += [key for key, ms in (held.get("latency_ms") or {}).items() if not isinstance(ms, int | float)]
+        if odd:
+            raise ValueError(f"unexpected: {', '.join(odd)}")
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, AttributeError) as error:
         raise MachineFault(f"{path} is damaged ({error}): delete it, `kdbench sweep` writes it again") from error
-    return held if isinstance(held, dict) else {}
+    return dict(held)
 
 
 def begin(sweep_dir: Path, spec: dict[str, Any], *, command: str, device: str, threads: int, workers: int) -> None:

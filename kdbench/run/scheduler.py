@@ -36,7 +36,10 @@ class Scheduler:
     def __init__(self, plan: Plan, setting: Setting, observer: Observer, *, speeds: Speeds, workers: int = 1) -> None:
         self.plan, self.setting, self.observer = plan, setting, observer
         self._speeds, self._workers = speeds, workers
-        self._runs: list[Run] = load_runs(setting.folder)
+        self._runs: list[Run] = [
+            run for run in load_runs(setting.folder, epochs=True) if run.config.id == run.result.id
+            and (len(run.epochs) >= run.result.epochs or run.config.phase == "teacher")  # else damaged: run again
+        ]  # fmt: skip
         self.finished: dict[str, RunResult] = {run.config.id: run.result for run in self._runs}
         self._running: dict[str, Job] = {}
         self._waiting: set[str] = set()
