@@ -277,6 +277,25 @@ def test_a_sweep_whose_trials_all_diverge_says_so(place: Path, cli: Cli) -> None
     )
 
 
+SECRETS = [
+    "postgresql+psycopg://:hunter2@127.0.0.1:9/x",
+    "postgresql+psycopg://me:a hunter2?'@127.0.0.1:9/x",
+    "postgresql+psycopg://127.0.0.1:9/x?user=me&password=hunter2",
+    "oracle9://me:hunter2@nowhere/x",
+]
+
+
+def test_passwords_are_neither_shown_nor_written(place: Path, cli: Cli) -> None:
+    for url in SECRETS:
+        refused = cli(*SMOKE, "--storage", url)
+        assert refused.code in (USER, MACHINE) and "***" in refused.err and "hunter2" not in refused.err
+    url = f"sqlite:///{place}/q.db?password=hunter2"
+    done = cli("sweep", *PAIR, "--budget", "smoke", "--limit", 60, "--storage", url, "--name", "mine")
+    told = [done, cli("status", "mine"), cli("record", "mine")]
+    assert [each.code for each in told] == [0, 0, 0] and "hunter2" not in str(told)
+    assert (place / "q.db").exists() and not [name for name, held in contents(place).items() if b"hunter2" in held]
+
+
 def test_the_environment_names_no_run(place: Path) -> None:
     arguments = [argument for argument in SMOKE if argument not in ("--wandb", "disabled")]
     stray = {"WANDB_RUN_ID": "one", "WANDB_SWEEP_ID": "s1", "WANDB_TAGS": "x" * 99, "WANDB_PROJECT": "team-project"}
