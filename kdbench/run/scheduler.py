@@ -73,12 +73,23 @@ class Scheduler:
                 elif self._waiting:
                     time.sleep(LOOK)
                 elif not self._next(1):
-                    return
+                    return self._check()
                 if self._fault is not None:
                     raise self._fault
         finally:
             executor.close()
             self._speeds.save()
+
+    def _check(self) -> None:
+        """Refuse to call a plan finished whose results are not there any more.
+
+        Raises:
+            MachineFault: somebody removed runs meanwhile.
+        """
+        gone = [job for job in self.finished if not (run_folder(self.setting.folder, job) / "result.json").exists()]
+        if gone:
+            where = run_folder(self.setting.folder, gone[0])
+            raise MachineFault(f"{len(gone)} finished runs are gone, {where} for one: give the same command again")
 
     def _next(self, count: int) -> list[Job]:
         """The first ``count`` jobs of the plan that nobody works on; runs of other plans are taken over at once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -64,7 +65,7 @@ def test_two_workers_killed_with_their_coordinator_give_the_table_of_one(one: Pa
     wait_for(lambda: "training" in {row["now"] for row in read_status(folder)["under_way"]}, sweep, log)
     os.killpg(sweep.pid, signal.SIGKILL)
     sweep.wait()
-    finish(words, log)
+    assert finish([*words, "--workers", "1"], log).count("waiting for it") == 1  # once for all that was left behind
     assert not read_status(folder)["under_way"]
     agree(tmp_path, one)
     runs = [read_offline(path) for path in find_runs(folder)]
@@ -72,6 +73,19 @@ def test_two_workers_killed_with_their_coordinator_give_the_table_of_one(one: Pa
     assert all([row["epoch"] for row in run.history] == [1, 2, 3, 4] for run in whole)
     students = table(tmp_path).query("phase != 'teacher'").index
     assert Counter(run.config["trial_id"] for run in whole) == Counter(students)
+
+
+def test_a_mirror_that_breaks_costs_no_run_and_a_run_that_is_removed_is_not_missed(one: Path, tmp_path: Path) -> None:
+    words = command(tmp_path / "results", one / "cache", *ARGUMENTS, "--workers", 2)
+    log, mirror = tmp_path / "log", tmp_path / "mirror.db"
+    sweep = start([*words, "--storage", f"sqlite:///{mirror}"], log)
+    wait_for(lambda: [*tmp_path.glob("results/run/trials/*/result.json")][2:], sweep, log)
+    mirror.write_bytes(b"no database" * 9999)
+    shutil.rmtree(next(tmp_path.glob("results/run/trials/*/result.json")).parent)
+    assert sweep.wait(PATIENCE) == 1
+    assert "the storage is no longer written" in log.read_text() and "finished runs are gone" in log.read_text()
+    finish(words, log)
+    agree(tmp_path, one)
 
 
 def test_a_killed_worker_then_sigterm_then_control_c_twice(one: Path, tmp_path: Path) -> None:
