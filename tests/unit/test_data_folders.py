@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import sys
 import threading
 from pathlib import Path
 
@@ -202,6 +203,16 @@ def test_images_are_decoded_once_for_all_processes(tmp_path: Path, cache: Path, 
     cache.unlink()
     load(DATASETS.get("digits"), DataConfig(name="digits"), Recipe(), CPU).test()
     assert not cache.exists()  # arrays stay in memory
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems take no such names")
+def test_a_file_name_need_not_be_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    root = write_images(tmp_path / "own")
+    victim = next(root.rglob("*.png"))
+    os.rename(victim, os.fsencode(victim.parent) + b"/caf\xe9.png")
+    resident = task_of(root).train.digest
+    monkeypatch.setattr(splits, "MEMORY_SHARE", 0.0)
+    assert len(task_of(root).train) and resident
 
 
 def test_streaming_shows_the_same_pixels_as_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
