@@ -127,8 +127,8 @@ def hub_digest(name: str) -> str:
 def _content(images: Any, key: str) -> str:
     """Digest of the undecoded images of a split, computed once for each version that ``datasets`` keeps."""
     kept = default_cache() / "files" / f"hf-{images._fingerprint}.txt"
-    with suppress(OSError):
-        return kept.read_text(encoding="utf-8")
+    with suppress(OSError, ValueError):
+        return f"{int(kept.read_text(encoding='utf-8'), 16):032x}"
     sha = hashlib.blake2b(digest_size=16)
     for stored in images.select_columns(key):
         with suppress(OSError):  # what is not there is said when it is decoded

@@ -325,8 +325,13 @@ def stored(samples: Samples, fit: Fit, cache: Path) -> Pixels | None:
                         return None
                     atomic(path, write)
         found: Pixels = np.load(path, mmap_mode="c")
+        if found.shape != shape or found.dtype != np.uint8:
+            raise ValueError("another array")
     except OSError:
         return None
+    except (ValueError, EOFError):  # damaged: decoded again
+        path.unlink(missing_ok=True)
+        return stored(samples, fit, cache)
     return found
 
 

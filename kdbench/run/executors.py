@@ -20,7 +20,6 @@ from kdbench.errors import MachineFault
 from kdbench.run.events import Broken, Ended, Epoch, Event, Handle, Setting
 from kdbench.run.job import Job
 from kdbench.run.lease import new_owner, release
-from kdbench.run.store import run_folder
 
 if TYPE_CHECKING:
     from kdbench.run.worker import Context
@@ -87,6 +86,7 @@ class InlineExecutor:
     def close(self) -> None:
         self._jobs.clear()
         self._context = None
+        release(self._setting.folder, self._setting.cache, {self._owner})
 
 
 @dataclass(eq=False)
@@ -160,19 +160,20 @@ class LocalExecutor:
         return owner in self._owners
 
     def close(self) -> None:
-        for worker in self._workers:
-            worker.pipe.close()
-            if worker.process.is_alive():
-                worker.process.terminate()
-        for worker in self._workers:
-            worker.process.join(timeout=STOP_SECONDS)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
-            if worker.job is not None:  # it was not asked to tidy up
-                release(run_folder(self._setting.folder, worker.job.id), worker.owner)
-                release(self._setting.cache / "teachers" / worker.job.id, worker.owner)
-        self._workers = []
+        try:
+            for worker in self._workers:
+                worker.pipe.close()
+                if worker.process.is_alive():
+                    worker.process.terminate()
+            for worker in self._workers:
+                worker.process.join(timeout=STOP_SECONDS)
+        finally:  # a second Ctrl-C may come meanwhile
+            for worker in self._workers:
+                if worker.process.is_alive():
+                    worker.process.kill()
+                    worker.process.join()
+            release(self._setting.folder, self._setting.cache, self._owners)
+            self._workers = []
 
 
 def work(pipe: Connection, setting: Setting, owner: str) -> None:

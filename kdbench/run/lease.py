@@ -10,6 +10,7 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -58,15 +59,21 @@ def new_owner() -> str:
 def owner_of(place: Path) -> str | None:
     """Who holds the run in ``place``; None where nobody does."""
     try:
-        return (place / NAME).read_text(encoding="utf-8")
+        return (place / NAME).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
 
 
-def release(place: Path, owner: str) -> None:
-    """Take away the lease of a worker that is known to be gone, so that nobody waits for it."""
-    if owner_of(place) == owner:
-        (place / NAME).unlink(missing_ok=True)
+def held(folder: Path, cache: Path) -> list[Path]:
+    """The runs of a plan, and the cache's teachers, that have a lease."""
+    return [path.parent for path in (*folder.glob(f"trials/*/{NAME}"), *cache.glob(f"teachers/*/{NAME}"))]
+
+
+def release(folder: Path, cache: Path, owners: Collection[str]) -> None:
+    """Take away the leases of workers that are known to be gone, so that nobody waits for them."""
+    for place in held(folder, cache):
+        if owner_of(place) in owners:
+            (place / NAME).unlink(missing_ok=True)
 
 
 class Watch:

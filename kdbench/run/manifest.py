@@ -18,6 +18,8 @@ from kdbench.errors import MachineFault
 from kdbench.files import atomic_text
 from kdbench.host import processor
 
+KINDS = {"spec": dict, "hardware": dict, "starts": list, "latency_ms": dict, "latency_range_ms": dict}
+"""What readers rely on."""
 PACKAGES = ("torch", "timm", "optuna", "wandb", "numpy", "scipy", "pandas")
 
 
@@ -53,11 +55,15 @@ def read_manifest(sweep_dir: Path) -> dict[str, Any]:
     path = sweep_dir / "manifest.json"
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
+        odd = [key for key, kind in KINDS.items() if not isinstance(held.get(key) or kind(), kind)]
+        odd += [key for key, ms in (held.get("latency_ms") or {}).items() if not isinstance(ms, int | float)]
+        if odd:
+            raise ValueError(f"unexpected: {', '.join(odd)}")
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, AttributeError) as error:
         raise MachineFault(f"{path} is damaged ({error}): delete it, `kdbench sweep` writes it again") from error
-    return held if isinstance(held, dict) else {}
+    return dict(held)
 
 
 def begin(sweep_dir: Path, spec: dict[str, Any], *, command: str, device: str, threads: int, workers: int) -> None:
@@ -88,30 +94,20 @@ def origin(command: str) -> dict[str, Any]:
     }
 
 
-SECRET = re.compile(r"pass|pwd|secret|token|key", re.IGNORECASE)
+PASSWORDS = (r"(://[^:/@]*):.*@", r"\1:***@"), (r"(?i)([?&][^=&]*(?:pass|pwd|secret|token|key)[^=&]*)=[^&]*", r"\1=***")
+"""In a URL: behind a user's name, or in the query."""
 
 
-def without_password(text: str, mark: str = "***") -> str:
-    """A command line or URL with ``mark`` for every password in it: behind a user's name, or in the query."""
-    try:
-        words = shlex.split(text)
-    except ValueError:
-        return text
-    if not any("://" in word for word in words):
-        return text
-    hidden = [_hidden(word, mark) if "://" in word else word for word in words]
-    return shlex.join(hidden) if len(words) > 1 else hidden[0]
+def hide_password(url: str) -> str:
+    """A URL with ``***`` for every password in it."""
+    for pattern, shown in PASSWORDS if "://" in url else ():
+        url = re.sub(pattern, shown, url)
+    return url
 
 
-def _hidden(word: str, mark: str) -> str:
-    before, name, rest = re.split(r"([a-zA-Z][a-zA-Z0-9+.-]*://)", word, maxsplit=1)
-    place, _, query = rest.partition("?")
-    user, at, host = place.rpartition("@")
-    if ":" in user:
-        place = f"{user.partition(':')[0]}:{mark}{at}{host}"
-    pairs = [pair.partition("=") for pair in query.split("&")] if query else []
-    shown = "&".join(f"{key}={mark if SECRET.search(key) else value}" if eq else key for key, eq, value in pairs)
-    return f"{before}{name}{place}{'?' + shown if shown else ''}"
+def without_password(command: str) -> str:
+    """A command line whose URLs show no password."""
+    return shlex.join(map(hide_password, shlex.split(command))) if "://" in command else command
 
 
 def update(sweep_dir: Path, changes: dict[str, Any]) -> None:

@@ -7,15 +7,17 @@ on a file system that all of them see. When a node goes, another actor takes its
 from __future__ import annotations
 
 import queue
+import signal
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from kdbench.errors import BadInput
-from kdbench.run.events import Broken, Ended, Epoch, Event, Handle, Setting
+from kdbench.errors import BadInput, MachineFault
+from kdbench.run.events import Broken, Ended, Epoch, Event, Handle, Note, Setting
 from kdbench.run.job import Job
-from kdbench.run.lease import new_owner
+from kdbench.run.lease import new_owner, release
 
 try:
     import ray as _ray
@@ -26,6 +28,10 @@ except ImportError as error:
 cluster: Any = _ray  # its overloads know no actors made at run time
 POLL = 0.05
 """Seconds between looks at the actors' events."""
+STILLBORN = 5
+"""Actors in a row that may end before they can be given anything."""
+ENDING = 10.0
+"""Seconds that an actor may take to be gone."""
 
 
 class _Actor:
@@ -68,6 +74,10 @@ class _Actor:
 class _Worker:
     actor: Any
     owner: str
+    told: Any
+    """Its answer to the latest look at its events, which may not be there yet."""
+    up: bool = False
+    """Whether the cluster had room for it: before that it gets no job, which another could do."""
     job: Job | None = None
 
 
@@ -75,13 +85,14 @@ class RayExecutor:
     """``count`` actors, wherever the cluster has room for them."""
 
     def __init__(self, setting: Setting, handle: Handle, count: int) -> None:
-        if not cluster.is_initialized():
-            try:
-                cluster.init(address="auto", log_to_driver=False, configure_logging=False)
-            except ConnectionError:
-                cluster.init(log_to_driver=False, configure_logging=False, include_dashboard=False)
+        if not cluster.is_initialized():  # RAY_ADDRESS, what `ray start` began here, or a cluster of its own
+            handler = signal.getsignal(signal.SIGTERM)
+            cluster.init(log_to_driver=False, configure_logging=False, include_dashboard=False)
+            if threading.current_thread() is threading.main_thread():  # Ray puts one of its own there
+                signal.signal(signal.SIGTERM, handler)
         self._setting, self._handle = setting, handle
         self._owners: set[str] = set()
+        self._said, self._stillborn = False, 0
         self._workers = [self._start() for _ in range(count)]
 
     def _start(self) -> _Worker:
@@ -89,28 +100,34 @@ class RayExecutor:
         options = {"num_cpus": self._setting.threads, "num_gpus": gpus, "max_restarts": 0}
         owner = new_owner()
         self._owners.add(owner)
-        return _Worker(cluster.remote(**options)(_Actor).remote(self._setting, owner), owner)
+        actor = cluster.remote(**options)(_Actor).remote(self._setting, owner)
+        return _Worker(actor, owner, actor.events.remote())
 
     def free(self) -> int:
-        return sum(worker.job is None for worker in self._workers)
+        return sum(worker.up and worker.job is None for worker in self._workers)
 
     def submit(self, job: Job) -> None:
-        worker = next(worker for worker in self._workers if worker.job is None)
+        worker = next(worker for worker in self._workers if worker.up and worker.job is None)
         worker.job = job
         worker.actor.submit.remote(job)
 
     def poll(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            told = [self._read(worker) for worker in list(self._workers) if worker.job is not None]
-            if any(told):
-                return
+        if not self._said and not any(worker.up for worker in self._workers):
+            self._said = True
+            self._handle(Note("waiting for room in the Ray cluster"))
+        until, told = time.monotonic() + seconds, False
+        while not told and time.monotonic() < until:
+            asked = {worker.told: worker for worker in self._workers if worker.job is not None or not worker.up}
+            answered = cluster.wait([*asked], num_returns=len(asked), timeout=POLL)[0] if asked else []
+            for each in answered:
+                told |= self._read(asked[each])
             time.sleep(POLL)
 
     def _read(self, worker: _Worker) -> bool:
         """Hand on what an actor has to tell; whether that was anything."""
         try:
-            events: list[Event] = cluster.get(worker.actor.events.remote())
+            events, before = cluster.get(worker.told), worker.up
+            worker.told, worker.up, self._stillborn = worker.actor.events.remote(), True, 0
             for event in events:
                 if isinstance(event, Ended | Broken):
                     worker.job = None
@@ -119,12 +136,15 @@ class RayExecutor:
                     cluster.get(worker.actor.answer.remote(answer))
         except RayError as error:
             job = worker.job
+            self._stillborn += not worker.up
+            if self._stillborn > STILLBORN:
+                raise MachineFault(f"workers end before they can be given anything ({error})") from error
             self._workers[self._workers.index(worker)] = self._start()
             if job is not None:
                 words = RuntimeError(f"the worker of run {job.id} died ({str(error).splitlines()[0]})")
                 self._handle(Broken(job.id, words, died=True))
             return True
-        return bool(events)
+        return bool(events) or not before
 
     def owns(self, owner: str | None) -> bool:
         return owner in self._owners
@@ -132,4 +152,9 @@ class RayExecutor:
     def close(self) -> None:
         for worker in self._workers:
             cluster.kill(worker.actor)
+        for worker in self._workers:
+            if worker.job is not None:  # it was not asked to tidy up
+                with suppress(RayError):
+                    cluster.get(worker.actor.events.remote(), timeout=ENDING)
+        release(self._setting.folder, self._setting.cache, self._owners)
         self._workers = []

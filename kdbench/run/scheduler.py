@@ -19,10 +19,10 @@ from kdbench.errors import BadInput, KdbenchError, MachineFault
 from kdbench.run.events import Broken, Ended, Epoch, Event, Handle, Note, Setting, Started
 from kdbench.run.executors import Executor
 from kdbench.run.job import Job, Plan
-from kdbench.run.lease import Watch, owner_of
+from kdbench.run.lease import Watch, held, owner_of
 from kdbench.run.observers import Observer, Progress, wandb_id
 from kdbench.run.speeds import Speeds
-from kdbench.run.store import LOGITS, WEIGHTS, Run, adopt, load_runs, read_epochs, run_folder, write_result
+from kdbench.run.store import LOGITS, WEIGHTS, Run, adopt, load_runs, read_epochs, read_result, run_folder, write_result
 
 DEATHS = 3
 """Workers that one run may cost before it counts as failed."""
@@ -36,12 +36,17 @@ class Scheduler:
     def __init__(self, plan: Plan, setting: Setting, observer: Observer, *, speeds: Speeds, workers: int = 1) -> None:
         self.plan, self.setting, self.observer = plan, setting, observer
         self._speeds, self._workers = speeds, workers
-        self._runs: list[Run] = load_runs(setting.folder)
+        self._runs: list[Run] = [
+            run for run in load_runs(setting.folder, epochs=True) if run.config.id == run.result.id
+            and (len(run.epochs) >= run.result.epochs or run.config.phase == "teacher")  # else damaged: run again
+        ]  # fmt: skip
         self.finished: dict[str, RunResult] = {run.config.id: run.result for run in self._runs}
         self._running: dict[str, Job] = {}
         self._waiting: set[str] = set()
         self._deaths: Counter[str] = Counter()
         self._watch = Watch()
+        for place in held(setting.folder, setting.cache):  # the grace of all that were left behind begins now
+            self._watch.alive(place)
         self._fault: Exception | None = None
 
     @property
@@ -63,17 +68,28 @@ class Scheduler:
             while True:
                 for job in self._next(executor.free()):
                     self._submit(job, executor)
-                if self._running:
+                if self._running or not executor.free():
                     executor.poll(LOOK)
                 elif self._waiting:
                     time.sleep(LOOK)
                 elif not self._next(1):
-                    return
+                    return self._check()
                 if self._fault is not None:
                     raise self._fault
         finally:
             executor.close()
             self._speeds.save()
+
+    def _check(self) -> None:
+        """Refuse to call a plan finished whose results are not there any more.
+
+        Raises:
+            MachineFault: somebody removed runs meanwhile.
+        """
+        gone = [job for job in self.finished if not (run_folder(self.setting.folder, job) / "result.json").exists()]
+        if gone:
+            where = run_folder(self.setting.folder, gone[0])
+            raise MachineFault(f"{len(gone)} finished runs are gone, {where} for one: give the same command again")
 
     def _next(self, count: int) -> list[Job]:
         """The first ``count`` jobs of the plan that nobody works on; runs of other plans are taken over at once."""
@@ -170,9 +186,12 @@ class Scheduler:
     def _broken(self, job: Job, event: Broken) -> None:
         """A dead worker's run is tried again, an error of torch likewise; what else is wrong ends the plan."""
         self._running.pop(job.id, None)
+        done = read_result(run_folder(self.setting.folder, job.id)) if event.died and job.task == "train" else None
+        if done is not None:  # it died between its result and the word of it
+            return self._ended(job, done)
         if not event.died and not (isinstance(event.error, RuntimeError) and not isinstance(event.error, KdbenchError)):
             self._fault = event.error
-            return
+            return None
         self._deaths[job.id] += 1
         if self._deaths[job.id] < DEATHS:
             self.observer.message(f"{event.error}; the run goes on from its checkpoint")

@@ -25,7 +25,10 @@ class Speeds:
             held = json.loads(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             held = {}
-        self._seconds: dict[str, list[float]] = held if isinstance(held, dict) else {}
+        self._seconds: dict[str, list[float]] = {
+            key: value for key, value in (held.items() if isinstance(held, dict) else ())
+            if isinstance(value, list) and all(isinstance(each, int | float) for each in value)
+        }  # fmt: skip
 
     def _key(self, config: RunConfig) -> str:
         r, d = config.recipe, config.data

@@ -80,17 +80,20 @@ def load_runs(folder: Path, *, epochs: bool = False) -> list[Run]:
     """
     record = folder / RUNS_FILE
     if record.is_file() and not (folder / "trials").is_dir():
-        return list(_recorded(record, epochs))
+        found = list(_recorded(record, epochs))
+        if not found:
+            raise MachineFault(f"{record} holds no run: restore it, or make the record again")
+        return found
     runs = []
     for path in sorted(folder.glob("trials/*/result.json")):
         config, result = read_config(path.parent), read_result(path.parent)
-        if config is not None and result is not None:
+        if config is not None and result is not None and config.id == path.parent.name:
             runs.append(Run(config, result, read_epochs(path.parent) if epochs else []))
     return runs
 
 
 def _recorded(record: Path, epochs: bool) -> Iterator[Run]:
-    for number, line in enumerate(record.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(record.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         try:
             held = json.loads(line)
             logs = [EpochLog.model_validate(log) for log in held["epochs"]] if epochs else []
@@ -117,6 +120,9 @@ def adopt(run_id: str, needed: Iterable[str], others: Iterable[Path], place: Pat
         there = run_folder(folder, run_id)
         held = read_result(there)
         if held is None or held.status != "complete" or not all((there / name).exists() for name in needed):
+            continue
+        config, logs = read_config(there), read_epochs(there)
+        if config is None or not run_id == config.id == held.id or len(logs) < held.epochs:  # damaged
             continue
         place.mkdir(parents=True, exist_ok=True)
         for name in ("config.json", "metrics.jsonl", *needed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from PIL.Image import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from kdbench.data import resolve_dataset
@@ -54,9 +55,15 @@ def open_student(run: Run, place: Path, data_path: str | None = None) -> Student
         options=recipe.model_options,
     )  # fmt: skip
     try:
-        network.load_state_dict(load_file(place / WEIGHTS))
+        raw = (place / WEIGHTS).read_bytes()
+        if run.result.weights not in (None, hashlib.sha256(raw).hexdigest()):
+            raise OSError("their checksum does not fit")
+        network.load_state_dict(load(raw))
     except (OSError, RuntimeError, SafetensorError) as error:
-        raise MachineFault(f"{place / WEIGHTS} cannot be read ({str(error).splitlines()[0]})") from error
+        why = str(error).splitlines()[0]
+        raise MachineFault(
+            f"the weights {place / WEIGHTS} cannot be read ({why}): delete {place} and run again"
+        ) from error
     fit = Fit(size, channels, spec.fit)
 
     def preprocess(image: Image | np.ndarray) -> Tensor:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from kdbench.config import EpochLog, RunConfig, RunResult
 from kdbench.errors import BadInput, MachineFault
-from kdbench.run.manifest import without_password
+from kdbench.run.manifest import hide_password
 from kdbench.run.observers import Progress
 from kdbench.sweeps.plan import Group, space_of
 from kdbench.sweeps.search import suggest
@@ -34,11 +34,11 @@ def open_storage(url: str) -> RDBStorage:
             warnings.simplefilter("ignore", ExperimentalWarning)
             return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
     except (ArgumentError, ImportError, ValueError) as error:
-        first = str(error).splitlines()[0].replace(url, without_password(url))
-        raise BadInput(f"--storage '{without_password(url)}' cannot be used: {first}") from error
+        first = str(error).splitlines()[0].replace(url, hide_password(url))
+        raise BadInput(f"--storage '{hide_password(url)}' cannot be used: {first}") from error
     except (SQLAlchemyError, RuntimeError) as error:
-        why = str(error).splitlines()[0].replace(url, without_password(url))
-        raise MachineFault(f"cannot open the storage {without_password(url)}: {why}") from error
+        why = str(error).splitlines()[0].replace(url, hide_password(url))
+        raise MachineFault(f"cannot open the storage {hide_password(url)}: {why}") from error
 
 
 class Mirror:

@@ -74,7 +74,7 @@ def run_sweep(
     run_plan(
         plan, run, observer, device=str(device), hardware=describe_hardware(device), command=command,
         data_path=sweep.data_path, teacher_source=teacher_weights, runs=plan.runs, more=more,
-        first=lambda: write_spec(folder, sweep, run.storage and manifest.without_password(run.storage)),
+        first=lambda: write_spec(folder, sweep, run.storage and manifest.hide_password(run.storage)),
         last=lambda setting: manifest.finish(folder, _latencies(sweep, setting)),
     )  # fmt: skip
     searched = [each.result for each in load_runs(folder) if each.config.phase == "search"]

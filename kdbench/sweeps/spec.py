@@ -215,6 +215,8 @@ def sweep_name(given: str | None, dataset: str, pair: Pair, methods: tuple[str, 
             raise BadInput(
                 f"name {given!r} must be letters, digits, '.', '_', '+', '-' and start with one of the first"
             )
+        if given == "records":
+            raise BadInput("name 'records' is the folder that `kdbench record` writes to: choose another")
         return given
     students = pair.ladder or "+".join(pair.students)
     data = re.split(r"[/\\:]", dataset.rstrip("/\\"))[-1]

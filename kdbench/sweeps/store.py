@@ -44,7 +44,8 @@ def read_spec(sweep_dir: Path) -> tuple[Sweep, str | None]:
         held = json.loads(path.read_text(encoding="utf-8"))
         return Sweep.model_validate(held["sweep"]), held["storage"]
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-        raise MachineFault(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+        why = str(error).splitlines()[0]
+        raise MachineFault(f"{path} cannot be read ({why}): delete it, the sweep's command writes it again") from error
 
 
 def load_trials(sweep_dir: Path, runs: list[Run] | None = None) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,8 @@ from kdbench.run.observers import wandb_id
 
 TAG_LENGTH = 64
 """W&B refuses longer tags."""
+TARGET = ("entity", "project", "id")
+"""What leads to a run on the server."""
 JOURNAL = Path("wandb", "runs.jsonl")
 """In a plan's folder: a line for each start that W&B was told of."""
 
@@ -89,15 +91,22 @@ def note(folder: Path, line: Mapping[str, Any]) -> None:
     path = folder / JOURNAL
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(line) + "\n")
+        stream.write(f"\n{json.dumps(line)}\n")  # a line of its own, even behind one that a kill tore
 
 
-def read_journal(folder: Path) -> dict[str, dict[str, Any]]:
-    """The last start of each run, by run id; a line that was cut off is left out."""
+def read_journal(folder: Path, notify: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+    """The last start of each run, by run id; lines that were cut off or damaged are left out, and counted."""
     starts: dict[str, dict[str, Any]] = {}
+    lines, damaged = [], 0
     with suppress(FileNotFoundError):
-        for line in (folder / JOURNAL).read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):
-                start = json.loads(line)
-                starts[start["run"]] = start
+        lines = (folder / JOURNAL).read_text(encoding="utf-8", errors="replace").splitlines()
+    for line in filter(str.strip, lines):
+        try:
+            start = json.loads(line)
+            _ = start["arguments"]["config"]["started"], *map(start["arguments"].__getitem__, TARGET)
+            starts[str(start["run"])] = start
+        except (ValueError, KeyError, TypeError):
+            damaged += 1
+    if damaged:
+        notify(f"{folder / JOURNAL}: {damaged} lines cannot be read; runs that are in no other line are not sent")
     return starts

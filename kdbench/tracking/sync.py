@@ -16,7 +16,7 @@ from kdbench.run.scheduler import alone
 from kdbench.run.store import Run, read_config, read_epochs, read_result, run_folder
 from kdbench.tracking.client import Notify, check_name, say
 from kdbench.tracking.observer import Child
-from kdbench.tracking.record import history_row, read_journal, summary_row
+from kdbench.tracking.record import TARGET, history_row, read_journal, summary_row
 
 
 @dataclass
@@ -56,7 +56,7 @@ def sync(
         BadInput: no runs in ``folder``, no key, an invalid name.
         MachineFault: the server is not reached.
     """
-    starts = read_journal(folder)
+    starts = read_journal(folder, notify)
     if not starts:
         old = f"`wandb sync {folder}/wandb/offline-*` sends what an earlier release recorded"
         raise BadInput(f"no W&B runs under {folder}: was the sweep run with --wandb disabled? ({old})")
@@ -119,7 +119,7 @@ class _Sender:
     def bring(self, start: dict[str, Any], run: Run, running: bool) -> None:
         """Send a run unless the server has it, has another of its id, or cannot be asked."""
         about = start["arguments"]
-        name, target = about["id"], "/".join(filter(None, (about[key] for key in ("entity", "project", "id"))))
+        name, target = about["id"], "/".join(filter(None, (about[key] for key in TARGET)))
         try:
             held = self.child().ask("look", run=target)
             mine, other = about["config"]["started"], held.get("started")

@@ -30,6 +30,8 @@ class Checkpoint(NamedTuple):
     """State of the method's own part."""
     step: dict[str, Any]
     """The form of the steps, which a resumed run keeps."""
+    run: str = ""
+    """Its id."""
 
 
 def save_checkpoint(workdir: Path, checkpoint: Checkpoint) -> None:
@@ -46,11 +48,10 @@ def load_checkpoint(workdir: Path, device: torch.device) -> Checkpoint | None:
         return None
     try:
         state = torch.load(io.BytesIO(path.read_bytes()), map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, LookupError, ValueError, pickle.UnpicklingError):  # junk ends in any of these
+        logs = [EpochLog.model_validate(log) for log in state["logs"]]
+        return Checkpoint(**{"method": {}, "step": {}} | state | {"logs": logs})
+    except (RuntimeError, EOFError, LookupError, ValueError, TypeError, pickle.UnpicklingError):  # junk ends in these
         return None
-    return Checkpoint(
-        **{"method": {}, "step": {}} | state | {"logs": [EpochLog.model_validate(log) for log in state["logs"]]}
-    )
 
 
 def drop_checkpoint(workdir: Path) -> None:

@@ -130,7 +130,7 @@ class Trainer:
         """What goes on from here after an interruption."""
         return Checkpoint(
             self.model.state_dict(), self.optimizer.state_dict(), logs, attempts, self.part.state_dict(),
-            self.step.model_dump(),
+            self.step.model_dump(), self.config.id,
         )  # fmt: skip
 
     def _means(self, epoch: int) -> dict[str, float]:
@@ -198,6 +198,8 @@ def run_training(
     """
     hooks = hooks or Hooks()
     saved = load_checkpoint(workdir, device)
+    if saved and saved.run != config.id:  # another's, or an earlier release's: start over
+        saved = None
     step = Step(**saved.step) if saved and saved.step else step or Step()
     note_step(workdir, step, device)
     trainer = Trainer(config, data, teacher, device, step)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +26,7 @@ from kdbench.run.scheduler import Scheduler
 from kdbench.run.speeds import Speeds
 from kdbench.run.store import load_runs, run_folder, write_result
 from kdbench.sweeps.plan import Group, SweepPlan
+from tests.support.helpers import ROOT
 from tests.support.sweeps import LARGE, SMALL, spec
 
 KINDS = [
@@ -100,13 +103,26 @@ def test_every_job_ends_once_and_answers_are_heard(executor: tuple[Executor, Hea
 
 def test_what_concerns_more_than_a_run_comes_back_as_it_was_raised(executor: tuple[Executor, Heard]) -> None:
     made, heard = executor
-    job = jobs(1)[0]
-    made.submit(Job(job.config.model_copy(update={"data": job.config.data.model_copy(update={"name": "no-such"})})))
-    until = time.monotonic() + 120
-    while not heard.events and time.monotonic() < until:
+    config = jobs(1)[0].config
+    left, until = [Job(config.model_copy(update={"data": config.data.model_copy(update={"name": "no-such"})}))], 120
+    until += time.monotonic()
+    while not (broken := [event for event in heard.events if isinstance(event, Broken)]) and time.monotonic() < until:
+        if left and made.free():
+            made.submit(left.pop())
         made.poll(0.5)
-    (broken,) = heard.events
-    assert isinstance(broken, Broken) and isinstance(broken.error, BadInput) and "no-such" in str(broken.error)
+    assert [isinstance(each.error, BadInput) and "no-such" in str(each.error) for each in broken] == [True]
+
+
+@pytest.mark.parametrize("executor", KINDS[2:], ids=["ray"], indirect=True)
+def test_a_second_plan_on_this_machine_has_a_ray_cluster_of_its_own(executor: tuple[Executor, Heard]) -> None:
+    """One in the first one's would lose its workers when the first plan ends."""
+    import ray
+
+    script = "import kdbench.run.ray_executor as r; from kdbench.run.events import Setting; from pathlib import Path\n"
+    script += "r.RayExecutor(Setting(folder=Path('x'), cache=Path('x')), print, 1)\n"
+    script += "print(r.cluster.get_runtime_context().gcs_address)"
+    other = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert other.stdout.split()[-1] not in ("", ray.get_runtime_context().gcs_address)
 
 
 def test_a_killed_worker_is_replaced_and_its_run_goes_on(tmp_path: Path) -> None:

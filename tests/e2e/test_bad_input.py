@@ -118,6 +118,8 @@ ASKED: dict[str, Case] = {
     "config nested deeply": yaml("nested too deeply", "pair: " + "[" * 5000),
     "config of aliases of aliases": yaml("aliases of aliases", BOMB),
     "storage is no URL": Case("is no database URL", sweep("--storage", "optuna.db")),
+    "storage with a port in words": Case("'notaport'", sweep("--storage", "postgresql+psycopg://h:notaport/x")),
+    "name of the records' folder": Case("choose another", sweep("--name", "records")),
     "name with a slash": Case("name '../mine'", sweep("--name", "../mine")),
     "status of an unknown sweep": Case("no sweep 'mine'", ["status", "mine"]),
     "report of an unknown sweep": Case("no sweep 'mine'", ["report", "mine"]),
@@ -170,6 +172,13 @@ def other_weights(bench: Path) -> None:
     save_file({"fc.weight": torch.zeros(10, 4), "fc.bias": torch.zeros(10)}, bench / "other.safetensors")
 
 
+def numbered_weights(bench: Path) -> None:
+    """Tensors without names."""
+    import torch
+
+    torch.save({1: torch.zeros(2)}, bench / "numbered.pt")
+
+
 def folder(name: str) -> list[str]:
     """A sweep over a folder of images."""
     return sweep("--dataset", f"folder:{name}")
@@ -199,6 +208,10 @@ GIVEN: dict[str, Case] = {
     "damaged weights file": Case(
         "x.safetensors", sweep("--teacher-weights", "x.safetensors"), text("x.safetensors", "nothing like it")
     ),
+    "damaged weights file, dry": Case(
+        "x.safetensors", sweep("--dry-run", "--teacher-weights", "x.safetensors"), text("x.safetensors", "nothing")
+    ),
+    "weights by number": Case("named tensors", sweep("--teacher-weights", "numbered.pt"), numbered_weights),
     "weights of another network": Case(
         "other.safetensors", sweep("--teacher-weights", "other.safetensors"), other_weights
     ),
@@ -253,9 +266,11 @@ def test_the_same_from_a_shell(name: str, place: Path) -> None:
     check(case, *run_process(*case.arguments))
 
 
-def test_a_variable_that_is_no_number_is_one_line(place: Path) -> None:
+def test_a_variable_that_means_nothing_is_one_line(place: Path) -> None:
     told = run_process(*SMOKE, KDBENCH_CHECKPOINT_SECONDS="abc")
     check(Case("KDBENCH_CHECKPOINT_SECONDS=abc: give a number of seconds", []), *told)
+    told = run_process("sweep", *PAIR, "--budget", "smoke", "--quiet", WANDB_MODE="banana")
+    check(Case("wandb: should be 'offline', 'online' or 'disabled', not 'banana'", []), *told)
     assert not (place / "results").exists()
 
 
@@ -277,6 +292,25 @@ def test_a_sweep_whose_trials_all_diverge_says_so(place: Path, cli: Cli) -> None
     )
 
 
+SECRETS = [
+    "postgresql+psycopg://:hunter2@127.0.0.1:9/x",
+    "postgresql+psycopg://me:a hunter2?'@127.0.0.1:9/x",
+    "postgresql+psycopg://127.0.0.1:9/x?user=me&password=hunter2",
+    "oracle9://me:hunter2@nowhere/x",
+]
+
+
+def test_passwords_are_neither_shown_nor_written(place: Path, cli: Cli) -> None:
+    for url in SECRETS:
+        refused = cli(*SMOKE, "--storage", url)
+        assert refused.code in (USER, MACHINE) and "***" in refused.err and "hunter2" not in refused.err
+    url = f"sqlite:///{place}/q.db?password=hunter2"
+    done = cli("sweep", *PAIR, "--budget", "smoke", "--limit", 60, "--storage", url, "--name", "mine")
+    told = [done, cli("status", "mine"), cli("record", "mine")]
+    assert [each.code for each in told] == [0, 0, 0] and "hunter2" not in str(told)
+    assert (place / "q.db").exists() and not [name for name, held in contents(place).items() if b"hunter2" in held]
+
+
 def test_the_environment_names_no_run(place: Path) -> None:
     arguments = [argument for argument in SMOKE if argument not in ("--wandb", "disabled")]
     stray = {"WANDB_RUN_ID": "one", "WANDB_SWEEP_ID": "s1", "WANDB_TAGS": "x" * 99, "WANDB_PROJECT": "team-project"}
@@ -288,7 +322,7 @@ def test_the_environment_names_no_run(place: Path) -> None:
 
 
 def test_online_without_a_network_goes_on_offline_and_says_so_once(place: Path) -> None:
-    arguments = [argument for argument in SMOKE if argument not in ("--quiet", "--wandb", "disabled")]
+    arguments = [argument for argument in SMOKE if argument not in ("--wandb", "disabled")]  # heard in spite of --quiet
     done = run_process(*arguments, "--wandb", "online", "--limit", "60", WANDB_API_KEY="0" * 40)
     assert done.code == 0, done.err
     assert sum("offline" in line for line in done.err.splitlines()) == 1

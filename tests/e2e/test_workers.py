@@ -1,14 +1,20 @@
-"""Several workers, all of them killed with their coordinator: the table as one worker makes it, every run once."""
+"""Several workers, killed and stopped in every way: the table as one worker makes it, every run once."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
 import signal
+import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import psutil
+import pytest
 
 from kdbench.sweeps.store import read_status
 from tests.support.sweeps import PATIENCE, UNEQUAL, command, finish, start
@@ -24,26 +30,107 @@ def table(place: Path) -> pd.DataFrame:
     return frame.drop(columns=UNEQUAL).set_index("trial_id").sort_index()
 
 
-def test_two_workers_killed_with_their_coordinator_give_the_table_of_one(tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    one.mkdir()
-    two.mkdir()
-    finish(command(one / "results", one / "cache", *ARGUMENTS), one / "log")
-    words = command(two / "results", one / "cache", *ARGUMENTS, "--workers", 2)
-    trials, log, end = two / "results/run/trials", two / "log", time.monotonic() + PATIENCE
-    sweep = start(words, log)
-    while len([path for path in trials.glob("*/lease") if not path.with_name("result.json").exists()]) < 2:
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sweep by one worker, undisturbed; its cache holds the teacher that the others share."""
+    place = tmp_path_factory.mktemp("one")
+    finish(command(place / "results", place / "cache", *ARGUMENTS), place / "log")
+    return place
+
+
+def leases(place: Path) -> list[Path]:
+    """Of runs under way."""
+    found = place.glob("results/run/trials/*/lease")
+    return [path for path in found if not path.with_name("result.json").exists()]
+
+
+def wait_for(what: Callable[[], object], sweep: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    while not what():
         assert sweep.poll() is None and time.monotonic() < end, log.read_text()[-2000:]
         time.sleep(0.01)
-    assert "training" in {row["now"] for row in read_status(trials.parent)["under_way"]}
+
+
+def agree(place: Path, one: Path) -> None:
+    pd.testing.assert_frame_equal(table(place), table(one))
+    assert table(place)["phase"].value_counts().to_dict() == ROWS
+    assert leases(place) == []
+
+
+def test_two_workers_killed_with_their_coordinator_give_the_table_of_one(one: Path, tmp_path: Path) -> None:
+    words = command(tmp_path / "results", one / "cache", *ARGUMENTS, "--workers", 2)
+    folder, log = tmp_path / "results/run", tmp_path / "log"
+    sweep = start(words, log)
+    wait_for(lambda: len(leases(tmp_path)) == 2, sweep, log)
+    wait_for(lambda: "training" in {row["now"] for row in read_status(folder)["under_way"]}, sweep, log)
     os.killpg(sweep.pid, signal.SIGKILL)
     sweep.wait()
-    finish(words, log)
-    assert not read_status(trials.parent)["under_way"]
-    pd.testing.assert_frame_equal(table(two), table(one))
-    assert table(two)["phase"].value_counts().to_dict() == ROWS
-    runs = [read_offline(path) for path in find_runs(two / "results/run")]
+    assert finish([*words, "--workers", "1"], log).count("waiting for it") == 1  # once for all that was left behind
+    assert not read_status(folder)["under_way"]
+    agree(tmp_path, one)
+    runs = [read_offline(path) for path in find_runs(folder)]
     whole = [run for run in runs if not run.dead and run.exit_code == 0 and run.job_type != "teacher"]
     assert all([row["epoch"] for row in run.history] == [1, 2, 3, 4] for run in whole)
-    students = table(two).query("phase != 'teacher'").index
+    students = table(tmp_path).query("phase != 'teacher'").index
     assert Counter(run.config["trial_id"] for run in whole) == Counter(students)
+
+
+def test_a_mirror_that_breaks_costs_no_run_and_a_run_that_is_removed_is_not_missed(one: Path, tmp_path: Path) -> None:
+    words = command(tmp_path / "results", one / "cache", *ARGUMENTS, "--workers", 2)
+    log, mirror = tmp_path / "log", tmp_path / "mirror.db"
+    sweep = start([*words, "--storage", f"sqlite:///{mirror}"], log)
+    wait_for(lambda: [*tmp_path.glob("results/run/trials/*/result.json")][2:], sweep, log)
+    mirror.write_bytes(b"no database" * 9999)
+    shutil.rmtree(next(tmp_path.glob("results/run/trials/*/result.json")).parent)
+    assert sweep.wait(PATIENCE) == 1
+    assert "the storage is no longer written" in log.read_text() and "finished runs are gone" in log.read_text()
+    finish(words, log)
+    agree(tmp_path, one)
+
+
+def test_a_killed_worker_then_sigterm_then_control_c_twice(one: Path, tmp_path: Path) -> None:
+    words = command(tmp_path / "results", one / "cache", *ARGUMENTS, "--workers", 2, "--json")
+    log = tmp_path / "log"
+    for code, stops in ((143, [signal.SIGTERM]), (130, [signal.SIGINT] * 2)):
+        sweep = start(words, log)
+        wait_for(lambda: leases(tmp_path), sweep, log)
+        if code == 143:
+            server = next(p for p in psutil.Process(sweep.pid).children() if "forkserver" in " ".join(p.cmdline()))
+            server.children()[0].kill()
+            wait_for(lambda: "signal 9" in log.read_text(), sweep, log)
+            wait_for(lambda: leases(tmp_path), sweep, log)
+        for stop in stops:
+            os.killpg(sweep.pid, stop)
+            time.sleep(0.2)
+        assert sweep.wait(PATIENCE) == code, log.read_text()[-2000:]
+        assert leases(tmp_path) == [] and not list(tmp_path.glob("results/**/*.tmp"))
+    said = finish(words, log)
+    assert "Traceback" not in said and said.count("the same command goes on where it stopped") == 2
+    assert "waiting for it" not in said  # nothing was left behind
+    agree(tmp_path, one)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray")
+def test_a_node_of_a_ray_cluster_that_goes_costs_no_run(one: Path, tmp_path: Path) -> None:
+    """One node of two is removed; the plan goes on with what is left, and stopping it leaves no lease."""
+    from ray.cluster_utils import Cluster
+
+    words = command(tmp_path / "results", one / "cache", *ARGUMENTS, "--executor", "ray", "--workers", 2)
+    log = tmp_path / "log"
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        node = nodes.add_node(num_cpus=1)
+        words = ["env", f"RAY_ADDRESS={nodes.address}", *words]
+        sweep = start(words, log)
+        wait_for(lambda: len(leases(tmp_path)) == 2, sweep, log)
+        nodes.remove_node(node, allow_graceful=False)
+        wait_for(lambda: "died" in log.read_text(), sweep, log)
+        wait_for(lambda: leases(tmp_path), sweep, log)
+        os.killpg(sweep.pid, signal.SIGTERM)
+        assert sweep.wait(PATIENCE) == 143, log.read_text()[-2000:]
+        assert leases(tmp_path) == []
+        assert "waiting for it" not in finish(words, log)
+    finally:
+        nodes.shutdown()
+    agree(tmp_path, one)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import sys
 import threading
 from pathlib import Path
 
@@ -189,13 +190,29 @@ def test_images_are_decoded_once_for_all_processes(tmp_path: Path, cache: Path, 
     for task in found:
         assert (task.test().digest, task.train.digest) == (first.test().digest, first.train.digest)
     assert not [file for file in opened if isinstance(file, Path)]  # files are looked into by stream, decoded by path
-    assert len(list(cache.glob("decoded/*.npy"))) == 3
+    kept = sorted(cache.glob("decoded/*.npy"))
+    assert len(kept) == 3
+    for damage in (b"", b"junk", kept[0].read_bytes()[:-50], kept[0].read_bytes().replace(b"|u1", b"|i1")):
+        for path in kept:
+            path.write_bytes(damage)
+        again = task_of(root)
+        assert (again.test().digest, again.train.digest) == (first.test().digest, first.train.digest)
     shutil.rmtree(cache)
     cache.write_text("no folder")  # a cache that cannot be written
     assert task_of(root).test().digest == first.test().digest
     cache.unlink()
     load(DATASETS.get("digits"), DataConfig(name="digits"), Recipe(), CPU).test()
     assert not cache.exists()  # arrays stay in memory
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems take no such names")
+def test_a_file_name_need_not_be_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    root = write_images(tmp_path / "own")
+    victim = next(root.rglob("*.png"))
+    os.rename(victim, os.fsencode(victim.parent) + b"/caf\xe9.png")
+    resident = task_of(root).train.digest
+    monkeypatch.setattr(splits, "MEMORY_SHARE", 0.0)
+    assert len(task_of(root).train) and resident
 
 
 def test_streaming_shows_the_same_pixels_as_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

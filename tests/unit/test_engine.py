@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -147,7 +148,20 @@ def test_interrupted_after_every_epoch_equals_uninterrupted_bit_for_bit(tmp_path
     assert len((tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()) == 3
 
 
-@pytest.mark.parametrize("damage", [lambda whole: b"", lambda whole: whole[:-900], lambda whole: b"\x80junk"])
+def saved(**changes: object) -> bytes:
+    """A checkpoint that can be read."""
+    held = {"model": {}, "optimizer": {}, "logs": [], "attempts": 1, "run": "another"}
+    torch.save(held | changes, buffer := BytesIO())
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *(lambda whole: b"", lambda whole: whole[:-900], lambda whole: b"\x80junk"),
+        *(lambda whole: saved(), lambda whole: saved(more=1), lambda whole: saved(logs=[{"epoch": "x"}])),
+    ],
+)
 def test_a_checkpoint_that_cannot_be_read_starts_the_run_over(tmp_path, damage):
     whole = train(config_of(method="hard"), tmp_path)
     (tmp_path / NAME).write_bytes(damage((tmp_path / NAME).read_bytes()))

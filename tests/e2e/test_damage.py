@@ -1,0 +1,98 @@
+"""Every file that a plan or the cache keeps, cut off, emptied or replaced: repaired by running again, or named."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import kdbench
+from kdbench.errors import MachineFault
+from tests.support.helpers import Cli
+from tests.support.sweeps import SMALL, UNEQUAL, WHOLE
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "cut off": lambda old: old[: len(old) // 2],
+    "empty": lambda old: b"",
+    "no text": lambda old: b"\xff\xfe\x00" * 99,
+    "of another kind": lambda old: b'{"starts": 5, "latency_ms": [3], "sweep": [7], "x": "y"}\n',
+    "a list": lambda old: b'[["x"], 7]\n',
+}
+damaged = pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
+Damage = Callable[[bytes], bytes]
+
+
+def spoil(damage: Damage, *paths: Path) -> None:
+    assert paths
+    for path in paths:
+        path.write_bytes(damage(path.read_bytes()))
+
+
+def again() -> pd.DataFrame:
+    """The runs table, after the finished sweep's command was given once more."""
+    about = {"name": "whole", "budget": "smoke", "precision": "fp32", "workers": 1, "wandb": "disabled"}
+    return kdbench.sweep(WHOLE[1], **about, progress=False).runs.drop(columns=UNEQUAL)
+
+
+@damaged
+def test_what_runs_and_cache_hold_is_made_again(damage: Damage, finished: Path) -> None:
+    before = kdbench.load(finished).runs
+    students = before.query("phase != 'teacher'")["trial_id"].tolist()
+    (teacher,) = before.query("phase == 'teacher'")["trial_id"]
+    for number, name in enumerate(students):
+        place = finished / "trials" / name
+        file = ("config.json", "result.json", "metrics.jsonl", "starts")[number % 4]
+        spoil(damage, place / file)
+        if number % 4 == 3:  # trained again with what the cache holds
+            shutil.copy(place / file, place / "lease")
+            (place / "result.json").unlink()
+    (finished / "trials" / teacher / "result.json").unlink()
+    cache = Path("cache")
+    spoil(damage, finished / "search.jsonl", *(cache / name for name in ("speeds.json", "tune.json")))
+    spoil(damage, *cache.glob("teachers/*/result.json"), *cache.glob("teachers/*/logits/*/*.*"))
+    pd.testing.assert_frame_equal(again(), before.drop(columns=UNEQUAL))
+    assert not list(finished.glob("trials/*/lease"))
+
+
+def test_the_files_of_another_run_are_not_taken_for_its_own(finished: Path) -> None:
+    before = kdbench.load(finished).runs
+    one, other = (finished / "trials" / name for name in before.query("phase == 'search'")["trial_id"][:2])
+    shutil.copyfile(one / "result.json", other / "result.json")
+    pd.testing.assert_frame_equal(again(), before.drop(columns=UNEQUAL))
+
+
+NAMED = {
+    "sweep.json": ("status", "whole"),
+    "manifest.json": ("report", "whole"),
+    "records/whole/runs.jsonl": ("report", "results/records/whole"),
+    "records/whole/sweep.json": ("report", "results/records/whole"),
+    "wandb/runs.jsonl": ("sync", "whole"),
+}
+
+
+@damaged
+@pytest.mark.parametrize("name", NAMED)
+def test_what_cannot_be_made_again_is_named(name: str, damage: Damage, finished: Path, cli: Cli) -> None:
+    assert cli("record", "whole").code == 0
+    path = (finished.parent if name.startswith("records") else finished) / name
+    spoil(damage, path)
+    done = cli(*NAMED[name])
+    assert done.code != 0 and done.err.count("error: ") == 1 and done.err.splitlines()[-1].startswith("error: ")
+    assert name in done.err or (name.startswith("wandb") and "no W&B runs" in done.err)
+    assert "Traceback" not in done.err and "internal error" not in done.err
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES.values(), lambda old: old[:-9] + bytes([old[-9] ^ 1]) + old[-8:]])
+def test_damaged_weights_are_named(damage: Damage, finished: Path) -> None:
+    runs = kdbench.load(finished).runs
+    spoil(damage, *finished.glob("trials/*/model.safetensors"), *Path("cache").glob("teachers/*/model.safetensors"))
+    with pytest.raises(MachineFault, match=r"model\.safetensors cannot be read"):
+        kdbench.load(finished).student(SMALL)
+    shutil.rmtree(finished / "trials" / runs.query("phase == 'search'")["trial_id"].iloc[0])
+    for place in Path("cache").glob("teachers/*/logits"):
+        shutil.rmtree(place)
+    with pytest.raises(MachineFault, match="delete that folder to train it again"):
+        again()
