@@ -5,32 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import PIL
 import torch
-from filelock import FileLock
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from kdbench.data.samples import ArraySamples, BadImages, Fit, Pixels, Rows, Samples, as_array, as_picture, key64
+from kdbench.data.samples import Fit, Pixels, Rows, Samples, as_array, as_picture, key64
 from kdbench.data.views import Augment, Look, Renderer, normalise, view_ids
 from kdbench.errors import BadInput
-from kdbench.files import atomic
 from kdbench.host import cores
 
 MEMORY_SHARE = 0.25
 """Share of a memory that resident pixels may take."""
 MAX_WORKERS = 8
 _ORDER, _SAMPLE = 4, 5
-_AT_ONCE = 32
-_FORMAT = 1
 
 
 class Batch(NamedTuple):
@@ -284,80 +276,6 @@ class _Continuous:
             random.setstate(states[0])
             torch.set_rng_state(states[1])
         return np.asarray(view, dtype=np.uint8).transpose(1, 2, 0)
-
-
-def decoded(samples: Samples, fit: Fit, cache: Path) -> Pixels:
-    """uint8 (N, S, S, C): the images of ``samples``, fitted; mapped from a file where they come from files."""
-    if isinstance(samples, ArraySamples) and samples.images.shape[1:] == (fit.size, fit.size, fit.channels):
-        return samples.images
-    kept = None if isinstance(samples, ArraySamples) else stored(samples, fit, cache)
-    if kept is None:
-        kept = np.empty((len(samples.labels), fit.size, fit.size, fit.channels), np.uint8)
-        decode_into(kept, samples, fit)
-    return kept
-
-
-def stored(samples: Samples, fit: Fit, cache: Path) -> Pixels | None:
-    """As ``decoded``, from ``<cache>/decoded``: decoded by one process, once, and shared by all that map the file.
-
-    None where the cache has no room for it or cannot be written.
-
-    Raises:
-        BadImages: all of ``samples`` that cannot be decoded.
-    """
-    shape = (len(samples.labels), fit.size, fit.size, fit.channels)
-    sha = hashlib.sha256(f"{_FORMAT}:{PIL.__version__}:{fit}".encode())
-    for row in range(len(samples.labels)):
-        sha.update(os.fsencode(samples.signature(row)) + b"\0")
-    path = cache / "decoded" / f"{sha.hexdigest()[:24]}.npy"
-
-    def write(aside: Path) -> None:
-        out = np.lib.format.open_memmap(aside, mode="w+", dtype=np.uint8, shape=shape)
-        decode_into(out, samples, fit)
-        out.flush()
-
-    try:
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{path}.lock"):
-                if not path.exists():
-                    if shutil.disk_usage(path.parent).free < 2 * np.prod(shape, dtype=np.int64):
-                        return None
-                    atomic(path, write)
-        found: Pixels = np.load(path, mmap_mode="c")
-        if found.shape != shape or found.dtype != np.uint8:
-            raise ValueError("another array")
-    except OSError:
-        return None
-    except (ValueError, EOFError):  # damaged: decoded again
-        path.unlink(missing_ok=True)
-        return stored(samples, fit, cache)
-    return found
-
-
-def decode_into(out: Pixels | None, samples: Samples, fit: Fit) -> None:
-    """Fill ``out``, uint8 (N, S, S, C), with the fitted images of ``samples``; None: only see whether they decode.
-
-    Raises:
-        BadImages: all that cannot be decoded.
-    """
-
-    def some(start: int) -> list[tuple[str, str]]:
-        faults: list[tuple[str, str]] = []
-        for row in range(start, min(start + _AT_ONCE, len(samples.labels))):
-            try:
-                image = fit(samples.image(row))
-            except BadImages as error:
-                faults += error.faults
-            else:
-                if out is not None:
-                    out[row] = image
-        return faults
-
-    with ThreadPoolExecutor(cores()) as pool:
-        faults = [fault for found in pool.map(some, range(0, len(samples.labels), _AT_ONCE)) for fault in found]
-    if faults:
-        raise BadImages(faults)
 
 
 def memory_bytes(device: torch.device) -> int:

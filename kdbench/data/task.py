@@ -11,9 +11,10 @@ import torch
 from kdbench.catalog.types import DatasetSpec
 from kdbench.config import DataConfig, Recipe
 from kdbench.data import splits
+from kdbench.data.decoded import decode_into, decoded, stored
 from kdbench.data.samples import ArraySamples, Fit, Rows, Samples, stratified_cut, stratified_limit
 from kdbench.data.sources import PARTS, read_part, refuse_broken, resolve_dataset
-from kdbench.data.splits import ResidentSplit, Split, StreamSplit, decode_into, decoded, memory_bytes, stored
+from kdbench.data.splits import ResidentSplit, Split, StreamSplit, memory_bytes
 from kdbench.data.views import PLAIN, Augment, Look, augment_for
 from kdbench.errors import BadInput
 from kdbench.host import default_cache
