@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,7 +14,9 @@ from kdbench.files import identify
 Phase = Literal["teacher", "baseline", "search", "confirm"]
 PHASES: tuple[Phase, ...] = ("teacher", "baseline", "search", "confirm")
 Status = Literal["complete", "pruned", "failed"]
-Hyper = dict[str, float]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Hyper = dict[str, Annotated[float, Field(allow_inf_nan=False)]]
 Stem = Literal["native", "small"]
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -142,7 +144,7 @@ class RunConfig(Frozen):
     """The method's hyper-parameters (temperature, alpha, ...)."""
     recipe: Recipe
     """Training recipe."""
-    seed: int
+    seed: int = Field(ge=-(2**63), lt=2**63)
     """Seed of initialisation, order and augmentation."""
     phase: Phase
     """Phase of the sweep; only ``confirm`` reads the test split (and ``teacher``, in confirm, its own)."""
@@ -189,31 +191,31 @@ class RunResult(Frozen):
     """The run's ``RunConfig.id``."""
     status: Status
     """complete, pruned or failed."""
-    val_acc: float | None = None
+    val_acc: Share | None = None
     """Validation accuracy after the last epoch."""
-    best_val_acc: float | None = None
+    best_val_acc: Share | None = None
     """Highest validation accuracy of any epoch."""
-    test_acc: float | None = None
+    test_acc: Share | None = None
     """Test accuracy after the last epoch; only in the confirm phase."""
-    test_top5: float | None = None
+    test_top5: Share | None = None
     """Top-5 test accuracy, with more than 10 classes."""
-    nll: float | None = None
+    nll: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """Mean negative log-likelihood (nats) on test in confirm, else on validation."""
-    ece: float | None = None
+    ece: Share | None = None
     """Expected calibration error, 15 equal-width bins (Guo et al. 2017), same split as ``nll``."""
     reliability: tuple[tuple[int, float, int], ...] | None = Field(default=None, exclude_if=unset)
     """(samples, sum of confidences, correct) in each of the bins of ``ece``; only in the confirm phase."""
-    agreement: float | None = None
+    agreement: Share | None = None
     """Share of samples predicted as the teacher does, same split as ``nll``."""
-    params: int = 0
+    params: Count = 0
     """Trainable parameters, at this data set's classes and channels."""
-    macs: int = 0
+    macs: Count = 0
     """Multiply-accumulates of one forward pass of one image."""
-    epochs: int = 0
+    epochs: Count = 0
     """Epochs finished."""
-    seconds: float = 0.0
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Wall-clock seconds over all attempts."""
-    attempts: int = 1
+    attempts: Count = 1
     """Starts it took (2 after one interruption)."""
     hardware: str = ""
     """Device and threads, e.g. ``cpu:AMD EPYC:2 threads``."""

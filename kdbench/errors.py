@@ -6,7 +6,10 @@ The command line turns them into one line on stderr and an exit code, never a tr
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+
+from pydantic import ValidationError
 
 
 class KdbenchError(Exception):
@@ -39,3 +42,14 @@ def unknown(kind: str, name: str, choices: Iterable[str], hint: str = "") -> Bad
     """The error for a name that no registry holds; ``hint`` says where to look when nothing is close."""
     found = suggestion(name, choices)
     return BadInput(f"unknown {kind} '{name}'{found or (' (' + hint + ')' if hint else '')}")
+
+
+def readable(error: ValidationError, prefix: str = "") -> str:
+    """A pydantic error as one line: where, what is wrong, and the value, for every problem found."""
+    problems = []
+    for item in error.errors(include_url=False):
+        place = ".".join([*([prefix] if prefix else []), *(str(part).replace("_", "-") for part in item["loc"])])
+        message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        shown = "" if isinstance(item["input"], dict | list | tuple) else f", not {reprlib.repr(item['input'])}"
+        problems.append(f"{place}: {message}{shown}" if place else f"{message}{shown}")
+    return "; ".join(problems)

@@ -13,6 +13,7 @@ import pandas as pd
 from kdbench.board.protocol import Protocol, letters, protocol_id, protocol_of
 from kdbench.board.submissions import Submission
 from kdbench.files import canonical_json
+from kdbench.report.numbers import percent
 from kdbench.report.points import gather
 from kdbench.report.verdicts import judge
 from kdbench.run.frame import HARD, named, row_of
@@ -34,7 +35,8 @@ class Board:
     """By data set, protocol (a letter within the data set) and ``rank`` (1: the highest mean test accuracy there):
     the columns of ``kdbench.report.points.Points.frame``, and ``teacher``, ``hyper`` (its values by name), ``latency``
     (one ``Latency`` per hardware), ``verdict`` (on the gain; of no meaning for hard labels), ``teacher_acc``, ``by``,
-    ``when`` (day of the latest of its sweeps), ``sweeps``, ``wandb_runs`` (by seed), ``place`` (``A1``)."""
+    ``when`` (day of the latest of its sweeps), ``disputed`` (whether copies of its runs differ),
+    ``sweeps``, ``wandb_runs`` (by seed), ``place`` (``A1``)."""
     protocols: Mapping[str, Mapping[str, Protocol]]
     """By data set and letter."""
     notes: tuple[str, ...]
@@ -60,16 +62,18 @@ class _Copy(NamedTuple):
 
 _Key = tuple[str, str]
 """(data set, protocol id)."""
+_NAMED = 6
+"""Disputed runs that a note names."""
 
 
 def leaderboard(submissions: Sequence[Submission]) -> Board:
     """Merge ``submissions`` into one leaderboard.
 
     A run counts when it is a complete confirm run with a test accuracy. Copies of one trial id count once per
-    protocol: the earliest finished one, of several at the same time the first given. Runs of one setting (teacher,
-    student, method, hyper-parameters) on other seeds, by whomever, are seeds of one row; two runs on the same seed
-    are not. Accuracy, gain, front and verdict are those of ``kdbench.report``; front, ranks and Holm's correction are
-    over all rows of a data set and protocol, hard labels included.
+    protocol: the first one given (dates can be forged); where they differ the row is disputed and says so. Runs of
+    one setting (teacher, student, method, hyper-parameters) on other seeds, by whomever, are seeds of one row; two
+    runs on the same seed are not. Accuracy, gain, front and verdict are those of ``kdbench.report``; front, ranks
+    and Holm's correction are over all rows of a data set and protocol, hard labels included.
     """
     teachers = _teachers(submissions)
     groups: dict[_Key, dict[str, list[_Copy]]] = defaultdict(lambda: defaultdict(list))
@@ -82,7 +86,7 @@ def leaderboard(submissions: Sequence[Submission]) -> Board:
             protocols[key] = protocol
             groups[key][trial.result.id].append(_Copy(trial, submission))
     named = _letters(groups)
-    notes = [note for submission in submissions for note in submission.notes] + _reruns(groups)
+    notes = [note for submission in submissions for note in submission.notes] + _disputes(groups)
     tables = []
     for key in sorted(groups, key=lambda key: (key[0], list(named[key[0]]).index(key[1]))):
         table, more = _group(key[0], named[key[0]][key[1]], groups[key], teachers)
@@ -117,18 +121,25 @@ def _letters(groups: Mapping[_Key, Mapping[str, list[_Copy]]]) -> dict[str, Mapp
     return {dataset: letters([name for _, name in sorted(found)]) for dataset, found in first.items()}
 
 
-def _reruns(groups: Mapping[_Key, Mapping[str, list[_Copy]]]) -> list[str]:
-    """A note on trials that really ran more than once (copies of one run have the same times and scores)."""
-    again: dict[str, float] = {}
+def _versions(copies: Sequence[_Copy]) -> dict[float, str]:
+    """Each test accuracy (fraction) that copies of one run claim, and the folder that claims it first."""
+    found: dict[float, str] = {}
+    for copy in copies:
+        found.setdefault(copy.trial.result.test_acc or 0.0, copy.submission.folder.name)
+    return found
+
+
+def _disputes(groups: Mapping[_Key, Mapping[str, list[_Copy]]]) -> list[str]:
+    """A note on runs whose copies differ: made again with another outcome, or altered by somebody."""
+    told = []
     for trials in groups.values():
         for name, copies in trials.items():
-            if len({copy.trial.result.seconds for copy in copies}) > 1:
-                scores = [copy.trial.result.test_acc or 0.0 for copy in copies]
-                again[name] = max(scores) - min(scores)
-    if not again:
+            if len(held := _versions(copies)) > 1:
+                told.append(f"{name} ({', '.join(f'{percent(acc, 2)}% in {where}' for acc, where in held.items())})")
+    if not told:
         return []
-    apart = f"the largest difference between two runs of one is {100 * max(again.values()):.2f} points"
-    return [f"{len(again)} trials were run more than once; each counts once, with its earliest result; {apart}."]
+    some = ", ".join(told[:_NAMED]) + (f" and {len(told) - _NAMED} more" if len(told) > _NAMED else "")
+    return [f"Disputed, since the folders that hold the run differ (the first one given counts): {some}."]
 
 
 def _group(
@@ -161,8 +172,7 @@ def _one_per_seed(trials: Mapping[str, list[_Copy]]) -> dict[str, _Copy]:
     for name in sorted(trials):
         row = _row(trials[name][0].trial)
         seen.setdefault(tuple(row[part] for part in ("student", "teacher_id", "setting", "seed")), name)
-    return {name: min(trials[name], key=lambda copy: (not copy.submission.when, copy.submission.when))
-            for name in seen.values()}  # fmt: skip
+    return {name: trials[name][0] for name in seen.values()}
 
 
 def _row(trial: Run) -> dict[str, object]:
@@ -189,6 +199,7 @@ def _about(
         "latency": _latency(config.model, [copy for name in point.trial_ids.values() for copy in trials[name]]),
         "by": _who(copies.values(), trials),
         "when": max(copy.submission.when for copy in copies.values())[:10],
+        "disputed": any(len(_versions(trials[name])) > 1 for name in point.trial_ids.values()),
         "sweeps": tuple(dict.fromkeys(copy.submission.sweep for copy in copies.values())),
         "wandb_runs": {seed: run for seed, run in known.items() if run},
     }

@@ -57,7 +57,7 @@ def _cells(row: Any, labels: dict[str, str], digits: int) -> dict[str, Cell | st
     hard = row.method == HARD
     gain = f"{signed(row.gain, digits)} {bounds(row.gain_lo, row.gain_hi, digits)}".strip()
     verdict = row.verdict.short + (" *" if row.verdict.caveat else "")
-    acc = spread(row.test_acc, row.test_acc_lo, row.test_acc_hi, digits)
+    acc = spread(row.test_acc, row.test_acc_lo, row.test_acc_hi, digits) + " (disputed)" * row.disputed
     first = row.latency[0] if row.latency else None
     return {
         "place": Cell(row.place, order=row.rank),

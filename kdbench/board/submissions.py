@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from kdbench.errors import BadInput, MachineFault
 from kdbench.run.manifest import read_manifest
 from kdbench.run.store import RUNS_FILE, Run, load_runs
@@ -24,6 +22,8 @@ PULLED = "pulled_from"
 _SPEC = "sweep.json"
 _NO_NAMES = ("results", "records", "pulled")
 _SKIPPED = ("trials", "wandb", "trash")
+_FAULTS = 3
+"""Unreadable runs of a folder that notes name."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _submission(folder: Path, name: str, between: str) -> Submission:
         spec = read_spec(folder)[0] if (folder / _SPEC).exists() else None
     except MachineFault as error:
         notes.append(f"{folder.name}: {' '.join(str(error).split())}")
-    hardware = manifest.get("hardware") or {}
+    hardware, latency = (_mapping(manifest.get(name)) for name in ("hardware", "latency_ms"))
     parts = (hardware.get("processor"), hardware.get("device"))
     return Submission(
         sweep=spec.name if spec else str(manifest.get("sweep") or folder.name),
@@ -115,10 +115,15 @@ def _submission(folder: Path, name: str, between: str) -> Submission:
         searched=_searched(spec, trials),
         planned=spec is not None,
         hardware=", ".join(str(part) for part in parts if part) or "unknown hardware",
-        latency={str(student): float(ms) for student, ms in (manifest.get("latency_ms") or {}).items()},
+        latency={str(name): float(ms) for name, ms in latency.items() if isinstance(ms, int | float) and 0 < ms < 1e9},
         trials=tuple(_under_its_teacher(trials)),
         notes=tuple(notes),
     )
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    """A part of somebody's manifest, nothing where it is something else."""
+    return value if isinstance(value, dict) else {}
 
 
 def _under_its_teacher(trials: list[Run]) -> list[Run]:
@@ -148,13 +153,16 @@ def _searched(spec: Sweep | None, trials: list[Run]) -> int:
 
 def _trials(folder: Path) -> tuple[list[Run], list[str]]:
     """The finished runs in ``folder``, by id, and notes on what is not readable here."""
+    faults: list[str] = []
     try:
-        runs = load_runs(folder)
-    except (MachineFault, ValidationError, OSError) as error:
+        runs = load_runs(folder, faults=faults)
+    except (MachineFault, OSError) as error:
         why = " ".join(str(error).split("\n")[0].split())
         return [], [f"{folder.name}: left out, not readable by this version of kdbench ({why})."]
     whole = [run for run in runs if run.config.id == run.result.id]
-    notes = []
+    notes = [f"{folder.name}: {fault[:300]}." for fault in faults[:_FAULTS]]
+    if len(faults) > _FAULTS:
+        notes.append(f"{folder.name}: {len(faults) - _FAULTS} more lines left out.")
     if len(whole) < len(runs):
         notes.append(f"{folder.name}: {len(runs) - len(whole)} runs left out, whose id is not that of their config.")
     if not runs:

@@ -20,8 +20,7 @@ from pydantic import ValidationError
 import kdbench
 from kdbench.cli import doctor, explain, folders, leaderboard, ls, sweep
 from kdbench.cli.options import Command
-from kdbench.errors import BadInput, KdbenchError
-from kdbench.sweeps.overrides import readable
+from kdbench.errors import BadInput, KdbenchError, readable
 
 INTERRUPTED = 130
 TERMINATED = 143

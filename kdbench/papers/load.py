@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdbench.catalog.datasets import DATASETS
-from kdbench.errors import BadInput, unknown
+from kdbench.errors import BadInput, readable, unknown
 from kdbench.methods import METHODS
 from kdbench.papers.schema import PaperFile
-from kdbench.sweeps.overrides import config_folders, load_config, readable
+from kdbench.sweeps.overrides import config_folders, load_config
 
 
 def paper_files() -> dict[str, Path]:

@@ -21,8 +21,7 @@ from pydantic import Field, ValidationError
 
 from kdbench.catalog.pairs import CIFAR_NETS, cifar_model
 from kdbench.config import Frozen, Hyper
-from kdbench.errors import BadInput, unknown
-from kdbench.sweeps.overrides import readable
+from kdbench.errors import BadInput, readable, unknown
 
 HARD = ("teacher", "student")
 """Columns of networks trained on hard labels alone."""

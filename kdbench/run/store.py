@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from kdbench.config import EpochLog, RunConfig, RunResult
-from kdbench.errors import MachineFault
+from kdbench.errors import MachineFault, readable
 from kdbench.files import atomic, atomic_text
 
 RUNS_FILE = "runs.jsonl"
@@ -72,16 +72,18 @@ def read_epochs(place: Path) -> list[EpochLog]:
     return logs
 
 
-def load_runs(folder: Path, *, epochs: bool = False) -> list[Run]:
+def load_runs(folder: Path, *, epochs: bool = False, faults: list[str] | None = None) -> list[Run]:
     """All finished runs in a folder, from ``trials/``, or from a record's ``runs.jsonl``.
+
+    Lines of a record that cannot be read are told to ``faults`` where it is given.
 
     Raises:
         MachineFault: when a record's lines cannot be read.
     """
     record = folder / RUNS_FILE
     if record.is_file() and not (folder / "trials").is_dir():
-        found = list(_recorded(record, epochs))
-        if not found:
+        found = list(_recorded(record, epochs, faults))
+        if not found and not faults:
             raise MachineFault(f"{record} holds no run: restore it, or make the record again")
         return found
     runs = []
@@ -92,14 +94,17 @@ def load_runs(folder: Path, *, epochs: bool = False) -> list[Run]:
     return runs
 
 
-def _recorded(record: Path, epochs: bool) -> Iterator[Run]:
+def _recorded(record: Path, epochs: bool, faults: list[str] | None) -> Iterator[Run]:
     for number, line in enumerate(record.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         try:
             held = json.loads(line)
             logs = [EpochLog.model_validate(log) for log in held["epochs"]] if epochs else []
             yield Run(RunConfig.model_validate(held["config"]), RunResult.model_validate(held["result"]), logs)
-        except (ValueError, KeyError, TypeError, ValidationError) as error:
-            raise MachineFault(f"{record}, line {number}, cannot be read: {str(error).splitlines()[0]}") from error
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            told = readable(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
+            if faults is None:
+                raise MachineFault(f"{record}, line {number}, cannot be read: {told}") from error
+            faults.append(f"line {number} of {record.name} left out: {told}")
 
 
 def run_line(place: Path) -> str:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 import kdbench
 from kdbench.config import Flag, Recipe
-from kdbench.errors import BadInput, MachineFault, suggestion
+from kdbench.errors import BadInput, MachineFault, readable, suggestion
 from kdbench.run.launch import RunOptions
 from kdbench.sweeps.config import SweepConfig
 
@@ -214,14 +214,3 @@ def _yaml(text: str, where: str) -> Any:
         inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
         todo += [(item, depth + 1) for item in inner]
     return loaded
-
-
-def readable(error: ValidationError, prefix: str = "") -> str:
-    """A pydantic error as one line: where, what is wrong, and the value, for every problem found."""
-    problems = []
-    for item in error.errors(include_url=False):
-        place = ".".join([*([prefix] if prefix else []), *(str(part).replace("_", "-") for part in item["loc"])])
-        message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        shown = "" if isinstance(item["input"], dict | list | tuple) else f", not {reprlib.repr(item['input'])}"
-        problems.append(f"{place}: {message}{shown}" if place else f"{message}{shown}")
-    return "; ".join(problems)

@@ -16,10 +16,9 @@ from kdbench.catalog.pairs import parse_pair
 from kdbench.catalog.recipes import Role, budget, recipe_for
 from kdbench.catalog.types import Budget, DatasetSpec, Dimension, Pair
 from kdbench.config import DataConfig, Hyper, Recipe
-from kdbench.errors import BadInput, unknown
+from kdbench.errors import BadInput, readable, unknown
 from kdbench.methods import METHODS, Method
 from kdbench.sweeps.config import SweepConfig
-from kdbench.sweeps.overrides import readable
 from kdbench.sweeps.types import Sweep
 
 M = TypeVar("M", bound=BaseModel)

@@ -6,11 +6,14 @@ import csv
 import io
 import itertools
 import json
+import math
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -83,8 +86,48 @@ def test_fresh_seeds_of_two_members_are_pooled_and_repeated_ones_are_not(tmp_pat
     submit(tmp_path / "carol" / "tiny", luck="another machine", when="2026-01-02")
     again = board(tmp_path / "alice", tmp_path / "carol")
     assert {len(row.scores) for row in again.rows} == {3}
-    assert numbers(again) == numbers(board(tmp_path / "alice"))  # the earlier result counts
-    assert len(again.notes) == 1 and "run more than once" in again.notes[0]
+    assert numbers(again) == numbers(board(tmp_path / "alice"))  # the one given first counts
+    assert len(again.notes) == 1 and again.notes[0].startswith("Disputed") and again.rows[0].disputed
+
+
+def test_an_altered_copy_replaces_nothing_and_is_named(tmp_path: Path) -> None:
+    """Better scores, the same times and an earlier date: both are shown, the folder given first counts."""
+    submit(tmp_path / "honest", when="2026-02-01")
+    shutil.copytree(tmp_path / "honest", tmp_path / "forged")
+    for path in (tmp_path / "forged").glob("trials/*/result.json"):
+        held = json.loads(path.read_text())
+        if held["test_acc"]:
+            path.write_text(json.dumps({**held, "test_acc": 0.999}))
+    manifest = tmp_path / "forged" / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "finished": "2020-01-01"}))
+    found = board(tmp_path / "honest", tmp_path / "forged")
+    assert numbers(found) == numbers(board(tmp_path / "honest")) and all(row.disputed for row in found.rows)
+    (note,) = found.notes
+    assert "99.90% in forged" in note and "in honest" in note and "(disputed)" in markdown(found)
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda run: run["result"].update(test_acc=5.0), "test-acc: should be less than or equal to 1"),
+        (lambda run: run["config"].update(seed=1e30), "seed"),
+        (lambda run: run["config"]["hyper"].update(alpha=math.nan), "hyper.alpha: should be a finite number"),
+        (lambda run: run["result"].update(params=[[1]]), "params"),
+        (lambda run: run["result"].update(error=["["] * 3), "error"),
+    ],
+)
+def test_a_run_that_cannot_be_is_left_out_and_named(tmp_path: Path, damage: Callable[[Any], None], why: str) -> None:
+    record = shutil.copytree(RECORDS / "digits-resnet50-mobilenetv3-kd", tmp_path / "record")
+    lines = (record / "runs.jsonl").read_text().splitlines()
+    broken = json.loads(lines[0])
+    damage(broken)
+    deep = "[" * 100_000
+    (record / "runs.jsonl").write_text("\n".join([json.dumps(broken), deep, *lines[1:]]))
+    manifest = json.loads((record / "manifest.json").read_text())
+    (record / "manifest.json").write_text(json.dumps({**manifest, "hardware": 5, "latency_ms": {"a": "x", "b": -1}}))
+    found = board(record)
+    assert found.rows and sum("left out" in note for note in found.notes) >= 2
+    assert any(why in note and "line 1 of runs.jsonl" in note for note in found.notes), found.notes
 
 
 def test_one_seed_in_two_precisions_is_one_seed(tmp_path: Path) -> None:
@@ -184,7 +227,7 @@ def test_what_cannot_count_is_said(tmp_path: Path) -> None:
     assert any("1 runs without a partner" in note for note in found.notes)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "runs.jsonl").write_text("{")
-    assert any(note.startswith("b: left out, not readable") for note in board(tmp_path).notes)
+    assert any(note.startswith("b: line 1 of runs.jsonl left out") for note in board(tmp_path).notes)
     for path, words in ((tmp_path / "none", "no folder"), (tmp_path / "b" / "runs.jsonl", "is a file")):
         with pytest.raises(BadInput, match=words):
             read([path])
