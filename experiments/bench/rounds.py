@@ -184,7 +184,7 @@ def _machine(cores: int, device: str) -> dict[str, Any]:
     found: dict[str, Any] = {"processor": processor(), "cores": cores, "system": platform.system()}
     if device != "cpu":
         from kdbench.run.worker import pick_device
-        from kdbench.train.hardware import describe_hardware
+        from kdbench.train.step import describe_hardware
 
         found["device"] = describe_hardware(pick_device(device))
     for package in ("torch", "timm", "torchdistill"):

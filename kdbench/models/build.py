@@ -16,8 +16,8 @@ from kdbench.errors import BadInput, suggestion, unknown
 
 MIN_TOKENS = 16
 """Attention sees at least this many tokens, see ``build``."""
-_STEM_POOLS = ("maxpool", "stem", "stem_pool", "features.pool0")
-"""Where timm keeps a stem's max-pool: its own name, or the name of the module it is in."""
+_STEM_POOLS = ("maxpool", "stem", "features.pool0")
+"""Where timm keeps a stem's max-pool: how its own name begins, or that of the module it is in."""
 
 
 class Fit(NamedTuple):
@@ -25,9 +25,9 @@ class Fit(NamedTuple):
 
     options: dict[str, int]
     """Arguments for its constructor: ``img_size``, ``patch_size``."""
-    halvings: int
+    halvings: int = 0
     """How often the first strided convolution is halved after construction."""
-    small_stem: bool
+    small_stem: bool = False
     """Whether ``apply_small_stem`` follows."""
 
 
@@ -40,21 +40,14 @@ def known_models() -> Collection[str]:
 
 
 def build(
-    name: str,
-    *,
-    classes: int,
-    channels: int,
-    input_size: int,
-    stem: str = "native",
-    seed: int | None = None,
-    options: Mapping[str, float] | None = None,
-) -> nn.Module:
+    name: str, *, classes: int, channels: int, input_size: int, stem: str = "native",
+    seed: int | None = None, options: Mapping[str, float] | None = None,
+) -> nn.Module:  # fmt: skip
     """A freshly initialised timm network: (B, channels, input_size, input_size) -> logits (B, classes).
 
-    ``options`` are further arguments of its constructor (``drop_rate``, ...).
-
-    With a ``seed`` the weights depend on nothing else and the global random state is left as it was;
-    without one the global state is used. The network is on the CPU and in train mode.
+    ``options`` are further arguments of its constructor (``drop_rate``, ...). With a ``seed`` the weights depend on
+    nothing else and the global random state is left as it was; without one the global state is used. The network is
+    on the CPU and in train mode.
 
     Stem ``native`` is timm's own, except that attention must have at least 16 tokens to look at:
 
@@ -97,31 +90,26 @@ def fit_to(name: str, input_size: int, stem: str) -> Fit:
         raise unknown("model", name, known_models(), "any name of timm.list_models() will do")
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.fixed_input_size:
-        return Fit({}, 0, stem == "small")
+        return Fit({}, small_stem=stem == "small")
     with torch.device("meta"):  # layers without weights, and without touching the random state
         probe = timm.create_model(name)
-    return _sized(probe, input_size, stem, own=config.input_size[-1])
-
-
-def _sized(probe: nn.Module, input_size: int, stem: str, own: int) -> Fit:
-    """The fit of a network whose attention is made for one input size, by default ``own``."""
     if native_only(probe):
-        return Fit({"img_size": input_size}, 0, False)
+        return Fit({"img_size": input_size})
     patch = getattr(getattr(probe, "patch_embed", None), "patch_size", None)
     if isinstance(patch, tuple) and len(set(patch)) == 1:
         side = patch_for(patch[0], input_size, stem)
-        return Fit({"img_size": input_size} | ({} if side == patch[0] else {"patch_size": side}), 0, False)
+        return Fit({"img_size": input_size} | ({} if side == patch[0] else {"patch_size": side}))
     reduction = getattr(getattr(probe, "stem", None), "stride", None)
     if not isinstance(reduction, int):
-        if input_size == own and stem == "native":
-            return Fit({}, 0, False)
+        if input_size == (own := config.input_size[-1]) and stem == "native":
+            return Fit({})
         raise ValueError(f"its attention is made for {own} pixels, and how to refit it is not known")
     halvings = 0
     while (input_size * 2**halvings // reduction) ** 2 < MIN_TOKENS and 2**halvings < reduction:
         halvings += 1
     halvings += stem == "small" and 2**halvings < reduction
     # img_size counts as if the stem still had all its strides: attention then gets the size it will see
-    return Fit({"img_size": input_size * 2**halvings}, halvings, False)
+    return Fit({"img_size": input_size * 2**halvings}, halvings)
 
 
 def patch_for(native: int, input_size: int, stem: str) -> int:
@@ -136,12 +124,17 @@ def patch_for(native: int, input_size: int, stem: str) -> int:
 @contextmanager
 def explained(name: str, input_size: int, stem: str) -> Iterator[None]:
     """Turn what timm and torch raise at a size that a network cannot take into one message."""
+    import timm
+
     try:
         yield
     except (AssertionError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         if option := re.search(r"unexpected keyword argument '(\w+)'", reason):
-            known = _options(name)
+            with torch.device("meta"):
+                arguments = inspect.signature(type(timm.create_model(name))).parameters.values()
+            taken = ("num_classes", "in_chans", "img_size", "patch_size")
+            known = [a.name for a in arguments if isinstance(a.default, int | float) and a.name not in taken]
             hint = suggestion(option[1], known) or f"; it has {', '.join(known)}"
             raise BadInput(f"model '{name}' has no option '{option[1]}' (recipe.model-options){hint}") from error
         raise BadInput(
@@ -150,22 +143,11 @@ def explained(name: str, input_size: int, stem: str) -> Iterator[None]:
         ) from error
 
 
-def _options(name: str) -> list[str]:
-    """The arguments of a network's constructor that are numbers."""
-    import timm
-
-    with torch.device("meta"):
-        arguments = inspect.signature(type(timm.create_model(name))).parameters.values()
-    taken = ("num_classes", "in_chans", "img_size", "patch_size")
-    return [a.name for a in arguments if isinstance(a.default, int | float) and a.name not in taken]
-
-
 def construct(name: str, fit: Fit, classes: int, channels: int, **more: Any) -> nn.Module:
     """Make timm's network and apply the fit; ``more`` goes to ``timm.create_model``."""
     import timm
 
-    arguments: dict[str, Any] = {**fit.options, **more}
-    model: nn.Module = timm.create_model(name, num_classes=classes, in_chans=channels, **arguments)
+    model: nn.Module = timm.create_model(name, num_classes=classes, in_chans=channels, **{**fit.options, **more})
     for _ in range(fit.halvings):
         halve_first_stride(model)
     return apply_small_stem(model) if fit.small_stem else model
@@ -173,19 +155,11 @@ def construct(name: str, fit: Fit, classes: int, channels: int, **more: Any) -> 
 
 @contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
-    """Run with torch's CPU generator at ``seed`` and put its state back afterwards (None: do neither).
-
-    Networks are initialised on the CPU, so accelerators' generators are not touched at all.
-    """
-    if seed is None:
+    """Run with torch's CPU generator, which initialises networks, at ``seed``; put its state back (None: neither)."""
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
         yield
-        return
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
 
 
 @cache
@@ -240,31 +214,25 @@ def halve_first_stride(model: nn.Module) -> None:
     Raises:
         BadInput: there is none.
     """
-    convs = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Conv2d) and max(m.stride) > 1]
+    convs = {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d) and max(m.stride) > 1}
     if not convs:
         raise BadInput(f"{type(model).__name__} has no strided convolution: there is no small stem for it")
-    first_name, first = convs[0]
-    shape, stride, top = (first.in_channels, first.out_channels), first.stride, first_name.split(".")[0]
-    parallel = [
-        (name, conv)
-        for name, conv in convs
-        if name.split(".")[0] == top and (conv.in_channels, conv.out_channels) == shape and conv.stride == stride
-    ]
+
+    def kind(name: str) -> tuple[object, ...]:
+        conv = convs[name]
+        return name.split(".")[0], conv.in_channels, conv.out_channels, conv.stride
+
+    first = next(iter(convs))
     # channels grow on the way in, so a layer of the same shape stands beside the first, not after it
-    for name, conv in parallel if first.in_channels < first.out_channels else convs[:1]:
+    beside = convs[first].in_channels < convs[first].out_channels
+    for name in [name for name in convs if name == first or (beside and kind(name) == kind(first))]:
+        conv, old = convs[name], convs[name].stride[0]
         conv.stride = tuple(max(1, s // 2) for s in conv.stride)
         if not isinstance(conv.padding, str) and max(conv.padding) + max(conv.kernel_size) > 1:
             conv.padding = tuple((k - s + 1) // 2 for k, s in zip(conv.kernel_size, conv.stride, strict=True))
-        _tell_parents(model, name, stride[0], conv.stride[0])
-
-
-def _tell_parents(model: nn.Module, name: str, old: int, new: int) -> None:
-    """Blocks that fold their branches later (RepVGG, MobileOne) note the stride themselves: keep it true."""
-    parts = name.split(".")[:-1]
-    for depth in range(1, len(parts) + 1):
-        parent: Any = model.get_submodule(".".join(parts[:depth]))
-        noted = getattr(parent, "stride", None)
-        if noted == old:
-            parent.stride = new
-        elif noted == (old, old):
-            parent.stride = (new, new)
+        # blocks that fold their branches later (RepVGG, MobileOne) note the stride themselves: keep it true
+        parts = name.split(".")[:-1]
+        for depth in range(1, len(parts) + 1):
+            parent: Any = model.get_submodule(".".join(parts[:depth]))
+            if getattr(parent, "stride", None) in (old, (old, old)):
+                parent.stride = conv.stride[0] if parent.stride == old else (conv.stride[0],) * 2

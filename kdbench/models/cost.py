@@ -48,11 +48,10 @@ def count_macs(model: nn.Module, channels: int, input_size: int) -> int:
     multiply-accumulate; norms, activations and poolings are not counted, as is usual in papers. The mode
     (train or eval) of the network is put back.
     """
-    training, network = model.training, deployed(model)
+    training, network = model.training, deployed(model).eval()
     place = next((p.device for p in network.parameters()), torch.device("cpu"))
     # the counter has no formula for the CPU's fused attention: the plain products are counted instead
     fused = [module for module in network.modules() if getattr(module, "fused_attn", False)]
-    network.eval()
     try:
         for module in fused:
             module.fused_attn = False  # type: ignore[assignment]
@@ -66,14 +65,9 @@ def count_macs(model: nn.Module, channels: int, input_size: int) -> int:
 
 
 def latencies(
-    models: Mapping[str, nn.Module],
-    channels: int,
-    input_size: int,
-    device: torch.device,
-    *,
-    rounds: int = 30,
-    warmup: int = 5,
-) -> dict[str, Latency]:
+    models: Mapping[str, nn.Module], channels: int, input_size: int, device: torch.device, *,
+    rounds: int = 30, warmup: int = 5,
+) -> dict[str, Latency]:  # fmt: skip
     """How long each network takes for one image in eval mode, as deployed, by its name.
 
     Every round times each network once, so that whatever else the machine does meets all of them alike; ``warmup``

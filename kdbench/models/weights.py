@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import os
 import pickle
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping
@@ -29,8 +28,12 @@ _INSIDE = ("state_dict_ema", "model_ema", "state_dict", "model")
 """Under which keys a checkpoint keeps its weights, the moving average first as timm has it."""
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 """What data-parallel, compiled and wrapped training leave before every name."""
-REACH_SECONDS = 5.0
+_REACH_SECONDS = 5.0
 """How long a host may take to answer before the network counts as missing."""
+_ADVICE = (
+    "give a local file with --teacher-weights PATH, train the teacher here by leaving it out, or fetch the weights "
+    "once on a machine with a network and copy its Hugging Face cache"
+)
 
 
 class Ensemble(nn.Module):
@@ -45,7 +48,6 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(members)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Every member sees the same images."""
         return torch.stack([member(x) for member in self.members]).mean(0)
 
 
@@ -66,15 +68,13 @@ def load_weights(name: str, *, classes: int, channels: int, input_size: int, ste
         BadInput: no such weights, another number of classes, or names or shapes that do not fit.
         MachineFault: pretrained weights that are not on this machine, and no network.
     """
+    shape: dict[str, Any] = {"classes": classes, "channels": channels, "input_size": input_size, "stem": stem}
     if len(parts := members(source)) > 1:
-        shape = {"classes": classes, "channels": channels, "input_size": input_size, "stem": stem}
-        return Ensemble(load_weights(name, **shape, source=part) for part in parts).eval()  # type: ignore[arg-type]
+        return Ensemble(load_weights(name, **shape, source=part) for part in parts).eval()
     if source.split(":")[0] == PRETRAINED:
-        model = _pretrained(_tagged(name, source), classes, channels, input_size, stem)
-    else:
-        path = _file(source)
-        model = build(name, classes=classes, channels=channels, input_size=input_size, stem=stem, seed=0)
-        _fill(model, _read(path), classes, str(path))
+        return _pretrained(*_described(name, source), **shape).eval()
+    model, path = build(name, **shape, seed=0), _file(source)
+    _fill(model, _read(path), classes, str(path))
     return model.eval()
 
 
@@ -93,7 +93,7 @@ def weights_digest(source: str, name: str) -> str:
             raise BadInput(f"teacher weights '{twice[0]}' are in the ensemble already")
         return ",".join(sorted(each))
     if source.split(":")[0] == PRETRAINED:
-        return f"{PRETRAINED}:{_config(_tagged(name, source)).tag}"
+        return f"{PRETRAINED}:{_described(name, source)[1].tag}"
     with _file(source).open("rb") as stream:
         return f"file:{hashlib.file_digest(stream, 'sha256').hexdigest()[:12]}"
 
@@ -134,47 +134,41 @@ def _read(path: Path) -> dict[str, Tensor]:
     except (RuntimeError, EOFError, ValueError, OSError) as error:
         raise BadInput(f"{path} is no whole torch file: it was cut, damaged, or is something else") from error
     inside = content if isinstance(content, Mapping) else {}
-    content = next((inside[key] for key in _INSIDE if isinstance(inside.get(key), Mapping)), content)
-    plain = isinstance(content, Mapping) and {type(key) for key in content} == {str}
-    if not plain or not all(isinstance(value, Tensor) for value in content.values()):
+    named = next((inside[key] for key in _INSIDE if isinstance(inside.get(key), Mapping)), inside)
+    if not named or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in named.items()):
         raise BadInput(f"{path} holds something else than named tensors: save model.state_dict()")
-    return dict(content)
+    return dict(named)
 
 
-def _without_prefix(weights: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``weights`` under the names that the network has, as far as what is before all of them hides those."""
+def _fill(model: nn.Module, weights: dict[str, Tensor], classes: int, place: str) -> None:
+    """Copy ``weights`` into ``model`` if they fit exactly, under what their names have in common.
+
+    Raises:
+        BadInput: another number of classes, or the first few names that do not fit.
+    """
+    own = model.state_dict()
     weights = {key: value for key, value in weights.items() if key != "n_averaged"}  # of torch's AveragedModel
     while weights and not own.keys() & weights.keys():
         prefix = next((p for p in _PREFIXES if all(key.startswith(p) for key in weights)), None)
         if prefix is None:
             break
         weights = {key.removeprefix(prefix): value for key, value in weights.items()}
-    return weights
-
-
-def _fill(model: nn.Module, weights: dict[str, Tensor], classes: int, place: str) -> None:
-    """Copy ``weights`` into ``model`` if they fit exactly.
-
-    Raises:
-        BadInput: another number of classes, or the first few names that do not fit.
-    """
-    own = model.state_dict()
-    weights = _without_prefix(weights, own)
     heads = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
     for head in (heads,) if isinstance(heads, str) else heads:
         got = weights.get(f"{head}.weight")
         if got is not None and got.ndim and got.shape[0] != classes:
             raise BadInput(f"{place}: weights have {got.shape[0]} classes, the data set has {classes}")
-    missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
-    extra = [key for key in weights if key not in own]
-    shapes = [
-        f"{key} ({_shape(weights[key])} in the file, {_shape(own[key])} in the model)"
-        for key in own
-        if key in weights and weights[key].shape != own[key].shape
-    ]
+    unlike = [key for key in own if key in weights and weights[key].shape != own[key].shape]
+    misfits = {
+        "missing": [key for key in own if key not in weights and not key.endswith("num_batches_tracked")],
+        "unknown": [key for key in weights if key not in own],
+        "of another shape": [
+            f"{key} ({_shape(weights[key])} in the file, {_shape(own[key])} in the model)" for key in unlike
+        ],
+    }
     faults = [
         f"{what} {', '.join(keys[:3])}{f' and {len(keys) - 3} more' if len(keys) > 3 else ''}"
-        for what, keys in (("missing", missing), ("unknown", extra), ("of another shape", shapes))
+        for what, keys in misfits.items()
         if keys
     ]
     if faults:
@@ -189,17 +183,12 @@ def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"
 
 
-def _tagged(name: str, source: str) -> str:
-    """The timm name with the tag that ``source`` asks for, if it does."""
-    tag = source.partition(":")[2]
-    return f"{name.split('.')[0]}.{tag}" if tag else name
-
-
-def _config(name: str) -> Any:
-    """The description, by timm, of pretrained weights."""
+def _described(name: str, source: str) -> tuple[str, Any]:
+    """``name`` with the tag that ``source`` asks for, and timm's description of its pretrained weights."""
     import timm
 
-    base = name.split(".")[0]
+    base, tag = name.split(".")[0], source.partition(":")[2]
+    name = f"{base}.{tag}" if tag else name
     if base not in known_models():
         raise unknown("model", name, known_models(), "any name of timm.list_models() will do")
     choices = timm.list_pretrained(f"{base}.*")
@@ -207,12 +196,11 @@ def _config(name: str) -> Any:
         raise BadInput(f"timm publishes no pretrained weights for '{base}': train it, or give a local file")
     if "." in name and name not in choices:
         raise unknown("pretrained weights", name, choices, f"there are {', '.join(choices[:5])}")
-    return timm.get_pretrained_cfg(name)
+    return name, timm.get_pretrained_cfg(name)
 
 
-def _pretrained(name: str, classes: int, channels: int, input_size: int, stem: str) -> nn.Module:
+def _pretrained(name: str, config: Any, classes: int, channels: int, input_size: int, stem: str) -> nn.Module:
     """The weights that timm publishes, from its cache or the network."""
-    config = _config(name)
     if config.num_classes != classes:
         raise BadInput(
             f"pretrained {name}: weights have {config.num_classes} classes, the data set has {classes}; "
@@ -220,10 +208,9 @@ def _pretrained(name: str, classes: int, channels: int, input_size: int, stem: s
         )
     with explained(name, input_size, stem):
         fit = fit_to(name, input_size, stem)
-    cached = _cached(config)
-    if cached is None:
-        _reach(config, name)
-    more: dict[str, Any] = {"pretrained": True} | ({"pretrained_cfg_overlay": {"file": cached}} if cached else {})
+    more: dict[str, Any] = {"pretrained": True}
+    if cached := _cached(config, name):
+        more["pretrained_cfg_overlay"] = {"file": cached}
     built = []
     for seed in (0, 1):
         try:
@@ -242,52 +229,30 @@ def _pretrained(name: str, classes: int, channels: int, input_size: int, stem: s
     return built[0]
 
 
-_ADVICE = (
-    "give a local file with --teacher-weights PATH, train the teacher here by leaving it out, or fetch the weights "
-    "once on a machine with a network and copy its Hugging Face cache"
-)
+def _cached(config: Any, name: str) -> str | None:
+    """The file with these weights in the Hugging Face or torch hub cache; None: the host that has them answers.
 
+    It is asked here, for seconds: the hub's library tries again for a minute.
 
-def _cached(config: Any) -> str | None:
-    """The file with these weights on this machine, in the Hugging Face or torch hub cache."""
-    from huggingface_hub import try_to_load_from_cache
+    Raises:
+        MachineFault: it does not answer.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
 
     if config.hf_hub_id:
         for file in (config.hf_hub_filename or "model.safetensors", "pytorch_model.bin"):
-            found = try_to_load_from_cache(config.hf_hub_id, file)
-            if isinstance(found, str):
+            if isinstance(found := try_to_load_from_cache(config.hf_hub_id, file), str):
                 return found
-    if config.url:
-        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(config.url).path).name
-        if path.is_file():
-            return str(path)
-    return None
-
-
-def _reach(config: Any, name: str) -> None:
-    """Find out within seconds whether the host of the weights answers; the libraries themselves take minutes.
-
-    Raises:
-        MachineFault: it does not.
-    """
-    from huggingface_hub import constants
-
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(config.url or "").path).name
+    if path.is_file():
+        return str(path)
     if config.hf_hub_id and constants.HF_HUB_OFFLINE:
         raise MachineFault(f"pretrained weights of {name} are not here and HF_HUB_OFFLINE is set: {_ADVICE}")
-    target = constants.ENDPOINT if config.hf_hub_id else config.url
-    answers: list[bool] = []
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(urllib.request.Request(target, method="HEAD"), timeout=REACH_SECONDS).close()
-            answers.append(True)
-        except urllib.error.HTTPError:
-            answers.append(True)  # a refusal is an answer
-        except (OSError, ValueError):
-            answers.append(False)
-
-    thread = threading.Thread(target=ask, daemon=True)  # name look-up has no timeout of its own
-    thread.start()
-    thread.join(REACH_SECONDS)
-    if not (answers and answers[0]):
-        raise MachineFault(f"pretrained weights of {name} are not here and no network was found: {_ADVICE}")
+    host = constants.ENDPOINT if config.hf_hub_id else config.url
+    try:
+        urllib.request.urlopen(urllib.request.Request(host, method="HEAD"), timeout=_REACH_SECONDS).close()
+    except urllib.error.HTTPError:
+        pass  # a refusal is an answer
+    except (OSError, ValueError) as error:
+        raise MachineFault(f"pretrained weights of {name} are not here and no network was found: {_ADVICE}") from error
+    return None

@@ -33,10 +33,10 @@ from kdbench.run.store import LOGITS, WEIGHTS, read_epochs, read_result, run_fol
 from kdbench.teacher import Teacher, make_teacher
 from kdbench.train import Hooks, RunOutcome, Shape, Step, choose_step, run_training, score
 from kdbench.train.checkpoint import drop_checkpoint, write_metrics
-from kdbench.train.hardware import describe_hardware
+from kdbench.train.fast_conv import optimise
 from kdbench.train.loop import steps_per_epoch
 from kdbench.train.metrics import collect_logits
-from kdbench.train.step import answering, usual_step
+from kdbench.train.step import describe_hardware, usual_step
 
 DATASETS_KEPT = 3
 """Data sets (with their augmentation) that a process keeps in memory."""
@@ -128,7 +128,7 @@ class Context:
                 f"the weights of {config.model} in {place} cannot be read ({str(error).splitlines()[0]}); "
                 "delete that folder to train it again"
             ) from error
-        return answering(model, self.device, exact=self.setting.exact)
+        return model if self.setting.exact else optimise(model, self.device)
 
     def _empty(self, config: RunConfig, data: TaskData) -> nn.Module:
         shape = {"classes": data.classes, "channels": data.channels, "input_size": data.input_size}

@@ -45,8 +45,8 @@ class Shape(NamedTuple):
 
     def network(self, options: Mapping[str, float] | None = None) -> nn.Module:
         """It, freshly initialised."""
-        return build(self.name, classes=self.classes, channels=self.channels, input_size=self.input_size,
-                     stem=self.stem, seed=0, options=options)  # fmt: skip
+        name, classes, channels, size, stem, *_ = self
+        return build(name, classes=classes, channels=channels, input_size=size, stem=stem, seed=0, options=options)
 
 
 def seconds_per_step(shape: Shape, *steps: Step, precision: str = "fp32", repeats: int = 3) -> tuple[float, ...]:
@@ -54,19 +54,22 @@ def seconds_per_step(shape: Shape, *steps: Step, precision: str = "fp32", repeat
 
     Alternating and least, because whatever else runs on the machine would otherwise decide between them.
     """
-    steppers = [_stepper(shape, precision, step) for step in steps]
-    rounds = [[_timed(once) for once in steppers] for _ in range(1 + repeats)]
-    return tuple(min(times) for times in zip(*rounds[1:], strict=True))  # the first one warms up
-
-
-def _timed(once: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    once()
-    return time.perf_counter() - start
+    device, steppers = shape.device, [_stepper(shape, precision, step) for step in steps]
+    rounds = []
+    for _ in range(1 + repeats):  # the first one warms up
+        times = []
+        for once in steppers:
+            start = time.perf_counter()
+            once()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append(time.perf_counter() - start)
+        rounds.append(times)
+    return tuple(map(min, zip(*rounds[1:], strict=True)))
 
 
 def _stepper(shape: Shape, precision: str, step: Step) -> Callable[[], None]:
-    """One training step of a fresh network, done when the call returns."""
+    """One training step of a fresh network."""
     device = shape.device
     model, forward = prepare(shape.network().train(), step, device)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=step.fused)
@@ -80,8 +83,6 @@ def _stepper(shape: Shape, precision: str, step: Step) -> Callable[[], None]:
         optimizer.zero_grad(set_to_none=True)
         F.cross_entropy(logits.float(), y).backward()
         optimizer.step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
 
     return once
 
@@ -96,13 +97,11 @@ def noted(cache: Path, key: str, measure: Callable[[], float]) -> float:
         except (FileNotFoundError, ValueError, TypeError):
             return {}
 
-    found = held().get(key)
-    if isinstance(found, int | float):
-        return found
-    found = measure()
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        atomic_text(path, json.dumps({**held(), key: found}, indent=1, sort_keys=True) + "\n")
+    if not isinstance(found := held().get(key), int | float):
+        found = measure()
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            atomic_text(path, json.dumps({**held(), key: found}, indent=1, sort_keys=True) + "\n")
     return found
 
 

@@ -26,9 +26,9 @@ class Checkpoint(NamedTuple):
     optimizer: dict[str, Any]
     logs: list[EpochLog]
     attempts: int
-    method: dict[str, Any]
+    method: dict[str, Any] = {}  # noqa: RUF012
     """State of the method's own part."""
-    step: dict[str, Any]
+    step: dict[str, Any] = {}  # noqa: RUF012
     """The form of the steps, which a resumed run keeps."""
 
 
@@ -41,16 +41,12 @@ def save_checkpoint(workdir: Path, checkpoint: Checkpoint) -> None:
 
 def load_checkpoint(workdir: Path, device: torch.device) -> Checkpoint | None:
     """The run's checkpoint, or None where there is none or it cannot be read (then the run starts over)."""
-    path = workdir / NAME
-    if not path.exists():
-        return None
     try:
-        state = torch.load(io.BytesIO(path.read_bytes()), map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, LookupError, ValueError, pickle.UnpicklingError):  # junk ends in any of these
-        return None
-    return Checkpoint(
-        **{"method": {}, "step": {}} | state | {"logs": [EpochLog.model_validate(log) for log in state["logs"]]}
-    )
+        state = torch.load(io.BytesIO((workdir / NAME).read_bytes()), map_location=device, weights_only=True)
+    except (FileNotFoundError, RuntimeError, EOFError, LookupError, ValueError, pickle.UnpicklingError):
+        return None  # junk ends in any of these
+    logs = [EpochLog.model_validate(log) for log in state["logs"]]
+    return Checkpoint(**{**state, "logs": logs})
 
 
 def drop_checkpoint(workdir: Path) -> None:

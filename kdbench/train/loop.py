@@ -22,10 +22,9 @@ from kdbench.models.build import seeded
 from kdbench.teacher import Teacher, asked, outputs, taps_of, truncate
 from kdbench.train import checkpoint
 from kdbench.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_metrics
-from kdbench.train.hardware import describe_hardware
 from kdbench.train.metrics import Scores, collect_logits, reliability, score
 from kdbench.train.optim import make_optimizer, make_schedule, max_norm_constraint
-from kdbench.train.step import Step, compiled, note_step, prepare
+from kdbench.train.step import Step, compiled, describe_hardware, note_step, prepare
 
 
 @dataclass(frozen=True)
