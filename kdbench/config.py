@@ -28,7 +28,7 @@ unset = is_default(None)
 
 
 class Frozen(BaseModel):
-    """Base of all types here: immutable, no unknown fields, every field documented."""
+    """Base of all types here: immutable, no unknown fields, docstrings of fields as their descriptions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -66,8 +66,8 @@ class DataConfig(Frozen):
     channels: Literal[3] | None = Field(default=None, exclude_if=unset)
     """Grey images as this many equal channels, for networks made for colour."""
     validate_on: Literal["train", "test"] = Field(default="train", exclude_if=is_default("train"))
-    """``test``: nothing is held out, and every epoch is measured on the test split, as many published protocols do.
-    Only for repeating such a protocol at settings fixed beforehand: a choice made by it would be one made on test."""
+    """``test``: nothing is held out, every epoch is measured on the test split, as many published protocols do. Only
+    for repeating one at settings fixed beforehand: a choice made by it would be one made on test."""
     skip_corrupt: bool = Field(default=False, exclude_if=is_default(False))
     """Leave out images that cannot be decoded instead of refusing the data."""
 
@@ -76,17 +76,13 @@ class Recipe(Frozen):
     """How a network is trained: everything but the loss and the seed."""
 
     epochs: int = Field(15, ge=1)
-    """Passes over the training split."""
     batch_size: int = Field(128, ge=1)
     """Samples a step; a last partial batch is dropped when the split is longer than one batch."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """SGD with Nesterov momentum, or AdamW."""
     lr: float = Field(0.1, gt=0)
-    """Peak learning rate."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """Momentum of SGD."""
     nesterov: bool = True
-    """Nesterov's form of momentum."""
     weight_decay: float = Field(5e-4, ge=0)
     """L2 factor (SGD) or decoupled decay (AdamW); norms and biases are exempt under AdamW."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
@@ -96,9 +92,7 @@ class Recipe(Frozen):
     gamma: float = Field(0.1, gt=0, le=1)
     """Factor of ``step``."""
     warmup_epochs: float = Field(1.0, ge=0)
-    """Linear warm-up, in epochs."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Smoothing of the hard-label term."""
     clip_grad: float | None = Field(None, gt=0)
     """Largest global gradient norm."""
     pad: int = Field(4, ge=0)
@@ -110,7 +104,7 @@ class Recipe(Frozen):
     stem: Stem = "native"
     """``small`` removes the stem's stride and max-pool, for small images."""
     precision: Precision = "auto"
-    """``auto`` is measured once per model and machine and replaced before a run is identified."""
+    """``auto`` is replaced, by a rule of the device, before a run is identified."""
     views: Literal["crop", "resized-crop"] = "crop"
     """Augmentation: pad-crop (+ flip), or RandomResizedCrop (+ flip) for large images."""
     max_norm: float | None = Field(default=None, gt=0, exclude_if=unset)
@@ -127,7 +121,6 @@ class RunConfig(Frozen):
     """One training run, whole. Its ``id`` is the hash of this and nothing else."""
 
     data: DataConfig
-    """The samples."""
     model: str
     """timm name of the network trained."""
     teacher: str | None = None
@@ -135,13 +128,10 @@ class RunConfig(Frozen):
     teacher_id: str | None = None
     """Id of the teacher's own run or weights."""
     method: str = "hard"
-    """Catalog name of the loss."""
     method_version: int = Field(default=1, exclude_if=is_default(1))
-    """Version of the loss's code."""
     hyper: Hyper = Field(default_factory=dict)
     """The method's hyper-parameters (temperature, alpha, ...)."""
     recipe: Recipe
-    """Training recipe."""
     seed: int
     """Seed of initialisation, order and augmentation."""
     phase: Phase
@@ -158,20 +148,15 @@ class RunConfig(Frozen):
 
 
 class EpochLog(Frozen):
-    """One line of metrics.jsonl: losses and divergences in nats, accuracies as fractions."""
+    """One line of metrics.jsonl: losses and divergences in nats, accuracies as fractions; ``epoch`` counts from 1."""
 
     epoch: int
-    """1-based epoch just finished."""
     lr: float
-    """Learning rate of the epoch's last step."""
     train_loss: float
-    """Mean training loss."""
     train_acc: float
     """Accuracy on the augmented training batches as they were trained on."""
     val_loss: float
-    """Cross-entropy on the validation split."""
     val_acc: float
-    """Accuracy on the validation split."""
     val_kl: float | None = None
     """KL(teacher ‖ student) at T = 1 on validation, averaged over samples."""
     val_agreement: float | None = None
@@ -186,13 +171,9 @@ class RunResult(Frozen):
     """What a run came to; written last, so that its presence means the run is whole."""
 
     id: str
-    """The run's ``RunConfig.id``."""
     status: Status
-    """complete, pruned or failed."""
     val_acc: float | None = None
-    """Validation accuracy after the last epoch."""
     best_val_acc: float | None = None
-    """Highest validation accuracy of any epoch."""
     test_acc: float | None = None
     """Test accuracy after the last epoch; only in the confirm phase."""
     test_top5: float | None = None
@@ -210,7 +191,6 @@ class RunResult(Frozen):
     macs: int = 0
     """Multiply-accumulates of one forward pass of one image."""
     epochs: int = 0
-    """Epochs finished."""
     seconds: float = 0.0
     """Wall-clock seconds over all attempts."""
     attempts: int = 1
@@ -220,6 +200,5 @@ class RunResult(Frozen):
     wandb_run: str | None = None
     """Id of the last attempt's W&B run."""
     error: str | None = None
-    """Why a failed run failed."""
     weights: str | None = Field(default=None, exclude_if=unset)
     """SHA-256 of the weights' file, where the weights were kept."""

@@ -49,6 +49,11 @@ class Loss(NamedTuple):
     parts: Mapping[str, Tensor] = MappingProxyType({})
 
 
+def as_loss(found: Loss | Tensor) -> Loss:
+    """What a method returned, with its parts."""
+    return found if isinstance(found, Loss) else Loss(found)
+
+
 @dataclass(frozen=True)
 class Outputs:
     """What a network says of a batch, float32: ``logits`` always, the rest where the method needs it."""
@@ -77,9 +82,8 @@ class BatchInfo:
     """Where in the training a batch stands."""
 
     epoch: int = 1
-    """1-based."""
+    """1-based, of ``epochs``."""
     epochs: int = 1
-    """Of the whole run."""
     label_smoothing: float = 0.0
     """Of the hard term (``Recipe.label_smoothing``)."""
     rows: Tensor | None = None
@@ -148,16 +152,16 @@ class Method(Frozen):
         Raises:
             BadInput: naming the code and what it did.
         """
-        teacher_kind, student_kind = self.pairs.split("->")
-        pooled, maps = "pooled" in self.needs, "maps" in self.needs
-        student = Taps(3, 6 * pooled, {1: (4, 4, 4), 2: (6, 2, 2)} if maps else {}, student_kind)
-        teacher = Taps(3, 5 * pooled, {1: (8, 4, 4), 2: (5, 2, 2)} if maps else {}, teacher_kind)
+        kinds, pooled, maps = self.pairs.split("->"), "pooled" in self.needs, "maps" in self.needs
+        student = Taps(3, 6 * pooled, {1: (4, 4, 4), 2: (6, 2, 2)} if maps else {}, kinds[1])
+        teacher = Taps(3, 5 * pooled, {1: (8, 4, 4), 2: (5, 2, 2)} if maps else {}, kinds[0])
         middle = {name: (one.choices or (one.low,))[0] or 1.0 for name, one in self.space.items()}
-        where = f"the method '{self.name}' ({getattr(self.code, '__module__', 'kdbench.losses')}:{self._code_name})"
+        place = f"{getattr(self.code, '__module__', 'kdbench.losses')}:{getattr(self.code, '__qualname__', self.name)}"
+        where = f"the method '{self.name}' ({place})"
         try:
             code = self.build({**self.defaults, **middle}, student, teacher)
-            where_it_is = BatchInfo(rows=torch.arange(4), samples=4)
-            found = code(_made_up(student, 1), _made_up(teacher, -1), torch.tensor([0, 1, 2, 0]), where_it_is)
+            batch = BatchInfo(rows=torch.arange(4), samples=4)
+            found = code(_made_up(student, 1), _made_up(teacher, -1), torch.tensor([0, 1, 2, 0]), batch)
             total = as_loss(found).total
             whole = isinstance(total, torch.Tensor) and total.ndim == 0
         except BadInput:
@@ -166,10 +170,6 @@ class Method(Frozen):
             raise BadInput(f"{where} fails on a batch: {error}; it is called as {CALLED}") from error
         if not whole:
             raise BadInput(f"{where} returns {found!r:.60}: it is called as {CALLED}")
-
-    @property
-    def _code_name(self) -> str:
-        return getattr(self.code, "__qualname__", self.name)
 
 
 CALLED = "loss(student: Outputs, teacher: Outputs, targets, batch, *, ...hyper-parameters) -> Loss or a scalar"
@@ -195,11 +195,6 @@ def Range(low: float, high: float, *, log: bool = False) -> Dimension:
     return Dimension(low=low, high=high, log=log)
 
 
-def as_loss(found: Loss | Tensor) -> Loss:
-    """What a method returned, with its parts."""
-    return found if isinstance(found, Loss) else Loss(found)
-
-
 def _made_up(taps: Taps, sign: int) -> Outputs:
     def values(*shape: int) -> Tensor:
         return sign * torch.linspace(-1, 1, 4 * torch.Size(shape).numel()).view(4, *shape)
@@ -215,11 +210,8 @@ def _of_last_release(name: str) -> Callable[..., Loss | Tensor]:
         raise BadInput(f"the method '{name}' has no loss: declare it with @kdbench.methods.method")
     given = next(iter(points)).load()
 
-    def loss(student: Outputs, teacher: Outputs, targets: Tensor, batch: BatchInfo, **hyper: float) -> Loss | Tensor:
-        smoothing = batch.label_smoothing
-        found: Loss | Tensor = given(
-            student.logits, teacher.logits, targets, hyper, label_smoothing=smoothing, epoch=batch.epoch
-        )
-        return found
+    def loss(student: Outputs, teacher: Outputs, targets: Tensor, batch: BatchInfo, **hyper: float) -> Any:
+        more = {"label_smoothing": batch.label_smoothing, "epoch": batch.epoch}
+        return given(student.logits, teacher.logits, targets, hyper, **more)
 
     return loss

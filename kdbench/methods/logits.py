@@ -78,9 +78,8 @@ def kd_ls(
 
 def target_kl(student: Tensor, teacher: Tensor, targets: Tensor, temperature: float) -> Tensor:
     """T² · KL of the binary split (target class, all others) at T; logits (B, classes), a scalar."""
-    split_student = _binary_log(student / temperature, targets)
-    split_teacher = _binary_log(teacher / temperature, targets)
-    return F.kl_div(split_student, split_teacher, reduction="batchmean", log_target=True) * temperature**2
+    ours, theirs = (_binary_log(logits / temperature, targets) for logits in (student, teacher))
+    return F.kl_div(ours, theirs, reduction="batchmean", log_target=True) * temperature**2
 
 
 def nontarget_kl(student: Tensor, teacher: Tensor, targets: Tensor, temperature: float) -> Tensor:
@@ -91,7 +90,7 @@ def nontarget_kl(student: Tensor, teacher: Tensor, targets: Tensor, temperature:
 
 
 def _binary_log(scaled: Tensor, targets: Tensor) -> Tensor:
-    """Log [p(target), p(any other)], (B, 2), without leaving log space."""
+    """Log [p(target), p(any other)], (B, 2)."""
     log_all = F.log_softmax(scaled, dim=1)
     target = log_all.gather(1, targets[:, None])
     others = log_all.masked_fill(F.one_hot(targets, scaled.shape[1]).bool(), float("-inf"))
@@ -141,10 +140,9 @@ def dist(
     Inter-class compares rows (one sample over classes), intra-class columns (one class over the batch);
     both carry T² as the authors' code does (equations 8 to 10).
     """
-    soft_student = F.softmax(student.logits / temperature, dim=1)
-    soft_teacher = F.softmax(teacher.logits / temperature, dim=1)
+    ours, theirs = (F.softmax(said.logits / temperature, dim=1) for said in (student, teacher))
     hard_term = cross_entropy(student, targets, batch)
-    inter = correlation_gap(soft_student, soft_teacher) * temperature**2
-    intra = correlation_gap(soft_student.T, soft_teacher.T) * temperature**2
+    inter = correlation_gap(ours, theirs) * temperature**2
+    intra = correlation_gap(ours.T, theirs.T) * temperature**2
     total = hard_weight * hard_term + beta * inter + gamma * intra
     return Loss(total, {"inter": inter, "intra": intra, "hard": hard_term})

@@ -31,7 +31,7 @@ from kdbench.run.lease import Lease
 from kdbench.run.observers import wandb_id
 from kdbench.run.store import LOGITS, WEIGHTS, read_epochs, read_result, run_folder, write_config, write_result
 from kdbench.teacher import Teacher, make_teacher
-from kdbench.train import Hooks, RunOutcome, Shape, Step, choose_step, run_training, score
+from kdbench.train import RunOutcome, Shape, Step, choose_step, run_training, score
 from kdbench.train.checkpoint import drop_checkpoint, write_metrics
 from kdbench.train.fast_conv import optimise
 from kdbench.train.loop import steps_per_epoch
@@ -197,7 +197,7 @@ class Context:
             try:
                 outcome = run_training(
                     config, data=data, teacher=teacher, workdir=place, device=self.device,
-                    hooks=Hooks(on_epoch=on_epoch, on_fill=on_fill), step=self.step(config, data),
+                    on_epoch=on_epoch, on_fill=on_fill, step=self.step(config, data),
                 )  # fmt: skip
                 kept = self._keep(job, data, outcome, place)
                 result = outcome.result.model_copy(update=kept)

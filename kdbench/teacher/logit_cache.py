@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
+from kdbench.config import Frozen, is_default, unset
 from kdbench.errors import MachineFault
 from kdbench.files import atomic_text, identify
 
@@ -36,24 +37,18 @@ Compute = Callable[[Rows, Rows], NDArray[np.float32]]
 Progress = Callable[[int, int], None]
 
 
-def logit_words(classes: int, k: int | None) -> int:
-    """16-bit words that a view's logits take: all of them, or the ``k`` largest, packed."""
-    return classes if k is None else 2 * k + 1
-
-
-class CacheKey(BaseModel):
+class CacheKey(Frozen):
     """What the entries depend on: another value of any field is another cache."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     teacher_id: str
     split_digest: str
     augment: str
     samples: int
     views: int
     classes: int
-    top_k: int | None = Field(default=None, exclude_if=lambda value: value is None)
+    top_k: int | None = Field(default=None, exclude_if=unset)
     """So many logits of an entry are kept, see ``truncate``; None: all."""
-    pooled: int = Field(default=0, exclude_if=lambda value: value == 0)
+    pooled: int = Field(default=0, exclude_if=is_default(0))
     """Length of the pooled vector kept beside the logits."""
 
     @property
@@ -63,8 +58,8 @@ class CacheKey(BaseModel):
 
     @property
     def words(self) -> int:
-        """16-bit words an entry."""
-        return logit_words(self.classes, self.top_k) + self.pooled
+        """16-bit words of an entry: logits, all or packed, and pooled vector."""
+        return (self.classes if self.top_k is None else 2 * self.top_k + 1) + self.pooled
 
     @property
     def bytes(self) -> int:
@@ -73,7 +68,7 @@ class CacheKey(BaseModel):
 
 
 class LogitCache:
-    """Memory-mapped 16-bit words, (samples, views, ``key.words``), and a uint32 mark an entry.
+    """Memory-mapped 16-bit words, (samples, views, words of an entry), and a uint32 mark an entry.
 
     The mark is a checksum of the entry that is never 0, written after it: an entry counts as filled only if
     its mark fits, so a torn write or a damaged block reads as missing and is computed again. Fillers of the
@@ -108,8 +103,7 @@ class LogitCache:
 
         Its blocks are reserved now: a disk that fills up under a sparse map would kill the process.
         """
-        path = self.folder / name
-        size = int(np.prod(shape)) * dtype.itemsize
+        path, size = self.folder / name, math.prod(shape) * dtype.itemsize
         with path.open("ab") as stream:
             if stream.tell() < size:
                 if hasattr(os, "posix_fallocate"):
@@ -119,14 +113,14 @@ class LogitCache:
 
     def read(self, rows: Rows, views: Rows) -> NDArray[np.float16]:
         """Entries, float16: logits (n, classes), then the pooled vector; zeros where nothing was filled."""
-        kept, k = self._words[rows, views], logit_words(self.key.classes, self.key.top_k)
+        kept, k = self._words[rows, views], self.key.words - self.key.pooled
         if self.key.top_k is None:
             return np.asarray(kept.view("<f2"))
         return np.concatenate([unpack(kept[:, :k], self.key.classes), kept[:, k:].view("<f2")], axis=1)
 
     def filled(self, rows: Rows, views: Rows) -> NDArray[np.bool_]:
         """Which entries are present and undamaged, (n,)."""
-        marks = np.asarray(self._marks[rows, views])
+        marks = self._marks[rows, views]
         return np.asarray((marks != 0) & (marks == checksum(self._words[rows, views])))
 
     def write(self, rows: Rows, views: Rows, values: NDArray[np.float32]) -> None:
@@ -134,9 +128,8 @@ class LogitCache:
         with np.errstate(over="ignore"):
             half = values.astype(np.float16)
         if not np.isfinite(half).all():
-            raise MachineFault(
-                f"the teacher's outputs do not fit 16 bits: largest magnitude {np.abs(values).max():.4g}"
-            )
+            largest = np.abs(values).max()
+            raise MachineFault(f"the teacher's outputs do not fit 16 bits: largest magnitude {largest:.4g}")
         kept, classes = half.view(np.uint16), self.key.classes
         if self.key.top_k is not None:
             kept = np.concatenate([pack(half[:, :classes], self.key.top_k), kept[:, classes:]], axis=1)
