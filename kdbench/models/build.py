@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
+import timm
 import torch
 from torch import nn
 
@@ -16,8 +17,6 @@ from kdbench.errors import BadInput, suggestion, unknown
 
 MIN_TOKENS = 16
 """Attention sees at least this many tokens, see ``build``."""
-_STEM_POOLS = ("maxpool", "stem", "features.pool0")
-"""Where timm keeps a stem's max-pool: how its own name begins, or that of the module it is in."""
 
 
 class Fit(NamedTuple):
@@ -34,8 +33,6 @@ class Fit(NamedTuple):
 @lru_cache(maxsize=1)
 def known_models() -> Collection[str]:
     """Names of every architecture of the installed timm and of those that kdbench registers with it."""
-    import timm
-
     return tuple(timm.list_models())
 
 
@@ -82,8 +79,6 @@ def fit_to(name: str, input_size: int, stem: str) -> Fit:
         BadInput: an unknown name or stem.
         ValueError: attention of a fixed size, with no known way to refit it.
     """
-    import timm
-
     if stem not in ("native", "small"):
         raise BadInput(f"unknown stem '{stem}': use 'native' or 'small'")
     if name.split(".")[0] not in known_models():
@@ -93,7 +88,7 @@ def fit_to(name: str, input_size: int, stem: str) -> Fit:
         return Fit({}, small_stem=stem == "small")
     with torch.device("meta"):  # layers without weights, and without touching the random state
         probe = timm.create_model(name)
-    if native_only(probe):
+    if getattr(probe, "native_only", False):
         return Fit({"img_size": input_size})
     patch = getattr(getattr(probe, "patch_embed", None), "patch_size", None)
     if isinstance(patch, tuple) and len(set(patch)) == 1:
@@ -124,8 +119,6 @@ def patch_for(native: int, input_size: int, stem: str) -> int:
 @contextmanager
 def explained(name: str, input_size: int, stem: str) -> Iterator[None]:
     """Turn what timm and torch raise at a size that a network cannot take into one message."""
-    import timm
-
     try:
         yield
     except (AssertionError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
@@ -145,8 +138,6 @@ def explained(name: str, input_size: int, stem: str) -> Iterator[None]:
 
 def construct(name: str, fit: Fit, classes: int, channels: int, **more: Any) -> nn.Module:
     """Make timm's network and apply the fit; ``more`` goes to ``timm.create_model``."""
-    import timm
-
     model: nn.Module = timm.create_model(name, num_classes=classes, in_chans=channels, **{**fit.options, **more})
     for _ in range(fit.halvings):
         halve_first_stride(model)
@@ -163,21 +154,10 @@ def seeded(seed: int | None) -> Iterator[None]:
 
 
 @cache
-def planned(
-    name: str, *, classes: int, channels: int, input_size: int, stem: str, options: tuple[tuple[str, float], ...] = ()
-) -> nn.Module:
-    """``build`` without weights, on the meta device, once a process: to be counted and asked, not to be run.
-
-    Raises:
-        BadInput: what ``build`` refuses.
-    """
+def planned(name: str, *, options: tuple[tuple[str, float], ...] = (), **shape: Any) -> nn.Module:
+    """``build`` without weights, on the meta device, once a process: to be counted and asked, not to be run."""
     with torch.device("meta"):
-        return build(name, classes=classes, channels=channels, input_size=input_size, stem=stem, options=dict(options))
-
-
-def native_only(model: nn.Module) -> bool:
-    """Whether ``model`` declares, by an attribute of this name, that it was made for small images."""
-    return bool(getattr(model, "native_only", False))
+        return build(name, **shape, options=dict(options))
 
 
 def apply_small_stem(model: nn.Module) -> nn.Module:
@@ -193,16 +173,16 @@ def apply_small_stem(model: nn.Module) -> nn.Module:
     (the others; 4 times). Networks with square patches or a fixed attention size have the same halving made
     by ``build`` instead, because there it changes weights.
 
-    A network that says ``native_only`` was made for small images and is returned as it is.
+    A network with a true ``native_only`` was made for small images and is returned as it is.
 
     Raises:
         BadInput: no convolution with a stride.
     """
-    if native_only(model):
+    if getattr(model, "native_only", False):
         return model
     halve_first_stride(model)
-    for name, module in model.named_modules():
-        if isinstance(module, nn.MaxPool2d) and name.startswith(_STEM_POOLS):
+    for name, module in model.named_modules():  # timm names a stem's max-pool so, or the module that it is in
+        if isinstance(module, nn.MaxPool2d) and name.startswith(("maxpool", "stem", "features.pool0")):
             model.set_submodule("maxpool" if name.startswith("maxpool") else name, nn.Identity())
             break
     return model

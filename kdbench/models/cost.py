@@ -8,11 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from timm.utils.model import reparameterize_model
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-
-_FOLDS = ("fuse", "reparameterize", "switch_to_deploy")
-"""By which method a timm layer says that it is folded for deployment."""
 
 
 class Latency(NamedTuple):
@@ -28,9 +26,8 @@ def deployed(model: nn.Module) -> nn.Module:
 
     A network without such branches is returned as it is. The answers stay the same to rounding.
     """
-    from timm.utils.model import reparameterize_model
-
-    if not any(hasattr(module, fold) for module in model.modules() for fold in _FOLDS):
+    folds = ("fuse", "reparameterize", "switch_to_deploy")  # timm's layers have one of these methods
+    if not any(hasattr(module, fold) for module in model.modules() for fold in folds):
         return model
     folded: nn.Module = reparameterize_model(model)
     return folded.requires_grad_()  # timm detaches what it folds

@@ -17,7 +17,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import timm
 import torch
+from huggingface_hub import constants, try_to_load_from_cache
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kdbench.errors import BadInput, MachineFault, unknown
@@ -116,9 +120,6 @@ def _file(source: str) -> Path:
 def _read(path: Path) -> dict[str, Tensor]:
     """Named tensors of a file, without running any code in it."""
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
@@ -185,8 +186,6 @@ def _shape(tensor: Tensor) -> str:
 
 def _described(name: str, source: str) -> tuple[str, Any]:
     """``name`` with the tag that ``source`` asks for, and timm's description of its pretrained weights."""
-    import timm
-
     base, tag = name.split(".")[0], source.partition(":")[2]
     name = f"{base}.{tag}" if tag else name
     if base not in known_models():
@@ -237,8 +236,6 @@ def _cached(config: Any, name: str) -> str | None:
     Raises:
         MachineFault: it does not answer.
     """
-    from huggingface_hub import constants, try_to_load_from_cache
-
     if config.hf_hub_id:
         for file in (config.hf_hub_filename or "model.safetensors", "pytorch_model.bin"):
             if isinstance(found := try_to_load_from_cache(config.hf_hub_id, file), str):

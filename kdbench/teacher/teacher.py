@@ -80,8 +80,7 @@ class Teacher:
         if self.fills(split):
             key = (cache.key.id, seed, epoch)
             if (table := self._epochs.get(key)) is None:
-                self.fill(split, seed, epoch, fields, progress)
-                read = cache.read(*self._entries(split, seed, epoch)[:2])
+                read = cache.read(*self.fill(split, seed, epoch, fields, progress))
                 table = self._epochs[key] = torch.from_numpy(read).to(self._device)
             return lambda batch: self._split(table[batch.rows].float())
 
@@ -127,17 +126,19 @@ class Teacher:
 
     def fill(
         self, split: Split, seed: int, epoch: int, fields: Collection[str] = LOGITS, progress: Progress | None = None
-    ) -> int:
-        """Compute what the cache lacks for one epoch's views; returns the number of new entries."""
+    ) -> tuple[Rows, Rows]:
+        """Compute what the cache lacks for one epoch's views; their (samples, columns) in the cache."""
         assert isinstance(split, ResidentSplit)
         cache, device = self.cache(split, seed, epoch, fields), split.labels.device
-        rows, columns, views = self._entries(split, seed, epoch)
+        rows, views = np.arange(len(split), dtype=np.int64), split.view_ids(seed, epoch).cpu().numpy()
+        columns = views if self.keyed == "view" else 0 * rows
 
         def compute(some: Rows, _: Rows) -> NDArray[np.float32]:
             x = split.render(torch.from_numpy(some).to(device), torch.from_numpy(views[some]).to(device))
             return np.asarray(self._values(cache.key, x).cpu().numpy(), dtype=np.float32)
 
-        return cache.ensure(rows, columns, compute, progress)
+        cache.ensure(rows, columns, compute, progress)
+        return rows, columns
 
     def cache(self, split: Split, seed: int, epoch: int, fields: Collection[str] = LOGITS) -> LogitCache:
         """The open cache that holds one epoch's views: by (sample, view), or by (seed, epoch, sample)."""
@@ -155,12 +156,6 @@ class Teacher:
         key = CacheKey(teacher_id=self._teacher_id, split_digest=split.digest, augment=augment, samples=len(split),
                        views=views, classes=self.classes, top_k=top_k, pooled=pooled)  # fmt: skip
         return LogitCache(self._root, key)
-
-    def _entries(self, split: Split, seed: int, epoch: int) -> tuple[Rows, Rows, Rows]:
-        """(sample, column of the cache, number of the view) of each of an epoch's views."""
-        assert isinstance(split, ResidentSplit)
-        rows, views = np.arange(len(split), dtype=np.int64), split.view_ids(seed, epoch).cpu().numpy()
-        return rows, views if self.keyed == "view" else 0 * rows, views
 
     def _values(self, key: CacheKey, x: Tensor) -> Tensor:
         """What an entry holds, float32 (B, classes + pooled)."""

@@ -17,7 +17,7 @@ from torch import nn
 from kdbench.files import atomic_text
 from kdbench.host import processor
 from kdbench.models import build
-from kdbench.train.step import Step, draws_noise, prepare, usual_step
+from kdbench.train.step import REFERENCE, Step, draws_noise, prepare
 
 COMPILE_COST = 90.0
 """Seconds that compiling one network's step may take, several times over, before it pays."""
@@ -116,10 +116,11 @@ def choose_step(
 ) -> Step:  # fmt: skip
     """The usual form of ``steps`` training steps, or ``torch.compile``'s where the time saved pays for compiling.
 
-    Measured once for each shape and machine. A network that draws noise is never compiled: it would be another run.
+    Measured once for each shape and machine; without steps not at all. ``exact`` pins PyTorch's own path. A network
+    that draws noise is never compiled: it would be another run.
     """
-    usual = usual_step(shape.device, exact=exact)
-    if exact:
+    usual = REFERENCE if exact else Step(kernels=shape.device.type == "cpu")
+    if exact or not steps:
         return usual
     kind = f"{shape.key}|{precision}"
     seconds = noted(cache, f"{kind}|seconds", lambda: seconds_per_step(shape, usual, precision=precision)[0])

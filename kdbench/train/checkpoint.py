@@ -49,11 +49,6 @@ def load_checkpoint(workdir: Path, device: torch.device) -> Checkpoint | None:
     return Checkpoint(**{**state, "logs": logs})
 
 
-def drop_checkpoint(workdir: Path) -> None:
-    """Remove what a finished run no longer needs."""
-    (workdir / NAME).unlink(missing_ok=True)
-
-
 def write_metrics(workdir: Path, logs: list[EpochLog]) -> None:
     """metrics.jsonl, a line an epoch, whole each time: a resumed run can leave no doubled line."""
     atomic_text(workdir / "metrics.jsonl", "".join(log.model_dump_json() + "\n" for log in logs))

@@ -39,11 +39,6 @@ REFERENCE = Step(layout="contiguous", kernels=False, compiled=False, fused=False
 """PyTorch's own path and nothing else."""
 
 
-def usual_step(device: torch.device, *, exact: bool = False) -> Step:
-    """What is taken unmeasured; ``exact`` pins PyTorch's own path."""
-    return REFERENCE if exact else Step(kernels=device.type == "cpu")
-
-
 def prepare(network: nn.Module, step: Step, device: torch.device) -> tuple[nn.Module, Callable[[Tensor], Any]]:
     """(the network on the device, what a training step calls): both share their weights.
 
