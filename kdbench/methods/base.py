@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
+from math import prod
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -22,16 +23,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 else:
 
-    class Later:
-        """A module that is imported when something of it is first used."""
-
+    class _Later:  # a module that is imported when something of it is first used
         def __init__(self, name: str) -> None:
             self._name = name
 
         def __getattr__(self, name: str) -> Any:
             return getattr(import_module(self._name), name)
 
-    torch, F = Later("torch"), Later("torch.nn.functional")
+    torch, F = _Later("torch"), _Later("torch.nn.functional")
 
 __all__ = [
     "LOGITS", "BatchInfo", "F", "Loss", "Method", "Need", "Outputs", "Range", "Taps", "as_loss", "method", "torch",
@@ -79,10 +78,9 @@ class Taps:
 
 @dataclass(frozen=True)
 class BatchInfo:
-    """Where in the training a batch stands."""
+    """Where in the training a batch stands: in ``epoch`` 1, 2, ... of ``epochs``."""
 
     epoch: int = 1
-    """1-based, of ``epochs``."""
     epochs: int = 1
     label_smoothing: float = 0.0
     """Of the hard term (``Recipe.label_smoothing``)."""
@@ -116,7 +114,6 @@ class Method(Frozen):
 
     @property
     def knobs(self) -> set[str]:
-        """Every hyper-parameter that it has."""
         return {*self.space, *self.defaults, *self.bounds}
 
     @property
@@ -130,28 +127,20 @@ class Method(Frozen):
         """What is called as (student: Outputs, teacher: Outputs, targets (B,), BatchInfo); with state, a module.
 
         Raises:
-            BadInput: a pair of networks that it is not made for.
+            BadInput: as ``fits``.
         """
         self.fits(*("any" if taps is None else taps.kind for taps in (teacher, student)))
         code = self.code or _of_last_release(self.name)
         return code(student, teacher, **hyper) if isinstance(code, type) else partial(code, **hyper)
 
     def fits(self, teacher: str, student: str) -> None:
-        """Refuse networks of a kind (see ``Taps``) that it is not made for; ``any``: not known yet.
-
-        Raises:
-            BadInput: naming method and network.
-        """
+        """Refuse, as BadInput, networks of a kind (see ``Taps``) that it is not made for; ``any``: not known yet."""
         for role, kind, found in zip(("teacher", "student"), self.pairs.split("->"), (teacher, student), strict=True):
             if "any" not in (kind, found) and kind != found:
                 raise BadInput(f"method '{self.name}' is made for {self.pairs}: this {role} is a {found}")
 
     def check(self) -> None:
-        """Try it on made-up outputs before anything is trained.
-
-        Raises:
-            BadInput: naming the code and what it did.
-        """
+        """Try it on made-up outputs before anything is trained; BadInput names the code and what it did."""
         kinds, pooled, maps = self.pairs.split("->"), "pooled" in self.needs, "maps" in self.needs
         student = Taps(3, 6 * pooled, {1: (4, 4, 4), 2: (6, 2, 2)} if maps else {}, kinds[1])
         teacher = Taps(3, 5 * pooled, {1: (8, 4, 4), 2: (5, 2, 2)} if maps else {}, kinds[0])
@@ -179,8 +168,8 @@ def method(name: str, **declared: Any) -> Callable[[Code], Code]:
     """Declare a method: a decorator for its code, whose keywords are the other fields of ``Method``.
 
     The code is a function (student: Outputs, teacher: Outputs, targets int64 (B,), batch: BatchInfo) -> a scalar or a
-    ``Loss``, with hyper-parameters as keywords; or, with state or parts to train, an ``nn.Module`` class, made from
-    (student: Taps, teacher: Taps, hyper-parameters as keywords), whose ``forward`` is such a function.
+    ``Loss``, with hyper-parameters as keywords; or, with state or parts to train, an ``nn.Module`` class made of
+    (student: Taps, teacher: Taps, hyper-parameters as keywords) with such a ``forward``.
     """
 
     def declare(code: Code) -> Code:
@@ -197,7 +186,7 @@ def Range(low: float, high: float, *, log: bool = False) -> Dimension:
 
 def _made_up(taps: Taps, sign: int) -> Outputs:
     def values(*shape: int) -> Tensor:
-        return sign * torch.linspace(-1, 1, 4 * torch.Size(shape).numel()).view(4, *shape)
+        return sign * torch.linspace(-1, 1, 4 * prod(shape)).view(4, *shape)
 
     maps = {stage: values(*shape) for stage, shape in taps.maps.items()}
     return Outputs(values(taps.classes), values(taps.pooled) if taps.pooled else None, maps)

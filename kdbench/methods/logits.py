@@ -23,9 +23,8 @@ def soft_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
     The factor T² keeps the gradient's size independent of T (Hinton et al. 2015, section 2).
     """
-    log_student = F.log_softmax(student / temperature, dim=1)
-    log_teacher = F.log_softmax(teacher / temperature, dim=1)
-    return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
+    ours, theirs = (F.log_softmax(logits / temperature, dim=1) for logits in (student, teacher))
+    return F.kl_div(ours, theirs, reduction="batchmean", log_target=True) * temperature**2
 
 
 def cross_entropy(student: Outputs, targets: Tensor, batch: BatchInfo) -> Tensor:
@@ -67,10 +66,7 @@ def kd_ls(
     student: Outputs, teacher: Outputs, targets: Tensor, batch: BatchInfo, *,
     temperature: float, alpha: float = 0.5, soft_weight: float | None = None, hard_weight: float | None = None,
 ) -> Loss:  # fmt: skip
-    """Plain distillation of z-scored logits; the hard term sees the raw ones.
-
-    Standardising frees the student from the teacher's scale of logits, so T alone sets the softness.
-    """
+    """Plain distillation of z-scored logits, so that T alone sets the softness; the hard term sees the raw ones."""
     hard_term = cross_entropy(student, targets, batch)  # first: the order in which gradients add up decides last bits
     soft = soft_kl(standardise(student.logits), standardise(teacher.logits), temperature)
     return mixed(soft, hard_term, alpha, soft_weight, hard_weight)

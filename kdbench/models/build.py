@@ -43,19 +43,14 @@ def build(
     """A freshly initialised timm network: (B, channels, input_size, input_size) -> logits (B, classes).
 
     ``options`` are further arguments of its constructor (``drop_rate``, ...). With a ``seed`` the weights depend on
-    nothing else and the global random state is left as it was; without one the global state is used. The network is
-    on the CPU and in train mode.
+    nothing else and the global random state is left as it was. The network is on the CPU and in train mode.
 
-    Stem ``native`` is timm's own, except that attention must have at least 16 tokens to look at:
+    Stem ``native`` is timm's own, except that attention must have at least 16 tokens to look at. Of square patches
+    (ViT, DeiT, Swin, EVA) one that leaves fewer, or does not divide the input, becomes the largest power of two that
+    does (at 32 pixels 16 becomes 8; a smaller patch has fewer weights). After a convolutional stem (LeViT,
+    EfficientFormerV2) its first strides are halved until 16 are left (LeViT at 32 pixels: reduction 8 instead of 16).
 
-    - ViT, DeiT, Swin, EVA (square patches): ``img_size`` is the input size; a patch that leaves fewer than
-      16 tokens, or does not divide the input, becomes the largest power of two that does (at 32 pixels
-      patches of 16 become 8, 16 tokens). A smaller patch has fewer weights.
-    - LeViT, EfficientFormerV2 (a convolutional stem, then attention of fixed size): the stem's first strides
-      are halved until 16 tokens are left (LeViT at 32 pixels: reduction 8 instead of 16, 4 x 4 tokens).
-
-    Stem ``small`` halves the first stride once more (see ``apply_small_stem`` for convolutions): it is half
-    the patch for the first group (at 32 pixels patches of 4, 64 tokens), one more halving for the second.
+    Stem ``small`` halves the patch, or the first stride, once more (see ``apply_small_stem`` for convolutions).
     Networks made for small images (``cifar_*``, ``hinton_mlp_*``) are the same network with either stem.
 
     Raises:
@@ -163,17 +158,14 @@ def planned(name: str, *, options: tuple[tuple[str, float], ...] = (), **shape: 
 def apply_small_stem(model: nn.Module) -> nn.Module:
     """Change ``model`` (and return it) so that it keeps more of a small image; weights keep their shapes.
 
-    1. The first strided convolution in module order has its stride halved: 2 becomes 1 (ResNet, MobileNet,
-       EfficientNet, RegNet, GhostNet, RepVGG, MobileOne, ...), the 4 of a patch stem becomes 2 (ConvNeXt).
-       The padding becomes (kernel - stride + 1) // 2, so that an S x S image leaves it as S/stride x S/stride.
-       Parallel branches of a re-parameterisable block (RepVGG, MobileOne) are changed together.
+    1. The first strided convolution in module order, and branches parallel to it (RepVGG, MobileOne), have their
+       stride halved: 2 becomes 1, the 4 of a patch stem 2 (ConvNeXt). The padding becomes (kernel - stride + 1) // 2,
+       so that an S x S image leaves it as S/stride x S/stride.
     2. A max-pool in the stem is dropped (ResNet).
 
     The final feature map of a 32-pixel image grows from 1 x 1 to 4 x 4 (ResNet; 16 times the cost) or 2 x 2
-    (the others; 4 times). Networks with square patches or a fixed attention size have the same halving made
-    by ``build`` instead, because there it changes weights.
-
-    A network with a true ``native_only`` was made for small images and is returned as it is.
+    (the others; 4 times). Where attention is concerned ``build`` does it, because there it changes weights. A network
+    with a true ``native_only`` was made for small images and is returned as it is.
 
     Raises:
         BadInput: no convolution with a stride.

@@ -29,7 +29,7 @@ default_cfgs: dict[str, Any] = {}
 def register(make: Callable[..., nn.Module], config: dict[str, Any], nets: dict[str, dict[str, Any]]) -> None:
     """Register ``make(num_classes=, in_chans=, ...)`` with timm, once for each of ``nets``: a name and its arguments.
 
-    ``config`` describes them all for timm. Asking for pretrained weights is a RuntimeError: nobody publishes any.
+    Asking for pretrained weights is a RuntimeError: nobody publishes any.
     """
     for name, fixed in nets.items():
 
@@ -75,11 +75,7 @@ class SmallNet(nn.Module):
 
 
 class CifarNet(SmallNet):
-    """A body, the mean over positions, and one linear layer.
-
-    The parts of ``body`` have names (``stem``, ``stage1``, ...), so that a hook can find them. S is 32 in the
-    papers; other sizes work as long as the strides leave a pixel.
-    """
+    """A body, the mean over positions, and one linear layer; S is 32 in the papers."""
 
     def __init__(self, body: nn.Sequential, num_features: int, num_classes: int) -> None:
         super().__init__()
@@ -88,7 +84,6 @@ class CifarNet(SmallNet):
         self.reset_classifier(num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(B, in_chans, S, S) -> the last feature map (B, num_features, h, w)."""
         features: Tensor = self.body(x)
         return features
 
@@ -100,7 +95,6 @@ class CifarNet(SmallNet):
         return x, maps
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(B, num_features, h, w) -> logits (B, num_classes), or the pooled features (B, num_features)."""
         pooled = x.mean((2, 3))
         return pooled if pre_logits else self.fc(pooled)
 
@@ -168,9 +162,8 @@ def bottleneck(ins: int, outs: int, stride: int) -> Residual:
 def resnet(n: int, stem: int = 16, width: int = 16, *, num_classes: int = 100, in_chans: int = 3) -> CifarNet:
     """Three stages of ``n`` basic blocks: 6n + 2 layers (He et al. 2016, arXiv:1512.03385, sec. 4.2).
 
-    A 3 x 3 stem, then ``width`` channels, twice and four times as many; strides 1, 2, 2. Shortcuts that change the
-    shape are 1 x 1 convolutions with batch norm (the paper's option B; its own CIFAR runs use option A, which has no
-    weights), and the published parameter counts say so.
+    Shortcuts that change the shape are 1 x 1 convolutions with batch norm, as the published parameter counts say (the
+    paper's option B; its own CIFAR runs use option A, which has no weights).
     """
     rows = ((basic, width, n, 1), (basic, 2 * width, n, 2), (basic, 4 * width, n, 2))
     return he_init(CifarNet(stages(conv_bn(in_chans, stem, 3), stem, *rows), 4 * width, num_classes))
@@ -200,8 +193,7 @@ class PreActivation(nn.Module):
 def wide_resnet(n: int, width: int, *, num_classes: int = 100, in_chans: int = 3) -> CifarNet:
     """Zagoruyko & Komodakis 2016, arXiv:1605.07146: norm and ReLU come before a convolution; 6n + 4 layers.
 
-    A 3 x 3 stem of 16 channels, three stages of ``n`` blocks with 16, 32, 64 times ``width``. By fan-out, with
-    PyTorch's classifier weights and zero classifier biases, as the tables' networks.
+    By fan-out, with PyTorch's classifier weights and zero classifier biases, as the tables' networks.
     """
     rows = ((PreActivation, 16 * width, n, 1), (PreActivation, 32 * width, n, 2), (PreActivation, 64 * width, n, 2))
     body = stages(nn.Conv2d(in_chans, 16, 3, padding=1, bias=False), 16, *rows)
@@ -259,19 +251,13 @@ def half_mobilenetv2(*, num_classes: int = 100, in_chans: int = 3) -> CifarNet:
 
 
 def shuffle(x: Tensor, groups: int) -> Tensor:
-    """(B, C, H, W): channel j of group g moves to place j * groups + g, so that groups meet in the next layer.
-
-    The result is channels_last whatever ``x`` was, at the price of one copy.
-    """
+    """(B, C, H, W): channel j of group g moves to place j * groups + g; the result is channels_last, a copy."""
     rows: Tensor = x.permute(0, 2, 3, 1).unflatten(3, (groups, -1))
     return rows.transpose(3, 4).flatten(3).permute(0, 3, 1, 2)
 
 
 class UnitV1(nn.Module):
-    """Grouped 1 x 1, shuffle, 3 x 3 depthwise, grouped 1 x 1; x is added, or pooled and put beside at stride 2.
-
-    The bottleneck has a quarter of the branch's output channels. The first 1 x 1 on the stem's channels has one group.
-    """
+    """Grouped 1 x 1, shuffle, 3 x 3 depthwise, grouped 1 x 1; x is added, or pooled and put beside at stride 2."""
 
     def __init__(self, ins: int, outs: int, stride: int) -> None:
         super().__init__()
@@ -279,7 +265,7 @@ class UnitV1(nn.Module):
         mid = own // 4
         self.groups = 1 if ins == STEM else GROUPS
         self.reduce = conv_bn(ins, mid, 1, groups=self.groups)
-        # The ReLU after the depthwise layer is not in the V1 paper; the networks of the tables have it.
+        # the ReLU after the depthwise layer is not in the V1 paper; the networks of the tables have it
         self.expand = nn.Sequential(
             conv_bn(mid, mid, 3, stride=stride, groups=mid), conv_bn(mid, own, 1, groups=GROUPS, relu=False)
         )
@@ -292,10 +278,9 @@ class UnitV1(nn.Module):
 
 
 class UnitV2(nn.Module):
-    """Two branches, put beside each other and shuffled; each makes half of the output by 1 x 1 and depthwise layers.
+    """Two branches, put beside each other and shuffled; each makes half of the output.
 
-    At stride 1 one half of the channels passes and the other goes through 1 x 1, 3 x 3 depthwise, 1 x 1; at stride 2
-    both branches see all channels.
+    At stride 1 one half of the channels passes unchanged, at stride 2 both branches see all channels.
     """
 
     def __init__(self, ins: int, outs: int, stride: int) -> None:

@@ -22,10 +22,7 @@ class Latency(NamedTuple):
 
 
 def deployed(model: nn.Module) -> nn.Module:
-    """What ships of a network: a copy with its branches folded into one (RepVGG, MobileOne, LeViT's norms, ...).
-
-    A network without such branches is returned as it is. The answers stay the same to rounding.
-    """
+    """What ships of a network: a copy with its branches (RepVGG, MobileOne, LeViT's norms, ...) folded, or itself."""
     folds = ("fuse", "reparameterize", "switch_to_deploy")  # timm's layers have one of these methods
     if not any(hasattr(module, fold) for module in model.modules() for fold in folds):
         return model
@@ -41,9 +38,7 @@ def count_params(model: nn.Module) -> int:
 def count_macs(model: nn.Module, channels: int, input_size: int) -> int:
     """Multiply-accumulates of one forward pass of one (channels, input_size, input_size) image, as deployed.
 
-    ``torch.utils.flop_counter`` counts convolutions, matrix products and attention at two operations a
-    multiply-accumulate; norms, activations and poolings are not counted, as is usual in papers. The mode
-    (train or eval) of the network is put back.
+    Convolutions, matrix products and attention; norms, activations and poolings are not counted, as is usual in papers.
     """
     training, network = model.training, deployed(model).eval()
     place = next((p.device for p in network.parameters()), torch.device("cpu"))
@@ -68,9 +63,8 @@ def latencies(
     """How long each network takes for one image in eval mode, as deployed, by its name.
 
     Every round times each network once, so that whatever else the machine does meets all of them alike; ``warmup``
-    rounds come before and do not count. Weights are float32 in channels_last order, the thread count is the
-    process's own. The numbers belong to this machine: compare them only within one table. The networks given are
-    moved to ``device`` and left in eval mode.
+    rounds do not count. float32, channels_last, the process's threads. Compare the numbers only within one table. The
+    networks given are moved to ``device`` and left in eval mode.
     """
     x = torch.zeros(1, channels, input_size, input_size, device=device).contiguous(memory_format=torch.channels_last)
     ready = {

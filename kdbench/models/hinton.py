@@ -20,8 +20,7 @@ LEVELS = 2**16
 class CoarseDropout(nn.Dropout):
     """``nn.Dropout`` that draws 16 random bits an element on a CPU, a quarter of what PyTorch draws.
 
-    The share dropped is ``p`` to the nearest 1/65,536, and what is kept is scaled for that share, so that the mean
-    is that of the input. On other devices it is PyTorch's own.
+    The share dropped is ``p`` to the nearest 1/65,536; what is kept is scaled for that share.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -38,13 +37,8 @@ class CoarseDropout(nn.Dropout):
 class HintonMLP(SmallNet):
     """(B, in_chans, S, S) -> logits (B, num_classes) through two hidden layers of ``width`` units.
 
-    Args:
-        width: units in each hidden layer.
-        num_classes: number of logits; 0 leaves the last hidden layer as output.
-        in_chans: colours of the image.
-        img_size: S in pixels, or (height, width).
-        drop_rate: share of hidden units dropped in training, in both layers.
-        input_drop_rate: share of pixels dropped in training.
+    ``img_size`` is S or (height, width); ``drop_rate`` the share of hidden units dropped in training, in both layers,
+    ``input_drop_rate`` that of pixels.
     """
 
     def __init__(
@@ -75,12 +69,11 @@ class HintonMLP(SmallNet):
             nn.init.zeros_(self.fc.bias)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(B, in_chans, S, S) -> the second hidden layer (B, width), before its dropout."""
+        """The second hidden layer (B, width), before its dropout."""
         first = self.drop1(F.relu(self.hidden1(self.drop_input(x.flatten(1)))))
         return F.relu(self.hidden2(first))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(B, width) -> logits (B, num_classes)."""
         return x if pre_logits else self.fc(self.drop2(x))
 
 

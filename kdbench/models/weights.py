@@ -58,15 +58,11 @@ class Ensemble(nn.Module):
 def load_weights(name: str, *, classes: int, channels: int, input_size: int, stem: str, source: str) -> nn.Module:
     """The network ``name`` with the weights of ``source``, in eval mode on the CPU.
 
-    Args:
-        name: timm name; for pretrained weights a tag may follow (``resnet50.a1_in1k``).
-        classes, channels, input_size, stem: as ``kdbench.models.build``. timm adapts pretrained first
-            convolutions to other channel counts (summed or repeated over colours) and patch or position
-            embeddings to other sizes; a local file must fit exactly.
-        source: ``pretrained``, ``pretrained:TAG``, a ``.safetensors`` file, a torch file read with
-            ``weights_only``, or a folder with one as the hub has them (``local-dir:PATH`` too). A dictionary under
-            ``state_dict_ema``, ``model_ema``, ``state_dict`` or ``model`` is unwrapped, a prefix that all names share
-            (``module.``) taken off. Several, with commas between them, make an ``Ensemble``.
+    ``source`` is ``pretrained`` or ``pretrained:TAG`` (a tag may follow the name instead: ``resnet50.a1_in1k``), which
+    timm adapts to other channels and sizes; or a file that must fit exactly: ``.safetensors``, a torch file read with
+    ``weights_only``, or a folder with one as the hub has them (``local-dir:PATH`` too). A dictionary in it under
+    ``state_dict_ema``, ``model_ema``, ``state_dict`` or ``model`` is unwrapped, a prefix that all names share
+    (``module.``) taken off. Several, with commas between them, make an ``Ensemble``.
 
     Raises:
         BadInput: no such weights, another number of classes, or names or shapes that do not fit.
@@ -142,11 +138,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _fill(model: nn.Module, weights: dict[str, Tensor], classes: int, place: str) -> None:
-    """Copy ``weights`` into ``model`` if they fit exactly, under what their names have in common.
-
-    Raises:
-        BadInput: another number of classes, or the first few names that do not fit.
-    """
+    """Copy ``weights`` into ``model`` if they fit exactly, under what their names have in common."""
     own = model.state_dict()
     weights = {key: value for key, value in weights.items() if key != "n_averaged"}  # of torch's AveragedModel
     while weights and not own.keys() & weights.keys():
@@ -156,8 +148,7 @@ def _fill(model: nn.Module, weights: dict[str, Tensor], classes: int, place: str
         weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     heads = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
     for head in (heads,) if isinstance(heads, str) else heads:
-        got = weights.get(f"{head}.weight")
-        if got is not None and got.ndim and got.shape[0] != classes:
+        if (got := weights.get(f"{head}.weight")) is not None and got.ndim and got.shape[0] != classes:
             raise BadInput(f"{place}: weights have {got.shape[0]} classes, the data set has {classes}")
     unlike = [key for key in own if key in weights and weights[key].shape != own[key].shape]
     misfits = {
@@ -218,9 +209,8 @@ def _pretrained(name: str, config: Any, classes: int, channels: int, input_size:
         except OSError as error:
             raise MachineFault(f"pretrained weights of {name} could not be fetched: {error}; {_ADVICE}") from error
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:300]
-            place = f"{input_size}-pixel inputs, stem {stem}"
-            raise BadInput(f"pretrained {name} does not fit {place}: {reason}") from error
+            reason = f"{input_size}-pixel inputs, stem {stem}: {' '.join(str(error).split())[:300]}"
+            raise BadInput(f"pretrained {name} does not fit {reason}") from error
     one, other = (model.state_dict() for model in built)
     random = [key for key in one if not torch.equal(one[key], other[key])]
     if random:  # whatever depends on the seed was not in the file
@@ -232,9 +222,6 @@ def _cached(config: Any, name: str) -> str | None:
     """The file with these weights in the Hugging Face or torch hub cache; None: the host that has them answers.
 
     It is asked here, for seconds: the hub's library tries again for a minute.
-
-    Raises:
-        MachineFault: it does not answer.
     """
     if config.hf_hub_id:
         for file in (config.hf_hub_filename or "model.safetensors", "pytorch_model.bin"):

@@ -24,7 +24,7 @@ from kdbench.errors import MachineFault
 from kdbench.files import atomic_text, identify
 
 CHUNK = 256
-"""Samples a teacher pass takes at once; part of what makes refilled logits equal, bit for bit."""
+"""Samples a teacher pass takes at once: a part of why refilled logits are equal, bit for bit."""
 MOST_CLASSES = 2**16
 """With ``top_k``, a class is kept in 16 bits."""
 GRID = 1024
@@ -53,7 +53,6 @@ class CacheKey(Frozen):
 
     @property
     def id(self) -> str:
-        """12 hexadecimal digits naming the cache's folder."""
         return identify(self)
 
     @property
@@ -70,11 +69,10 @@ class CacheKey(Frozen):
 class LogitCache:
     """Memory-mapped 16-bit words, (samples, views, words of an entry), and a uint32 mark an entry.
 
-    The mark is a checksum of the entry that is never 0, written after it: an entry counts as filled only if
-    its mark fits, so a torn write or a damaged block reads as missing and is computed again. Fillers of the
-    same entry write values that agree to the rounding of 16 bits (to the last bit, where they use the same
-    chunks and threads; with ``top_k``, they may keep one or the other of two classes that tie for the last place),
-    so any number of processes may fill at once.
+    The mark is a checksum of the entry that is never 0, written after it: an entry counts as filled only if its mark
+    fits, so a torn write or a damaged block reads as missing. Any number of processes may fill at once: what they write
+    for an entry agrees to the rounding of 16 bits (to the last bit, with the same chunks and threads; with ``top_k``,
+    but for classes that tie for the last place).
 
     Raises:
         MachineFault: no room on the disk, or a folder that cannot be written.
@@ -139,8 +137,7 @@ class LogitCache:
     def ensure(self, rows: Rows, views: Rows, compute: Compute, progress: Progress | None = None) -> int:
         """Fill what is missing among the given entries, a chunk at a time; returns how many were computed.
 
-        Asked the same again after a kill, it goes on with the chunks that were left, the same ones: a sweep that was
-        killed reads, bit for bit, what it would have read.
+        Asked the same again after a kill, it goes on with the same chunks: what is read then is the same, bit for bit.
         """
         missing = ~self.filled(rows, views)
         rows, views = rows[missing], views[missing]

@@ -32,8 +32,8 @@ class Teacher:
     """What a run asks of its teacher. Several runs may ask side by side: no answer depends on another's.
 
     Logits and pooled vectors are rounded to 16 bits before the first use, so cached and live ones are equal; maps
-    come from the live network. ``load`` builds it when something must really be computed. ``root`` is the cache's
-    folder; ``top_k`` of an augmented view's logits are kept there, of un-augmented samples all.
+    come from the live network, which ``load`` builds when it must. ``root`` is the cache's folder; ``top_k`` of an
+    augmented view's logits are kept there, of un-augmented samples all.
     """
 
     def __init__(
@@ -93,11 +93,7 @@ class Teacher:
         return guide
 
     def plain(self, split: Split) -> Tensor:
-        """Logits of every sample of ``split``, un-augmented and in order, (N, classes).
-
-        They are kept in a cache with one view a sample. What is missing is computed in an order of this process's
-        own: workers that fill at once meet seldom.
-        """
+        """Logits of every sample of ``split``, un-augmented and in order, (N, classes)."""
         if split.digest in self._plain:
             return self._plain[split.digest]
         if self.keyed == "live":
@@ -111,6 +107,7 @@ class Teacher:
             batches: Iterable[Batch] = ()
             if isinstance(split, ResidentSplit):
                 chunks = torch.arange(len(split), device=split.labels.device).split(CHUNK)
+                # in an order of this process's own, so that workers that fill at once meet seldom
                 order = np.random.default_rng(os.getpid()).permutation(len(chunks))
                 batches = (split.plain_batch(chunks[k]) for k in order if lacks(chunks[k].cpu().numpy()))
             elif lacks(rows):

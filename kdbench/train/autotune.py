@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -36,13 +36,6 @@ class Shape(NamedTuple):
     batch_size: int
     device: torch.device
 
-    @property
-    def key(self) -> str:
-        """Names the measurement in the cache, machine and threads included."""
-        machine = processor() if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)
-        shape = f"{self.classes}x{self.channels}x{self.input_size}-{self.stem}-b{self.batch_size}"
-        return f"{self.name}|{shape}|{self.device.type}|{machine}|{torch.get_num_threads()}|torch {torch.__version__}"
-
     def network(self, options: Mapping[str, float] | None = None) -> nn.Module:
         """It, freshly initialised."""
         name, classes, channels, size, stem, *_ = self
@@ -52,39 +45,31 @@ class Shape(NamedTuple):
 def seconds_per_step(shape: Shape, *steps: Step, precision: str = "fp32", repeats: int = 3) -> tuple[float, ...]:
     """Seconds of one training step on random data in each of the forms: the least of alternating rounds.
 
-    Alternating and least, because whatever else runs on the machine would otherwise decide between them.
+    Whatever else runs on the machine would otherwise decide between them.
     """
-    device, steppers = shape.device, [_stepper(shape, precision, step) for step in steps]
-    rounds = []
-    for _ in range(1 + repeats):  # the first one warms up
-        times = []
-        for once in steppers:
-            start = time.perf_counter()
-            once()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append(time.perf_counter() - start)
-        rounds.append(times)
-    return tuple(map(min, zip(*rounds[1:], strict=True)))
+    running = [_stepping(shape, precision, step) for step in steps]
+    rounds = [[next(each) for each in running] for _ in range(1 + repeats)]
+    return tuple(map(min, zip(*rounds[1:], strict=True)))  # the first one warms up
 
 
-def _stepper(shape: Shape, precision: str, step: Step) -> Callable[[], None]:
-    """One training step of a fresh network."""
+def _stepping(shape: Shape, precision: str, step: Step) -> Iterator[float]:
+    """Seconds of one training step of a fresh network after the other."""
     device = shape.device
     model, forward = prepare(shape.network().train(), step, device)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=step.fused)
     x = torch.randn(shape.batch_size, shape.channels, shape.input_size, shape.input_size, device=device)
     x = x.contiguous(memory_format=torch.channels_last)
     y = torch.randint(shape.classes, (shape.batch_size,), device=device)
-
-    def once() -> None:
+    while True:
+        start = time.perf_counter()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
             logits = forward(x)
         optimizer.zero_grad(set_to_none=True)
         F.cross_entropy(logits.float(), y).backward()
         optimizer.step()
-
-    return once
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        yield time.perf_counter() - start
 
 
 def noted(cache: Path, key: str, measure: Callable[[], float]) -> float:
@@ -122,7 +107,11 @@ def choose_step(
     usual = REFERENCE if exact else Step(kernels=shape.device.type == "cpu")
     if exact or not steps:
         return usual
-    kind = f"{shape.key}|{precision}"
+    device = shape.device
+    machine = processor() if device.type == "cpu" else torch.cuda.get_device_name(device)
+    where = f"{device.type}|{machine}|{torch.get_num_threads()}|torch {torch.__version__}"
+    size = f"{shape.classes}x{shape.channels}x{shape.input_size}-{shape.stem}-b{shape.batch_size}"
+    kind = f"{shape.name}|{size}|{where}|{precision}"
     seconds = noted(cache, f"{kind}|seconds", lambda: seconds_per_step(shape, usual, precision=precision)[0])
     if steps * seconds * (1 - 1 / COMPILE_GAIN) < COMPILE_COST or draws_noise(shape.network(options)):
         return usual

@@ -1,8 +1,7 @@
 """Faster forms of convolutions on a CPU: the same function to fp32 rounding, the same parameters.
 
 PyTorch's CPU convolutions are made for large images. Students here end in maps of 1 x 1 to 4 x 4 pixels, where
-most taps of a kernel only ever see padding and where setting up a convolution costs more than the arithmetic.
-``optimise`` swaps the class of plain ``nn.Conv2d`` layers; parameters, their names and hooks stay. What is
+most taps of a kernel only ever see padding and where setting up a convolution costs more than the arithmetic. What is
 computed depends on the layer and the input's shape and layout alone, never on a timing: runs stay repeatable.
 """
 
@@ -18,10 +17,8 @@ from torch import Tensor, nn
 
 MATMUL_PIXELS = 16
 """Up to so many pixels a 1 x 1 convolution is a matrix product; from 8 x 8 on oneDNN's convolution keeps up."""
-
 FULL_PIXELS = 4
 """Up to so many pixels in and out a dense convolution is one matrix product for each output pixel."""
-
 MIX_PAIRS = 16
 """Up to so many (output, input) pairs of pixels a depthwise convolution is a weighted sum of pixels a channel."""
 
@@ -93,10 +90,7 @@ def plan_for(
 
 
 class FastConv2d(nn.Conv2d):
-    """``nn.Conv2d`` on channels_last maps by the cheapest equivalent form; made by ``optimise`` only.
-
-    (B, C, H, W) -> (B, out_channels, H', W'), channels_last.
-    """
+    """``nn.Conv2d`` on channels_last maps by the cheapest equivalent form; made by ``optimise`` only."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         plan, padding = Plan("reference"), self.padding
@@ -146,7 +140,6 @@ def _as_autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor
 
 
 def _scale(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A depthwise convolution with one live tap: one factor a channel."""
     x, weight, bias = _as_autocast(x, weight, bias)
     return x * weight if bias is None else x * weight + bias.view(1, -1, 1, 1)
 
@@ -184,9 +177,8 @@ def _mix(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
 def optimise(model: nn.Module, device: torch.device) -> nn.Module:
     """Change ``model`` in place (and return it) to train faster on ``device``; nothing changes off the CPU.
 
-    Plain convolutions, with zero padding and no dilation, dense or depthwise with one filter a channel, are changed.
-    Parameters, buffers, hooks and ``state_dict`` keys stay as they were, so checkpoints fit either way. The model
-    should be in channels_last memory format: inputs in another layout take PyTorch's own path.
+    Plain convolutions change their class: with zero padding and no dilation, dense or depthwise with one filter a
+    channel. Parameters, hooks and ``state_dict`` keys stay. Inputs that are not channels_last take PyTorch's own path.
     """
     for module in model.modules() if device.type == "cpu" else ():
         if (

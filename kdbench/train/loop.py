@@ -164,11 +164,10 @@ def run_training(
     """Train ``config`` to its end, from ``workdir``'s checkpoint where there is one.
 
     ``on_epoch(log, replayed)`` returns True to prune the run there; ``replayed`` epochs are those that an earlier
-    attempt finished. ``step`` says how it is computed (no result beyond rounding depends on it); a resumed run keeps
-    its own. A checkpoint is written after an epoch when the last one is ``checkpoint.INTERVAL`` seconds old.
-    The test split is opened only when ``config.phase`` is ``confirm``, once, after the last epoch. The same
-    config gives the same numbers however often it was interrupted (bit for bit on a CPU with the same
-    number of threads).
+    attempt finished. ``step`` says how it is computed (only rounding depends on it); a resumed run keeps its own. A
+    checkpoint is written after an epoch when the last one is ``checkpoint.INTERVAL`` seconds old. The test split is
+    opened only when ``config.phase`` is ``confirm``, once, after the last epoch. The same config gives the same numbers
+    however often it was interrupted (bit for bit on a CPU with the same number of threads).
 
     Raises:
         TrialFailed: on a non-finite loss, naming epoch, step and values.

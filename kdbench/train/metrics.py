@@ -58,7 +58,7 @@ def score(logits: Tensor, labels: Tensor, teacher: Tensor | None = None) -> Scor
 
 @torch.no_grad()
 def collect_logits(model: nn.Module, split: Split, batch_size: int = 512) -> tuple[Tensor, Tensor]:
-    """(logits (N, classes) float32, labels (N,)) of a network in eval mode; its mode is put back after."""
+    """(logits (N, classes) float32, labels (N,)) of a network in eval mode; its mode is put back."""
     was_training = model.training
     try:
         logits = torch.cat([model.eval()(batch.x).float() for batch in split.plain(batch_size)])

@@ -53,10 +53,9 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_ep
 
 
 def max_norm_constraint(model: nn.Module, limit: float | None) -> Callable[[], None]:
-    """What to call after a step: shrinks the incoming weights of units whose L2 norm exceeds ``limit``.
+    """What to call after a step: shrinks the incoming weights of units whose L2 norm exceeds a ``limit``.
 
-    The network names the weights, (units, inputs) each, by its method ``max_norm_weights`` (Hinton et al. 2012,
-    arXiv:1207.0580). Without a limit nothing happens.
+    The network names the weights, (units, inputs) each, by ``max_norm_weights`` (Hinton et al. 2012, arXiv:1207.0580).
 
     Raises:
         BadInput: a network that does not say which weights are meant.

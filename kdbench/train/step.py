@@ -40,10 +40,7 @@ REFERENCE = Step(layout="contiguous", kernels=False, compiled=False, fused=False
 
 
 def prepare(network: nn.Module, step: Step, device: torch.device) -> tuple[nn.Module, Callable[[Tensor], Any]]:
-    """(the network on the device, what a training step calls): both share their weights.
-
-    Evaluation calls the network itself, so that a compiled step meets one shape of batch only.
-    """
+    """(the network on the device, which evaluation calls; what a training step calls, with one shape of batch)."""
     network = network.to(device, memory_format=_FORMATS[step.layout])  # type: ignore[call-overload]
     if step.layout == "contiguous":
         network.register_forward_pre_hook(lambda module, args: (args[0].contiguous(), *args[1:]))
