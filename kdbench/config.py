@@ -55,14 +55,13 @@ class DataConfig(Frozen):
     val_fraction: float = Field(0.1, gt=0, lt=1)
     """Share of the training set held out, per class, for selection."""
     split_seed: int = 0
-    """Seed of the stratified cut (recorded; the same for every run of a sweep)."""
+    """Seed of the stratified cut, the same for every run of a sweep."""
     limit: int | None = Field(None, ge=20)
     """Use only this many training samples (stratified), for rehearsals."""
     digest: str | None = None
     """Digest of a user's own data (names and content of the images), so that other bytes are another run."""
     train_classes: tuple[int, ...] | None = Field(default=None, exclude_if=unset)
-    """The transfer set: only training samples of these classes are trained on. Labels, the number of classes and
-    the validation and test splits stay whole (Hinton et al. 2015, section 3)."""
+    """The transfer set: only these classes are trained on; all else stays whole (Hinton et al. 2015, section 3)."""
     channels: Literal[3] | None = Field(default=None, exclude_if=unset)
     """Grey images as this many equal channels, for networks made for colour."""
     validate_on: Literal["train", "test"] = Field(default="train", exclude_if=is_default("train"))
@@ -100,7 +99,7 @@ class Recipe(Frozen):
     flip: bool | None = None
     """Random mirror image; None follows the data set."""
     input_size: int | None = Field(None, ge=8)
-    """Side length (pixels) that the network sees; None follows the data set."""
+    """Pixels of a side that the network sees; None follows the data set."""
     stem: Stem = "native"
     """``small`` removes the stem's stride and max-pool, for small images."""
     precision: Precision = "auto"
@@ -108,13 +107,12 @@ class Recipe(Frozen):
     views: Literal["crop", "resized-crop"] = "crop"
     """Augmentation: pad-crop (+ flip), or RandomResizedCrop (+ flip) for large images."""
     max_norm: float | None = Field(default=None, gt=0, exclude_if=unset)
-    """Largest L2 norm of the weights that enter one hidden unit, enforced after every step (Hinton et al. 2012,
-    arXiv:1207.0580); only for networks that say which weights (``max_norm_weights``)."""
+    """Largest L2 norm of the weights that enter a hidden unit (arXiv:1207.0580); see ``max_norm_weights``."""
     model_options: dict[str, float] = Field(default_factory=dict, exclude_if=is_default({}))
     """Further arguments of the network's constructor, such as ``drop_rate``."""
     teacher_top_k: int | None = Field(default=None, ge=1, exclude_if=unset)
-    """Only so many of the teacher's largest logits guide the student; the other classes share the rest of the
-    probability evenly. Its record of 1,000 classes is then a tenth (K = 50) on disk."""
+    """Only so many of the teacher's largest logits guide the student; other classes share the rest evenly. Its record
+    of 1,000 classes is then a tenth (K = 50) on disk."""
 
 
 class RunConfig(Frozen):
@@ -135,7 +133,7 @@ class RunConfig(Frozen):
     seed: int
     """Seed of initialisation, order and augmentation."""
     phase: Phase
-    """Phase of the sweep; only ``confirm`` reads the test split (and ``teacher``, in confirm, its own)."""
+    """Only ``confirm`` reads the test split (and ``teacher``, in confirm, its own)."""
 
     @cached_property
     def id(self) -> str:

@@ -12,15 +12,11 @@ from kdbench.errors import BadInput
 from kdbench.methods import Outputs, Taps
 
 Said = tuple[Tensor, Tensor | None, dict[int, Tensor]]
-"""Logits, pooled, maps: what a compiler can return."""
+"""Logits, pooled, maps."""
 
 
 class Tapped(nn.Module):
-    """A network that also gives the inputs of its classifier, and its stages' maps, in one pass.
-
-    Raises:
-        BadInput: a network that has no such thing.
-    """
+    """A network that also gives the inputs of its classifier, and its stages' maps, in one pass, or BadInput."""
 
     def __init__(self, network: nn.Module, fields: Collection[str]) -> None:
         super().__init__()

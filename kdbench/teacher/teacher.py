@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 from weakref import WeakValueDictionary
@@ -42,17 +43,19 @@ class Teacher:
     ) -> None:  # fmt: skip
         self.classes, self.keyed, self._load, self._device = classes, keyed, load, device
         self._root, self._teacher_id, self._top_k = root, teacher_id, top_k
-        self._network: nn.Module | None = None
         self._forwards: dict[frozenset[str], nn.Module] = {}
         self._pooled = 0
         # an epoch's logits live as long as a run uses them, and runs of one seed share them
         self._epochs: WeakValueDictionary[tuple[str, int, int], Tensor] = WeakValueDictionary()
         self._plain: dict[str, Tensor] = {}
 
+    @cached_property
+    def _network(self) -> nn.Module:
+        network = self._load().eval().requires_grad_(False)
+        network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network
+
     def _forward(self, fields: Collection[str]) -> nn.Module:
-        if self._network is None:
-            network = self._load().to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self._network = network.eval().requires_grad_(False)
         if (key := frozenset(fields)) not in self._forwards:
             self._forwards[key] = asked(self._network, key).eval()
         return self._forwards[key]
@@ -66,9 +69,7 @@ class Teacher:
 
     def taps(self, fields: Collection[str], x: Tensor) -> Taps:
         """Sizes of the fields for images like ``x``."""
-        forward = self._forward(fields)
-        assert self._network is not None
-        return taps_of(forward, self._network, x)
+        return taps_of(self._forward(fields), self._network, x)
 
     def epoch(
         self, split: Split, seed: int, epoch: int, fields: Collection[str] = LOGITS, progress: Progress | None = None
@@ -140,9 +141,7 @@ class Teacher:
     def cache(self, split: Split, seed: int, epoch: int, fields: Collection[str] = LOGITS) -> LogitCache:
         """The open cache that holds one epoch's views: by (sample, view), or by (seed, epoch, sample)."""
         if "pooled" in fields and not self._pooled:
-            said = self.ask(fields, next(iter(split.plain(1))).x).pooled
-            assert said is not None
-            self._pooled = said.shape[1]
+            self._pooled = self.taps(fields, next(iter(split.plain(1))).x).pooled
         pooled = self._pooled if "pooled" in fields else 0
         if self.keyed == "view":
             return self._open(split, split.augment.key, split.n_views or 0, self._top_k, pooled)

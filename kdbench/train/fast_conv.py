@@ -103,10 +103,8 @@ class FastConv2d(nn.Conv2d):
             return _matmul(input, weight, bias)
         if plan.form == "full":
             return _full(input, weight, bias, plan)
-        if plan.form == "scale":
-            return _scale(input, weight[:, :, plan.rows, plan.cols].reshape(1, -1, 1, 1), bias)
-        if plan.form == "mix":
-            return _mix(input, weight, bias, plan)
+        if plan.form in ("scale", "mix"):
+            return _depthwise(input, weight, bias, plan)
         if plan.form == "trim":
             weight, padding = weight[:, :, plan.rows, plan.cols], plan.padding
         return F.conv2d(input, weight, bias, self.stride, padding, 1, self.groups)
@@ -131,19 +129,6 @@ def _full(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
     return torch.stack(rows, 1).view(-1, *plan.out, weight.shape[0]).permute(0, 3, 1, 2)
 
 
-def _as_autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The casts that autocast gives a convolution; it knows nothing of the products used in its place."""
-    if not torch.is_autocast_enabled(x.device.type):
-        return x, weight, bias
-    dtype = torch.get_autocast_dtype(x.device.type)
-    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-
-
-def _scale(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    x, weight, bias = _as_autocast(x, weight, bias)
-    return x * weight if bias is None else x * weight + bias.view(1, -1, 1, 1)
-
-
 class _Mix(torch.autograd.Function):
     """Weighted sums of a few pixels, channel by channel: (B, I, C) and (O, I, C) -> (B, O, C).
 
@@ -163,15 +148,20 @@ class _Mix(torch.autograd.Function):
         return to_pixels, to_factors
 
 
-def _mix(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
-    """A depthwise convolution on a map so small that every output pixel may read every input pixel."""
-    x, weight, bias = _as_autocast(x, weight, bias)
+def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
+    """A depthwise convolution with one live tap, or on a map of which every output pixel may read every input pixel."""
+    if torch.is_autocast_enabled(x.device.type):  # it knows of convolutions, not of the products in their place
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     channels = weight.shape[0]
+    if plan.form == "scale":
+        out = x * weight[:, :, plan.rows, plan.cols].reshape(1, -1, 1, 1)
+        return out if bias is None else out + bias.view(1, -1, 1, 1)
     # one row of zeros past the last tap, for pixels that do not meet
     taps = F.pad(weight.reshape(channels, -1).t(), (0, 0, 0, 1))
-    out: Tensor = _Mix.apply(x.permute(0, 2, 3, 1).flatten(1, 2), taps[torch.tensor(plan.taps, device=x.device)])
-    out = out if bias is None else out + bias
-    return out.view(-1, *plan.out, channels).permute(0, 3, 1, 2)
+    mixed: Tensor = _Mix.apply(x.permute(0, 2, 3, 1).flatten(1, 2), taps[torch.tensor(plan.taps, device=x.device)])
+    mixed = mixed if bias is None else mixed + bias
+    return mixed.view(-1, *plan.out, channels).permute(0, 3, 1, 2)
 
 
 def optimise(model: nn.Module, device: torch.device) -> nn.Module:

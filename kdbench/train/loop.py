@@ -20,14 +20,12 @@ from kdbench.methods import METHODS, BatchInfo, Taps, as_loss
 from kdbench.models import build, count_macs, count_params
 from kdbench.models.build import seeded
 from kdbench.teacher import Teacher, asked, outputs, taps_of, truncate
+from kdbench.teacher.logit_cache import Progress
 from kdbench.train import checkpoint
 from kdbench.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_metrics
 from kdbench.train.metrics import Scores, collect_logits, reliability, score
 from kdbench.train.optim import make_optimizer, make_schedule, max_norm_constraint
 from kdbench.train.step import Step, compiled, describe_hardware, note_step, prepare
-
-Fill = Callable[[int, int], None]
-"""Follows the teacher's forward passes: (done, total)."""
 
 
 class RunOutcome(NamedTuple):
@@ -79,7 +77,7 @@ class Trainer:
         self._rows: list[Tensor] = []
         self._names: list[str] = []
 
-    def steps(self, epoch: int, on_fill: Fill | None = None) -> Iterator[int]:
+    def steps(self, epoch: int, on_fill: Progress | None = None) -> Iterator[int]:
         """Train one epoch, a step at a time; yields the number of images in each."""
         recipe, seed, data = self.config.recipe, self.config.seed, self.data.train
         teacher = self.teacher if self.needs else None
@@ -112,7 +110,7 @@ class Trainer:
             self._rows.append(torch.stack([loss.total.detach(), accuracy, *(p.detach() for p in loss.parts.values())]))
             yield len(batch.y)
 
-    def epoch(self, epoch: int, on_fill: Fill | None) -> EpochLog:
+    def epoch(self, epoch: int, on_fill: Progress | None) -> EpochLog:
         """Train one epoch and measure the validation split.
 
         Raises:
@@ -159,7 +157,7 @@ class Trainer:
 
 def run_training(
     config: RunConfig, *, data: TaskData, teacher: Teacher | None, workdir: Path, device: torch.device,
-    on_epoch: Callable[[EpochLog, bool], bool] | None = None, on_fill: Fill | None = None, step: Step | None = None,
+    on_epoch: Callable[[EpochLog, bool], bool] | None = None, on_fill: Progress | None = None, step: Step | None = None,
 ) -> RunOutcome:  # fmt: skip
     """Train ``config`` to its end, from ``workdir``'s checkpoint where there is one.
 
