@@ -187,7 +187,7 @@ class RunResult(Frozen):
     params: int = 0
     """Trainable parameters, at this data set's classes and channels."""
     macs: int = 0
-    """Multiply-accumulates of one forward pass of one image."""
+    """Of one forward pass of one image."""
     epochs: int = 0
     seconds: float = 0.0
     """Wall-clock seconds over all attempts."""

@@ -85,16 +85,14 @@ class BatchInfo:
     label_smoothing: float = 0.0
     """Of the hard term (``Recipe.label_smoothing``)."""
     rows: Tensor | None = None
-    """int64 (B,): the samples' positions in the training split."""
+    """int64 (B,): the samples' positions in the training split, which has ``samples``."""
     samples: int = 0
-    """Length of the training split."""
 
 
 class Method(Frozen):
     """A distillation method: its name, what is searched for it, and its code."""
 
     name: str
-    """What ``--method`` calls it."""
     needs: frozenset[Need] = LOGITS
     """What it reads of teacher and student; nothing: no teacher is asked."""
     pairs: str = Field("any->any", pattern=r"^\w+->\w+$")
@@ -108,7 +106,6 @@ class Method(Frozen):
     version: int = Field(1, ge=1)
     """Raised with every change that changes results: part of the runs' ids unless it is 1."""
     paper: str = ""
-    """Where it was published."""
     code: Any = Field(default=None, exclude=True, repr=False)
     """A function, or an ``nn.Module`` class; None: the entry point of that name in ``kdbench.losses``."""
 

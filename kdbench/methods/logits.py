@@ -32,7 +32,9 @@ def cross_entropy(student: Outputs, targets: Tensor, batch: BatchInfo) -> Tensor
     return F.cross_entropy(student.logits, targets, label_smoothing=batch.label_smoothing)
 
 
-def mixed(soft: Tensor, hard: Tensor, alpha: float, soft_weight: float | None, hard_weight: float | None) -> Loss:
+def mixed(
+    soft: Tensor, hard: Tensor, alpha: float = 0.5, soft_weight: float | None = None, hard_weight: float | None = None
+) -> Loss:
     """Alpha · soft + (1 − alpha) · hard; a free weight replaces its share, as in CRD's 0.1 · CE + 0.9 · KL."""
     total = (alpha if soft_weight is None else soft_weight) * soft
     return Loss(total + (1.0 - alpha if hard_weight is None else hard_weight) * hard, {"soft": soft, "hard": hard})
@@ -47,12 +49,11 @@ def hard(student: Outputs, teacher: None, targets: Tensor, batch: BatchInfo) -> 
 
 @method("kd", **SOFTENED, paper="Hinton, Vinyals, Dean 2015, arXiv:1503.02531")
 def kd(
-    student: Outputs, teacher: Outputs, targets: Tensor, batch: BatchInfo, *,
-    temperature: float, alpha: float = 0.5, soft_weight: float | None = None, hard_weight: float | None = None,
-) -> Loss:  # fmt: skip
+    student: Outputs, teacher: Outputs, targets: Tensor, batch: BatchInfo, *, temperature: float, **weights: float
+) -> Loss:
     """Alpha · T² · KL(teacher_T ‖ student_T) + (1 − alpha) · CE."""
     soft = soft_kl(student.logits, teacher.logits, temperature)
-    return mixed(soft, cross_entropy(student, targets, batch), alpha, soft_weight, hard_weight)
+    return mixed(soft, cross_entropy(student, targets, batch), **weights)
 
 
 def standardise(logits: Tensor, eps: float = 1e-7) -> Tensor:
@@ -63,13 +64,12 @@ def standardise(logits: Tensor, eps: float = 1e-7) -> Tensor:
 
 @method("kd-ls", **SOFTENED, paper="Sun et al. 2024, Logit Standardization in Knowledge Distillation, arXiv:2403.01427")
 def kd_ls(
-    student: Outputs, teacher: Outputs, targets: Tensor, batch: BatchInfo, *,
-    temperature: float, alpha: float = 0.5, soft_weight: float | None = None, hard_weight: float | None = None,
-) -> Loss:  # fmt: skip
+    student: Outputs, teacher: Outputs, targets: Tensor, batch: BatchInfo, *, temperature: float, **weights: float
+) -> Loss:
     """Plain distillation of z-scored logits, so that T alone sets the softness; the hard term sees the raw ones."""
     hard_term = cross_entropy(student, targets, batch)  # first: the order in which gradients add up decides last bits
     soft = soft_kl(standardise(student.logits), standardise(teacher.logits), temperature)
-    return mixed(soft, hard_term, alpha, soft_weight, hard_weight)
+    return mixed(soft, hard_term, **weights)
 
 
 def target_kl(student: Tensor, teacher: Tensor, targets: Tensor, temperature: float) -> Tensor:

@@ -28,12 +28,6 @@ from kdbench.errors import BadInput, MachineFault, unknown
 from kdbench.models.build import build, construct, explained, fit_to, known_models, seeded
 
 PRETRAINED = "pretrained"
-_INSIDE = ("state_dict_ema", "model_ema", "state_dict", "model")
-"""Under which keys a checkpoint keeps its weights, the moving average first as timm has it."""
-_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
-"""What data-parallel, compiled and wrapped training leave before every name."""
-_REACH_SECONDS = 5.0
-"""How long a host may take to answer before the network counts as missing."""
 _ADVICE = (
     "give a local file with --teacher-weights PATH, train the teacher here by leaving it out, or fetch the weights "
     "once on a machine with a network and copy its Hugging Face cache"
@@ -79,9 +73,8 @@ def load_weights(name: str, *, classes: int, channels: int, input_size: int, ste
 
 
 def weights_digest(source: str, name: str) -> str:
-    """What identifies the weights: ``pretrained:<timm tag>``, or ``file:<12 hex digits of SHA-256>``.
-
-    Those of an ensemble's members have commas between them, in an order of their own.
+    """What identifies the weights: ``pretrained:<timm tag>``, ``file:<12 hex digits of SHA-256>``, or, sorted and with
+    commas between them, those of an ensemble's members.
 
     Raises:
         BadInput: no such file, no such pretrained weights, or the same twice.
@@ -131,7 +124,8 @@ def _read(path: Path) -> dict[str, Tensor]:
     except (RuntimeError, EOFError, ValueError, OSError) as error:
         raise BadInput(f"{path} is no whole torch file: it was cut, damaged, or is something else") from error
     inside = content if isinstance(content, Mapping) else {}
-    named = next((inside[key] for key in _INSIDE if isinstance(inside.get(key), Mapping)), inside)
+    keys = ("state_dict_ema", "model_ema", "state_dict", "model")  # the moving average first, as timm has it
+    named = next((inside[key] for key in keys if isinstance(inside.get(key), Mapping)), inside)
     if not named or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in named.items()):
         raise BadInput(f"{path} holds something else than named tensors: save model.state_dict()")
     return dict(named)
@@ -141,8 +135,9 @@ def _fill(model: nn.Module, weights: dict[str, Tensor], classes: int, place: str
     """Copy ``weights`` into ``model`` if they fit exactly, under what their names have in common."""
     own = model.state_dict()
     weights = {key: value for key, value in weights.items() if key != "n_averaged"}  # of torch's AveragedModel
-    while weights and not own.keys() & weights.keys():
-        prefix = next((p for p in _PREFIXES if all(key.startswith(p) for key in weights)), None)
+    while weights and not own.keys() & weights.keys():  # data-parallel, compiled and wrapped training leave prefixes
+        prefixes = ("module.", "_orig_mod.", "model.", "net.")
+        prefix = next((p for p in prefixes if all(key.startswith(p) for key in weights)), None)
         if prefix is None:
             break
         weights = {key.removeprefix(prefix): value for key, value in weights.items()}
@@ -232,9 +227,9 @@ def _cached(config: Any, name: str) -> str | None:
         return str(path)
     if config.hf_hub_id and constants.HF_HUB_OFFLINE:
         raise MachineFault(f"pretrained weights of {name} are not here and HF_HUB_OFFLINE is set: {_ADVICE}")
-    host = constants.ENDPOINT if config.hf_hub_id else config.url
+    host = constants.ENDPOINT if config.hf_hub_id else config.url or ""
     try:
-        urllib.request.urlopen(urllib.request.Request(host, method="HEAD"), timeout=_REACH_SECONDS).close()
+        urllib.request.urlopen(urllib.request.Request(host, method="HEAD"), timeout=5).close()
     except urllib.error.HTTPError:
         pass  # a refusal is an answer
     except (OSError, ValueError) as error:

@@ -47,7 +47,7 @@ class CacheKey(Frozen):
     views: int
     classes: int
     top_k: int | None = Field(default=None, exclude_if=unset)
-    """So many logits of an entry are kept, see ``truncate``; None: all."""
+    """See ``truncate``; None: all logits are kept."""
     pooled: int = Field(default=0, exclude_if=is_default(0))
     """Length of the pooled vector kept beside the logits."""
 
@@ -57,7 +57,7 @@ class CacheKey(Frozen):
 
     @property
     def words(self) -> int:
-        """16-bit words of an entry: logits, all or packed, and pooled vector."""
+        """16-bit words of an entry."""
         return (self.classes if self.top_k is None else 2 * self.top_k + 1) + self.pooled
 
     @property
@@ -97,14 +97,11 @@ class LogitCache:
             raise MachineFault(f"cannot open the logit cache in {self.folder}: {error}") from error
 
     def _map(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-        """Map a file of exactly this size, extending a new or short one with zeros (which mean 'missing').
-
-        Its blocks are reserved now: a disk that fills up under a sparse map would kill the process.
-        """
+        """Map a file of exactly this size, extending a new or short one with zeros (which mean 'missing')."""
         path, size = self.folder / name, math.prod(shape) * dtype.itemsize
         with path.open("ab") as stream:
             if stream.tell() < size:
-                if hasattr(os, "posix_fallocate"):
+                if hasattr(os, "posix_fallocate"):  # a disk that fills up under a sparse map would kill the process
                     os.posix_fallocate(stream.fileno(), 0, size)
                 os.truncate(path, size)
         return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
@@ -169,9 +166,8 @@ def taken(folder: Path) -> int:
 def truncate(logits: Tensor, k: int) -> Tensor:
     """(B, C) float32 logits of 16-bit precision with all but the ``k`` < C largest of a row made equal.
 
-    softmax gives the ``k`` what it gave them before, but for the rounding of one number to 16 bits; the others share
-    evenly what is left at T = 1, as in the sparse soft labels of TinyViT (Wu et al. 2022, arXiv:2207.10666). Doing
-    it twice changes nothing more.
+    softmax gives the ``k`` what it gave them before, to 16 bits; the others share evenly what is left at T = 1, as in
+    TinyViT's sparse soft labels (Wu et al. 2022, arXiv:2207.10666). Doing it twice changes nothing more.
     """
     top = logits.topk(k, dim=1)
     others = logits.scatter(1, top.indices, -math.inf)
