@@ -30,7 +30,7 @@ unset = is_default(None)
 
 
 class Frozen(BaseModel):
-    """Base of all types here: immutable, no unknown fields, every field documented."""
+    """Base of all types here: immutable, no unknown fields, docstrings of fields as their descriptions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -57,19 +57,18 @@ class DataConfig(Frozen):
     val_fraction: float = Field(0.1, gt=0, lt=1)
     """Share of the training set held out, per class, for selection."""
     split_seed: int = 0
-    """Seed of the stratified cut (recorded; the same for every run of a sweep)."""
+    """Seed of the stratified cut, the same for every run of a sweep."""
     limit: int | None = Field(None, ge=20)
     """Use only this many training samples (stratified), for rehearsals."""
     digest: str | None = None
     """Digest of a user's own data (names and content of the images), so that other bytes are another run."""
     train_classes: tuple[int, ...] | None = Field(default=None, exclude_if=unset)
-    """The transfer set: only training samples of these classes are trained on. Labels, the number of classes and
-    the validation and test splits stay whole (Hinton et al. 2015, section 3)."""
+    """The transfer set: only these classes are trained on; all else stays whole (Hinton et al. 2015, section 3)."""
     channels: Literal[3] | None = Field(default=None, exclude_if=unset)
     """Grey images as this many equal channels, for networks made for colour."""
     validate_on: Literal["train", "test"] = Field(default="train", exclude_if=is_default("train"))
-    """``test``: nothing is held out, and every epoch is measured on the test split, as many published protocols do.
-    Only for repeating such a protocol at settings fixed beforehand: a choice made by it would be one made on test."""
+    """``test``: nothing is held out, every epoch is measured on the test split, as many published protocols do. Only
+    for repeating one at settings fixed beforehand: a choice made by it would be one made on test."""
     skip_corrupt: bool = Field(default=False, exclude_if=is_default(False))
     """Leave out images that cannot be decoded instead of refusing the data."""
 
@@ -78,17 +77,13 @@ class Recipe(Frozen):
     """How a network is trained: everything but the loss and the seed."""
 
     epochs: int = Field(15, ge=1)
-    """Passes over the training split."""
     batch_size: int = Field(128, ge=1)
     """Samples a step; a last partial batch is dropped when the split is longer than one batch."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """SGD with Nesterov momentum, or AdamW."""
     lr: float = Field(0.1, gt=0)
-    """Peak learning rate."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """Momentum of SGD."""
     nesterov: bool = True
-    """Nesterov's form of momentum."""
     weight_decay: float = Field(5e-4, ge=0)
     """L2 factor (SGD) or decoupled decay (AdamW); norms and biases are exempt under AdamW."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
@@ -98,9 +93,7 @@ class Recipe(Frozen):
     gamma: float = Field(0.1, gt=0, le=1)
     """Factor of ``step``."""
     warmup_epochs: float = Field(1.0, ge=0)
-    """Linear warm-up, in epochs."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Smoothing of the hard-label term."""
     clip_grad: float | None = Field(None, gt=0)
     """Largest global gradient norm."""
     pad: int = Field(4, ge=0)
@@ -108,28 +101,26 @@ class Recipe(Frozen):
     flip: bool | None = None
     """Random mirror image; None follows the data set."""
     input_size: int | None = Field(None, ge=8)
-    """Side length (pixels) that the network sees; None follows the data set."""
+    """Pixels of a side that the network sees; None follows the data set."""
     stem: Stem = "native"
     """``small`` removes the stem's stride and max-pool, for small images."""
     precision: Precision = "auto"
-    """``auto`` is measured once per model and machine and replaced before a run is identified."""
+    """``auto`` is replaced, by a rule of the device, before a run is identified."""
     views: Literal["crop", "resized-crop"] = "crop"
     """Augmentation: pad-crop (+ flip), or RandomResizedCrop (+ flip) for large images."""
     max_norm: float | None = Field(default=None, gt=0, exclude_if=unset)
-    """Largest L2 norm of the weights that enter one hidden unit, enforced after every step (Hinton et al. 2012,
-    arXiv:1207.0580); only for networks that say which weights (``max_norm_weights``)."""
+    """Largest L2 norm of the weights that enter a hidden unit (arXiv:1207.0580); see ``max_norm_weights``."""
     model_options: dict[str, float] = Field(default_factory=dict, exclude_if=is_default({}))
     """Further arguments of the network's constructor, such as ``drop_rate``."""
     teacher_top_k: int | None = Field(default=None, ge=1, exclude_if=unset)
-    """Only so many of the teacher's largest logits guide the student; the other classes share the rest of the
-    probability evenly. Its record of 1,000 classes is then a tenth (K = 50) on disk."""
+    """Only so many of the teacher's largest logits guide the student; other classes share the rest evenly. Its record
+    of 1,000 classes is then a tenth (K = 50) on disk."""
 
 
 class RunConfig(Frozen):
     """One training run, whole. Its ``id`` is the hash of this and nothing else."""
 
     data: DataConfig
-    """The samples."""
     model: str
     """timm name of the network trained."""
     teacher: str | None = None
@@ -137,17 +128,14 @@ class RunConfig(Frozen):
     teacher_id: str | None = None
     """Id of the teacher's own run or weights."""
     method: str = "hard"
-    """Catalog name of the loss."""
     method_version: int = Field(default=1, exclude_if=is_default(1))
-    """Version of the loss's code."""
     hyper: Hyper = Field(default_factory=dict)
     """The method's hyper-parameters (temperature, alpha, ...)."""
     recipe: Recipe
-    """Training recipe."""
     seed: int = Field(ge=-(2**63), lt=2**63)
     """Seed of initialisation, order and augmentation."""
     phase: Phase
-    """Phase of the sweep; only ``confirm`` reads the test split (and ``teacher``, in confirm, its own)."""
+    """Only ``confirm`` reads the test split (and ``teacher``, in confirm, its own)."""
 
     @cached_property
     def id(self) -> str:
@@ -160,20 +148,15 @@ class RunConfig(Frozen):
 
 
 class EpochLog(Frozen):
-    """One line of metrics.jsonl: losses and divergences in nats, accuracies as fractions."""
+    """One line of metrics.jsonl: losses and divergences in nats, accuracies as fractions; ``epoch`` counts from 1."""
 
     epoch: int
-    """1-based epoch just finished."""
     lr: float
-    """Learning rate of the epoch's last step."""
     train_loss: float
-    """Mean training loss."""
     train_acc: float
     """Accuracy on the augmented training batches as they were trained on."""
     val_loss: float
-    """Cross-entropy on the validation split."""
     val_acc: float
-    """Accuracy on the validation split."""
     val_kl: float | None = None
     """KL(teacher ‖ student) at T = 1 on validation, averaged over samples."""
     val_agreement: float | None = None
@@ -188,13 +171,9 @@ class RunResult(Frozen):
     """What a run came to; written last, so that its presence means the run is whole."""
 
     id: str
-    """The run's ``RunConfig.id``."""
     status: Status
-    """complete, pruned or failed."""
     val_acc: Share | None = None
-    """Validation accuracy after the last epoch."""
     best_val_acc: Share | None = None
-    """Highest validation accuracy of any epoch."""
     test_acc: Share | None = None
     """Test accuracy after the last epoch; only in the confirm phase."""
     test_top5: Share | None = None
@@ -210,9 +189,8 @@ class RunResult(Frozen):
     params: Count = 0
     """Trainable parameters, at this data set's classes and channels."""
     macs: Count = 0
-    """Multiply-accumulates of one forward pass of one image."""
+    """Of one forward pass of one image."""
     epochs: Count = 0
-    """Epochs finished."""
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Wall-clock seconds over all attempts."""
     attempts: Count = 1
@@ -222,6 +200,5 @@ class RunResult(Frozen):
     wandb_run: str | None = None
     """Id of the last attempt's W&B run."""
     error: str | None = None
-    """Why a failed run failed."""
     weights: str | None = Field(default=None, exclude_if=unset)
     """SHA-256 of the weights' file, where the weights were kept."""

@@ -23,9 +23,10 @@ def main(text: str) -> None:
         import torch
 
         torch.set_num_threads(asked["threads"])
-        from contenders import CONTENDERS, Task
+        from contenders import CONTENDERS
+        from rounds import Setting
 
-        steps = CONTENDERS[asked["contender"]](Task(**asked["task"]))
+        steps = CONTENDERS[asked["contender"]](Setting(**asked["task"]))
         for _ in range(WARM_UP):
             next(steps)
         print("ready", file=say, flush=True)

@@ -10,12 +10,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from rounds import Setting
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -30,45 +31,33 @@ from kdbench.train.step import REFERENCE, Step, prepare
 TEMPERATURE, ALPHA = 4.0, 0.7
 
 
-class Task(NamedTuple):
-    """What every contender trains."""
-
-    teacher: str
-    student: str
-    dataset: str
-    limit: int
-    batch_size: int
-    pad: int
-    device: str
-
-
 Steps = Iterator[int]
 """Trains for ever; yields the images of each step."""
 
 
-def shape(task: Task, data: TaskData) -> dict[str, Any]:
+def shape(task: Setting, data: TaskData) -> dict[str, Any]:
     """Arguments of ``build``."""
     return {"classes": data.classes, "channels": data.channels, "input_size": data.input_size, "seed": 0}
 
 
-def recipe(task: Task) -> Recipe:
+def recipe(task: Setting) -> Recipe:
     """The recipe of every contender."""
     fixed: dict[str, Any] = {"lr": 0.01, "warmup_epochs": 0, "precision": "fp32", "epochs": 1000}
     return Recipe(batch_size=task.batch_size, pad=task.pad, **fixed)
 
 
-def samples(task: Task) -> TaskData:
+def samples(task: Setting) -> TaskData:
     """The data, resident."""
     spec = resolve_dataset(task.dataset)[0]
     return load(spec, which_samples(task), recipe(task), torch.device(task.device))
 
 
-def which_samples(task: Task) -> DataConfig:
+def which_samples(task: Setting) -> DataConfig:
     """In colour, as timm's task wants them."""
     return DataConfig.model_validate({"name": task.dataset, "limit": task.limit, "channels": 3})
 
 
-def bare(task: Task, step: Step) -> Steps:
+def bare(task: Setting, step: Step) -> Steps:
     """Nothing but forward, cross-entropy, backward and update, on one batch that is already there."""
     data, device = samples(task), torch.device(task.device)
     model, forward = prepare(build(task.student, **shape(task, data)).train(), step, device)
@@ -83,7 +72,7 @@ def bare(task: Task, step: Step) -> Steps:
         yield task.batch_size
 
 
-def trial(task: Task, step: Step) -> Steps:
+def trial(task: Setting, step: Step) -> Steps:
     """Kdbench's own loop, its logit cache warm."""
     with _warm(task) as (data, teacher):
         config = _config(task, {"temperature": TEMPERATURE, "alpha": ALPHA})
@@ -97,7 +86,7 @@ def endless(trainer: Trainer) -> Steps:
 
 
 @contextmanager
-def _warm(task: Task) -> Iterator[tuple[TaskData, Teacher]]:
+def _warm(task: Setting) -> Iterator[tuple[TaskData, Teacher]]:
     """The data, and a teacher whose cache holds every view of them."""
     data = samples(task)
     with tempfile.TemporaryDirectory() as folder:
@@ -109,7 +98,7 @@ def _warm(task: Task) -> Iterator[tuple[TaskData, Teacher]]:
         yield data, teacher
 
 
-def _config(task: Task, hyper: Hyper) -> RunConfig:
+def _config(task: Setting, hyper: Hyper) -> RunConfig:
     return RunConfig(
         data=which_samples(task), model=task.student, method="kd", hyper=hyper, recipe=recipe(task), seed=0,
         phase="search",
@@ -129,7 +118,7 @@ def warm_cache(teacher: Teacher, data: TaskData) -> None:
 class Pictures(Dataset[tuple[Tensor, int]]):
     """Images one by one through torchvision's transforms: crop, flip, tensor, normalise."""
 
-    def __init__(self, task: Task, data: TaskData) -> None:
+    def __init__(self, task: Setting, data: TaskData) -> None:
         from torchvision import transforms
 
         plain = torch.cat([batch.x for batch in data.train.plain()])
@@ -153,17 +142,17 @@ class Pictures(Dataset[tuple[Tensor, int]]):
         return self.transform(self.images[index]), self.labels[index]
 
 
-def _networks(task: Task, data: TaskData) -> tuple[nn.Module, nn.Module, torch.device]:
+def _networks(task: Setting, data: TaskData) -> tuple[nn.Module, nn.Module, torch.device]:
     device = torch.device(task.device)
     teacher = build(task.teacher, **shape(task, data)).to(device).eval().requires_grad_(False)
     return teacher, build(task.student, **shape(task, data)).to(device).train(), device
 
 
-def _loader(task: Task, data: TaskData, **more: Any) -> DataLoader[tuple[Tensor, int]]:
+def _loader(task: Setting, data: TaskData, **more: Any) -> DataLoader[tuple[Tensor, int]]:
     return DataLoader(Pictures(task, data), task.batch_size, drop_last=True, **more)
 
 
-def tutorial(task: Task) -> Steps:
+def tutorial(task: Setting) -> Steps:
     """The loop of PyTorch's distillation tutorial."""
     data = samples(task)
     teacher, student, device = _networks(task, data)
@@ -186,7 +175,7 @@ def tutorial(task: Task) -> Steps:
             yield len(labels)
 
 
-def timm_task(task: Task, layout: str) -> Steps:
+def timm_task(task: Setting, layout: str) -> Steps:
     """Timm's logit distillation task in its training loop's order of calls; ``channels_last`` is its tuned form."""
     import timm
     from timm.task import LogitDistillationTask
@@ -211,7 +200,7 @@ def timm_task(task: Task, layout: str) -> Steps:
             yield len(labels)
 
 
-def torchdistill(task: Task) -> Steps:
+def torchdistill(task: Setting) -> Steps:
     """Torchdistill's distillation box (``pip install torchdistill``), its KD criterion and its data loaders."""
     from torch.utils.data import RandomSampler
     from torchdistill.core.distillation import get_distillation_box
@@ -258,7 +247,7 @@ def torchdistill(task: Task) -> Steps:
         epoch += 1
 
 
-CONTENDERS: dict[str, Callable[[Task], Steps]] = {
+CONTENDERS: dict[str, Callable[[Setting], Steps]] = {
     "bare plain": lambda task: bare(task, REFERENCE),
     "bare channels_last": lambda task: bare(task, Step(kernels=False, fused=False)),
     "bare kernels": lambda task: bare(task, Step()),

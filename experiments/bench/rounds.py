@@ -98,9 +98,7 @@ class _Group:
 
     def start(self, setting: Setting, count: int, threads: int) -> str | None:
         """Start and warm up; the reason where it cannot run."""
-        names = ("teacher", "student", "dataset", "limit", "batch_size", "pad", "device")
-        task = {name: getattr(setting, name) for name in names}
-        asked = json.dumps({"contender": self.name, "task": task, "threads": threads})
+        asked = json.dumps({"contender": self.name, "task": setting.model_dump(), "threads": threads})
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
         for _ in range(count):
@@ -184,7 +182,7 @@ def _machine(cores: int, device: str) -> dict[str, Any]:
     found: dict[str, Any] = {"processor": processor(), "cores": cores, "system": platform.system()}
     if device != "cpu":
         from kdbench.run.worker import pick_device
-        from kdbench.train.hardware import describe_hardware
+        from kdbench.train.step import describe_hardware
 
         found["device"] = describe_hardware(pick_device(device))
     for package in ("torch", "timm", "torchdistill"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
+from math import prod
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -22,16 +23,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 else:
 
-    class Later:
-        """A module that is imported when something of it is first used."""
-
+    class _Later:  # a module that is imported when something of it is first used
         def __init__(self, name: str) -> None:
             self._name = name
 
         def __getattr__(self, name: str) -> Any:
             return getattr(import_module(self._name), name)
 
-    torch, F = Later("torch"), Later("torch.nn.functional")
+    torch, F = _Later("torch"), _Later("torch.nn.functional")
 
 __all__ = [
     "LOGITS", "BatchInfo", "F", "Loss", "Method", "Need", "Outputs", "Range", "Taps", "as_loss", "method", "torch",
@@ -47,6 +46,11 @@ class Loss(NamedTuple):
 
     total: Tensor
     parts: Mapping[str, Tensor] = MappingProxyType({})
+
+
+def as_loss(found: Loss | Tensor) -> Loss:
+    """What a method returned, with its parts."""
+    return found if isinstance(found, Loss) else Loss(found)
 
 
 @dataclass(frozen=True)
@@ -74,25 +78,21 @@ class Taps:
 
 @dataclass(frozen=True)
 class BatchInfo:
-    """Where in the training a batch stands."""
+    """Where in the training a batch stands: in ``epoch`` 1, 2, ... of ``epochs``."""
 
     epoch: int = 1
-    """1-based."""
     epochs: int = 1
-    """Of the whole run."""
     label_smoothing: float = 0.0
     """Of the hard term (``Recipe.label_smoothing``)."""
     rows: Tensor | None = None
-    """int64 (B,): the samples' positions in the training split."""
+    """int64 (B,): the samples' positions in the training split, which has ``samples``."""
     samples: int = 0
-    """Length of the training split."""
 
 
 class Method(Frozen):
     """A distillation method: its name, what is searched for it, and its code."""
 
     name: str
-    """What ``--method`` calls it."""
     needs: frozenset[Need] = LOGITS
     """What it reads of teacher and student; nothing: no teacher is asked."""
     pairs: str = Field("any->any", pattern=r"^\w+->\w+$")
@@ -106,13 +106,11 @@ class Method(Frozen):
     version: int = Field(1, ge=1)
     """Raised with every change that changes results: part of the runs' ids unless it is 1."""
     paper: str = ""
-    """Where it was published."""
     code: Any = Field(default=None, exclude=True, repr=False)
     """A function, or an ``nn.Module`` class; None: the entry point of that name in ``kdbench.losses``."""
 
     @property
     def knobs(self) -> set[str]:
-        """Every hyper-parameter that it has."""
         return {*self.space, *self.defaults, *self.bounds}
 
     @property
@@ -126,38 +124,30 @@ class Method(Frozen):
         """What is called as (student: Outputs, teacher: Outputs, targets (B,), BatchInfo); with state, a module.
 
         Raises:
-            BadInput: a pair of networks that it is not made for.
+            BadInput: as ``fits``.
         """
         self.fits(*("any" if taps is None else taps.kind for taps in (teacher, student)))
         code = self.code or _of_last_release(self.name)
         return code(student, teacher, **hyper) if isinstance(code, type) else partial(code, **hyper)
 
     def fits(self, teacher: str, student: str) -> None:
-        """Refuse networks of a kind (see ``Taps``) that it is not made for; ``any``: not known yet.
-
-        Raises:
-            BadInput: naming method and network.
-        """
+        """Refuse, as BadInput, networks of a kind (see ``Taps``) that it is not made for; ``any``: not known yet."""
         for role, kind, found in zip(("teacher", "student"), self.pairs.split("->"), (teacher, student), strict=True):
             if "any" not in (kind, found) and kind != found:
                 raise BadInput(f"method '{self.name}' is made for {self.pairs}: this {role} is a {found}")
 
     def check(self) -> None:
-        """Try it on made-up outputs before anything is trained.
-
-        Raises:
-            BadInput: naming the code and what it did.
-        """
-        teacher_kind, student_kind = self.pairs.split("->")
-        pooled, maps = "pooled" in self.needs, "maps" in self.needs
-        student = Taps(3, 6 * pooled, {1: (4, 4, 4), 2: (6, 2, 2)} if maps else {}, student_kind)
-        teacher = Taps(3, 5 * pooled, {1: (8, 4, 4), 2: (5, 2, 2)} if maps else {}, teacher_kind)
+        """Try it on made-up outputs before anything is trained; BadInput names the code and what it did."""
+        kinds, pooled, maps = self.pairs.split("->"), "pooled" in self.needs, "maps" in self.needs
+        student = Taps(3, 6 * pooled, {1: (4, 4, 4), 2: (6, 2, 2)} if maps else {}, kinds[1])
+        teacher = Taps(3, 5 * pooled, {1: (8, 4, 4), 2: (5, 2, 2)} if maps else {}, kinds[0])
         middle = {name: (one.choices or (one.low,))[0] or 1.0 for name, one in self.space.items()}
-        where = f"the method '{self.name}' ({getattr(self.code, '__module__', 'kdbench.losses')}:{self._code_name})"
+        place = f"{getattr(self.code, '__module__', 'kdbench.losses')}:{getattr(self.code, '__qualname__', self.name)}"
+        where = f"the method '{self.name}' ({place})"
         try:
             code = self.build({**self.defaults, **middle}, student, teacher)
-            where_it_is = BatchInfo(rows=torch.arange(4), samples=4)
-            found = code(_made_up(student, 1), _made_up(teacher, -1), torch.tensor([0, 1, 2, 0]), where_it_is)
+            batch = BatchInfo(rows=torch.arange(4), samples=4)
+            found = code(_made_up(student, 1), _made_up(teacher, -1), torch.tensor([0, 1, 2, 0]), batch)
             total = as_loss(found).total
             whole = isinstance(total, torch.Tensor) and total.ndim == 0
         except BadInput:
@@ -167,10 +157,6 @@ class Method(Frozen):
         if not whole:
             raise BadInput(f"{where} returns {found!r:.60}: it is called as {CALLED}")
 
-    @property
-    def _code_name(self) -> str:
-        return getattr(self.code, "__qualname__", self.name)
-
 
 CALLED = "loss(student: Outputs, teacher: Outputs, targets, batch, *, ...hyper-parameters) -> Loss or a scalar"
 
@@ -179,8 +165,8 @@ def method(name: str, **declared: Any) -> Callable[[Code], Code]:
     """Declare a method: a decorator for its code, whose keywords are the other fields of ``Method``.
 
     The code is a function (student: Outputs, teacher: Outputs, targets int64 (B,), batch: BatchInfo) -> a scalar or a
-    ``Loss``, with hyper-parameters as keywords; or, with state or parts to train, an ``nn.Module`` class, made from
-    (student: Taps, teacher: Taps, hyper-parameters as keywords), whose ``forward`` is such a function.
+    ``Loss``, with hyper-parameters as keywords; or, with state or parts to train, an ``nn.Module`` class made of
+    (student: Taps, teacher: Taps, hyper-parameters as keywords) with such a ``forward``.
     """
 
     def declare(code: Code) -> Code:
@@ -195,14 +181,9 @@ def Range(low: float, high: float, *, log: bool = False) -> Dimension:
     return Dimension(low=low, high=high, log=log)
 
 
-def as_loss(found: Loss | Tensor) -> Loss:
-    """What a method returned, with its parts."""
-    return found if isinstance(found, Loss) else Loss(found)
-
-
 def _made_up(taps: Taps, sign: int) -> Outputs:
     def values(*shape: int) -> Tensor:
-        return sign * torch.linspace(-1, 1, 4 * torch.Size(shape).numel()).view(4, *shape)
+        return sign * torch.linspace(-1, 1, 4 * prod(shape)).view(4, *shape)
 
     maps = {stage: values(*shape) for stage, shape in taps.maps.items()}
     return Outputs(values(taps.classes), values(taps.pooled) if taps.pooled else None, maps)
@@ -215,11 +196,8 @@ def _of_last_release(name: str) -> Callable[..., Loss | Tensor]:
         raise BadInput(f"the method '{name}' has no loss: declare it with @kdbench.methods.method")
     given = next(iter(points)).load()
 
-    def loss(student: Outputs, teacher: Outputs, targets: Tensor, batch: BatchInfo, **hyper: float) -> Loss | Tensor:
-        smoothing = batch.label_smoothing
-        found: Loss | Tensor = given(
-            student.logits, teacher.logits, targets, hyper, label_smoothing=smoothing, epoch=batch.epoch
-        )
-        return found
+    def loss(student: Outputs, teacher: Outputs, targets: Tensor, batch: BatchInfo, **hyper: float) -> Any:
+        more = {"label_smoothing": batch.label_smoothing, "epoch": batch.epoch}
+        return given(student.logits, teacher.logits, targets, hyper, **more)
 
     return loss

@@ -23,9 +23,8 @@ def soft_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
     The factor T² keeps the gradient's size independent of T (Hinton et al. 2015, section 2).
     """
-    log_student = F.log_softmax(student / temperature, dim=1)
-    log_teacher = F.log_softmax(teacher / temperature, dim=1)
-    return F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * temperature**2
+    ours, theirs = (F.log_softmax(logits / temperature, dim=1) for logits in (student, teacher))
+    return F.kl_div(ours, theirs, reduction="batchmean", log_target=True) * temperature**2
 
 
 def cross_entropy(student: Outputs, targets: Tensor, batch: BatchInfo) -> Tensor:
@@ -33,7 +32,9 @@ def cross_entropy(student: Outputs, targets: Tensor, batch: BatchInfo) -> Tensor
     return F.cross_entropy(student.logits, targets, label_smoothing=batch.label_smoothing)
 
 
-def mixed(soft: Tensor, hard: Tensor, alpha: float, soft_weight: float | None, hard_weight: float | None) -> Loss:
+def mixed(
+    soft: Tensor, hard: Tensor, alpha: float = 0.5, soft_weight: float | None = None, hard_weight: float | None = None
+) -> Loss:
     """Alpha · soft + (1 − alpha) · hard; a free weight replaces its share, as in CRD's 0.1 · CE + 0.9 · KL."""
     total = (alpha if soft_weight is None else soft_weight) * soft
     return Loss(total + (1.0 - alpha if hard_weight is None else hard_weight) * hard, {"soft": soft, "hard": hard})
@@ -48,12 +49,11 @@ def hard(student: Outputs, teacher: None, targets: Tensor, batch: BatchInfo) -> 
 
 @method("kd", **SOFTENED, paper="Hinton, Vinyals, Dean 2015, arXiv:1503.02531")
 def kd(
-    student: Outputs, teacher: Outputs, targets: Tensor, batch: BatchInfo, *,
-    temperature: float, alpha: float = 0.5, soft_weight: float | None = None, hard_weight: float | None = None,
-) -> Loss:  # fmt: skip
+    student: Outputs, teacher: Outputs, targets: Tensor, batch: BatchInfo, *, temperature: float, **weights: float
+) -> Loss:
     """Alpha · T² · KL(teacher_T ‖ student_T) + (1 − alpha) · CE."""
     soft = soft_kl(student.logits, teacher.logits, temperature)
-    return mixed(soft, cross_entropy(student, targets, batch), alpha, soft_weight, hard_weight)
+    return mixed(soft, cross_entropy(student, targets, batch), **weights)
 
 
 def standardise(logits: Tensor, eps: float = 1e-7) -> Tensor:
@@ -64,23 +64,18 @@ def standardise(logits: Tensor, eps: float = 1e-7) -> Tensor:
 
 @method("kd-ls", **SOFTENED, paper="Sun et al. 2024, Logit Standardization in Knowledge Distillation, arXiv:2403.01427")
 def kd_ls(
-    student: Outputs, teacher: Outputs, targets: Tensor, batch: BatchInfo, *,
-    temperature: float, alpha: float = 0.5, soft_weight: float | None = None, hard_weight: float | None = None,
-) -> Loss:  # fmt: skip
-    """Plain distillation of z-scored logits; the hard term sees the raw ones.
-
-    Standardising frees the student from the teacher's scale of logits, so T alone sets the softness.
-    """
+    student: Outputs, teacher: Outputs, targets: Tensor, batch: BatchInfo, *, temperature: float, **weights: float
+) -> Loss:
+    """Plain distillation of z-scored logits, so that T alone sets the softness; the hard term sees the raw ones."""
     hard_term = cross_entropy(student, targets, batch)  # first: the order in which gradients add up decides last bits
     soft = soft_kl(standardise(student.logits), standardise(teacher.logits), temperature)
-    return mixed(soft, hard_term, alpha, soft_weight, hard_weight)
+    return mixed(soft, hard_term, **weights)
 
 
 def target_kl(student: Tensor, teacher: Tensor, targets: Tensor, temperature: float) -> Tensor:
     """T² · KL of the binary split (target class, all others) at T; logits (B, classes), a scalar."""
-    split_student = _binary_log(student / temperature, targets)
-    split_teacher = _binary_log(teacher / temperature, targets)
-    return F.kl_div(split_student, split_teacher, reduction="batchmean", log_target=True) * temperature**2
+    ours, theirs = (_binary_log(logits / temperature, targets) for logits in (student, teacher))
+    return F.kl_div(ours, theirs, reduction="batchmean", log_target=True) * temperature**2
 
 
 def nontarget_kl(student: Tensor, teacher: Tensor, targets: Tensor, temperature: float) -> Tensor:
@@ -91,7 +86,7 @@ def nontarget_kl(student: Tensor, teacher: Tensor, targets: Tensor, temperature:
 
 
 def _binary_log(scaled: Tensor, targets: Tensor) -> Tensor:
-    """Log [p(target), p(any other)], (B, 2), without leaving log space."""
+    """Log [p(target), p(any other)], (B, 2)."""
     log_all = F.log_softmax(scaled, dim=1)
     target = log_all.gather(1, targets[:, None])
     others = log_all.masked_fill(F.one_hot(targets, scaled.shape[1]).bool(), float("-inf"))
@@ -141,10 +136,9 @@ def dist(
     Inter-class compares rows (one sample over classes), intra-class columns (one class over the batch);
     both carry T² as the authors' code does (equations 8 to 10).
     """
-    soft_student = F.softmax(student.logits / temperature, dim=1)
-    soft_teacher = F.softmax(teacher.logits / temperature, dim=1)
+    ours, theirs = (F.softmax(said.logits / temperature, dim=1) for said in (student, teacher))
     hard_term = cross_entropy(student, targets, batch)
-    inter = correlation_gap(soft_student, soft_teacher) * temperature**2
-    intra = correlation_gap(soft_student.T, soft_teacher.T) * temperature**2
+    inter = correlation_gap(ours, theirs) * temperature**2
+    intra = correlation_gap(ours.T, theirs.T) * temperature**2
     total = hard_weight * hard_term + beta * inter + gamma * intra
     return Loss(total, {"inter": inter, "intra": intra, "hard": hard_term})

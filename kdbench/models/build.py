@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
+import timm
 import torch
 from torch import nn
 
@@ -16,8 +17,6 @@ from kdbench.errors import BadInput, suggestion, unknown
 
 MIN_TOKENS = 16
 """Attention sees at least this many tokens, see ``build``."""
-_STEM_POOLS = ("maxpool", "stem", "stem_pool", "features.pool0")
-"""Where timm keeps a stem's max-pool: its own name, or the name of the module it is in."""
 
 
 class Fit(NamedTuple):
@@ -25,47 +24,33 @@ class Fit(NamedTuple):
 
     options: dict[str, int]
     """Arguments for its constructor: ``img_size``, ``patch_size``."""
-    halvings: int
+    halvings: int = 0
     """How often the first strided convolution is halved after construction."""
-    small_stem: bool
+    small_stem: bool = False
     """Whether ``apply_small_stem`` follows."""
 
 
 @lru_cache(maxsize=1)
 def known_models() -> Collection[str]:
     """Names of every architecture of the installed timm and of those that kdbench registers with it."""
-    import timm
-
     return tuple(timm.list_models())
 
 
 def build(
-    name: str,
-    *,
-    classes: int,
-    channels: int,
-    input_size: int,
-    stem: str = "native",
-    seed: int | None = None,
-    options: Mapping[str, float] | None = None,
-) -> nn.Module:
+    name: str, *, classes: int, channels: int, input_size: int, stem: str = "native",
+    seed: int | None = None, options: Mapping[str, float] | None = None,
+) -> nn.Module:  # fmt: skip
     """A freshly initialised timm network: (B, channels, input_size, input_size) -> logits (B, classes).
 
-    ``options`` are further arguments of its constructor (``drop_rate``, ...).
+    ``options`` are further arguments of its constructor (``drop_rate``, ...). With a ``seed`` the weights depend on
+    nothing else and the global random state is left as it was. The network is on the CPU and in train mode.
 
-    With a ``seed`` the weights depend on nothing else and the global random state is left as it was;
-    without one the global state is used. The network is on the CPU and in train mode.
+    Stem ``native`` is timm's own, except that attention must have at least 16 tokens to look at. Of square patches
+    (ViT, DeiT, Swin, EVA) one that leaves fewer, or does not divide the input, becomes the largest power of two that
+    does (at 32 pixels 16 becomes 8; a smaller patch has fewer weights). After a convolutional stem (LeViT,
+    EfficientFormerV2) its first strides are halved until 16 are left (LeViT at 32 pixels: reduction 8 instead of 16).
 
-    Stem ``native`` is timm's own, except that attention must have at least 16 tokens to look at:
-
-    - ViT, DeiT, Swin, EVA (square patches): ``img_size`` is the input size; a patch that leaves fewer than
-      16 tokens, or does not divide the input, becomes the largest power of two that does (at 32 pixels
-      patches of 16 become 8, 16 tokens). A smaller patch has fewer weights.
-    - LeViT, EfficientFormerV2 (a convolutional stem, then attention of fixed size): the stem's first strides
-      are halved until 16 tokens are left (LeViT at 32 pixels: reduction 8 instead of 16, 4 x 4 tokens).
-
-    Stem ``small`` halves the first stride once more (see ``apply_small_stem`` for convolutions): it is half
-    the patch for the first group (at 32 pixels patches of 4, 64 tokens), one more halving for the second.
+    Stem ``small`` halves the patch, or the first stride, once more (see ``apply_small_stem`` for convolutions).
     Networks made for small images (``cifar_*``, ``hinton_mlp_*``) are the same network with either stem.
 
     Raises:
@@ -89,39 +74,32 @@ def fit_to(name: str, input_size: int, stem: str) -> Fit:
         BadInput: an unknown name or stem.
         ValueError: attention of a fixed size, with no known way to refit it.
     """
-    import timm
-
     if stem not in ("native", "small"):
         raise BadInput(f"unknown stem '{stem}': use 'native' or 'small'")
     if name.split(".")[0] not in known_models():
         raise unknown("model", name, known_models(), "any name of timm.list_models() will do")
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.fixed_input_size:
-        return Fit({}, 0, stem == "small")
+        return Fit({}, small_stem=stem == "small")
     with torch.device("meta"):  # layers without weights, and without touching the random state
         probe = timm.create_model(name)
-    return _sized(probe, input_size, stem, own=config.input_size[-1])
-
-
-def _sized(probe: nn.Module, input_size: int, stem: str, own: int) -> Fit:
-    """The fit of a network whose attention is made for one input size, by default ``own``."""
-    if native_only(probe):
-        return Fit({"img_size": input_size}, 0, False)
+    if getattr(probe, "native_only", False):
+        return Fit({"img_size": input_size})
     patch = getattr(getattr(probe, "patch_embed", None), "patch_size", None)
     if isinstance(patch, tuple) and len(set(patch)) == 1:
         side = patch_for(patch[0], input_size, stem)
-        return Fit({"img_size": input_size} | ({} if side == patch[0] else {"patch_size": side}), 0, False)
+        return Fit({"img_size": input_size} | ({} if side == patch[0] else {"patch_size": side}))
     reduction = getattr(getattr(probe, "stem", None), "stride", None)
     if not isinstance(reduction, int):
-        if input_size == own and stem == "native":
-            return Fit({}, 0, False)
+        if input_size == (own := config.input_size[-1]) and stem == "native":
+            return Fit({})
         raise ValueError(f"its attention is made for {own} pixels, and how to refit it is not known")
     halvings = 0
     while (input_size * 2**halvings // reduction) ** 2 < MIN_TOKENS and 2**halvings < reduction:
         halvings += 1
     halvings += stem == "small" and 2**halvings < reduction
     # img_size counts as if the stem still had all its strides: attention then gets the size it will see
-    return Fit({"img_size": input_size * 2**halvings}, halvings, False)
+    return Fit({"img_size": input_size * 2**halvings}, halvings)
 
 
 def patch_for(native: int, input_size: int, stem: str) -> int:
@@ -141,7 +119,10 @@ def explained(name: str, input_size: int, stem: str) -> Iterator[None]:
     except (AssertionError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         if option := re.search(r"unexpected keyword argument '(\w+)'", reason):
-            known = _options(name)
+            with torch.device("meta"):
+                arguments = inspect.signature(type(timm.create_model(name))).parameters.values()
+            taken = ("num_classes", "in_chans", "img_size", "patch_size")
+            known = [a.name for a in arguments if isinstance(a.default, int | float) and a.name not in taken]
             hint = suggestion(option[1], known) or f"; it has {', '.join(known)}"
             raise BadInput(f"model '{name}' has no option '{option[1]}' (recipe.model-options){hint}") from error
         raise BadInput(
@@ -150,22 +131,9 @@ def explained(name: str, input_size: int, stem: str) -> Iterator[None]:
         ) from error
 
 
-def _options(name: str) -> list[str]:
-    """The arguments of a network's constructor that are numbers."""
-    import timm
-
-    with torch.device("meta"):
-        arguments = inspect.signature(type(timm.create_model(name))).parameters.values()
-    taken = ("num_classes", "in_chans", "img_size", "patch_size")
-    return [a.name for a in arguments if isinstance(a.default, int | float) and a.name not in taken]
-
-
 def construct(name: str, fit: Fit, classes: int, channels: int, **more: Any) -> nn.Module:
     """Make timm's network and apply the fit; ``more`` goes to ``timm.create_model``."""
-    import timm
-
-    arguments: dict[str, Any] = {**fit.options, **more}
-    model: nn.Module = timm.create_model(name, num_classes=classes, in_chans=channels, **arguments)
+    model: nn.Module = timm.create_model(name, num_classes=classes, in_chans=channels, **{**fit.options, **more})
     for _ in range(fit.halvings):
         halve_first_stride(model)
     return apply_small_stem(model) if fit.small_stem else model
@@ -173,62 +141,40 @@ def construct(name: str, fit: Fit, classes: int, channels: int, **more: Any) -> 
 
 @contextmanager
 def seeded(seed: int | None) -> Iterator[None]:
-    """Run with torch's CPU generator at ``seed`` and put its state back afterwards (None: do neither).
-
-    Networks are initialised on the CPU, so accelerators' generators are not touched at all.
-    """
-    if seed is None:
+    """Run with torch's CPU generator, which initialises networks, at ``seed``; put its state back (None: neither)."""
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
         yield
-        return
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
 
 
 @cache
-def planned(
-    name: str, *, classes: int, channels: int, input_size: int, stem: str, options: tuple[tuple[str, float], ...] = ()
-) -> nn.Module:
-    """``build`` without weights, on the meta device, once a process: to be counted and asked, not to be run.
-
-    Raises:
-        BadInput: what ``build`` refuses.
-    """
+def planned(name: str, *, options: tuple[tuple[str, float], ...] = (), **shape: Any) -> nn.Module:
+    """``build`` without weights, on the meta device, once a process: to be counted and asked, not to be run."""
     with torch.device("meta"):
-        return build(name, classes=classes, channels=channels, input_size=input_size, stem=stem, options=dict(options))
-
-
-def native_only(model: nn.Module) -> bool:
-    """Whether ``model`` declares, by an attribute of this name, that it was made for small images."""
-    return bool(getattr(model, "native_only", False))
+        return build(name, **shape, options=dict(options))
 
 
 def apply_small_stem(model: nn.Module) -> nn.Module:
     """Change ``model`` (and return it) so that it keeps more of a small image; weights keep their shapes.
 
-    1. The first strided convolution in module order has its stride halved: 2 becomes 1 (ResNet, MobileNet,
-       EfficientNet, RegNet, GhostNet, RepVGG, MobileOne, ...), the 4 of a patch stem becomes 2 (ConvNeXt).
-       The padding becomes (kernel - stride + 1) // 2, so that an S x S image leaves it as S/stride x S/stride.
-       Parallel branches of a re-parameterisable block (RepVGG, MobileOne) are changed together.
+    1. The first strided convolution in module order, and branches parallel to it (RepVGG, MobileOne), have their
+       stride halved: 2 becomes 1, the 4 of a patch stem 2 (ConvNeXt). The padding becomes (kernel - stride + 1) // 2,
+       so that an S x S image leaves it as S/stride x S/stride.
     2. A max-pool in the stem is dropped (ResNet).
 
     The final feature map of a 32-pixel image grows from 1 x 1 to 4 x 4 (ResNet; 16 times the cost) or 2 x 2
-    (the others; 4 times). Networks with square patches or a fixed attention size have the same halving made
-    by ``build`` instead, because there it changes weights.
-
-    A network that says ``native_only`` was made for small images and is returned as it is.
+    (the others; 4 times). Where attention is concerned ``build`` does it, because there it changes weights. A network
+    with a true ``native_only`` was made for small images and is returned as it is.
 
     Raises:
         BadInput: no convolution with a stride.
     """
-    if native_only(model):
+    if getattr(model, "native_only", False):
         return model
     halve_first_stride(model)
-    for name, module in model.named_modules():
-        if isinstance(module, nn.MaxPool2d) and name.startswith(_STEM_POOLS):
+    for name, module in model.named_modules():  # timm names a stem's max-pool so, or the module that it is in
+        if isinstance(module, nn.MaxPool2d) and name.startswith(("maxpool", "stem", "features.pool0")):
             model.set_submodule("maxpool" if name.startswith("maxpool") else name, nn.Identity())
             break
     return model
@@ -240,31 +186,25 @@ def halve_first_stride(model: nn.Module) -> None:
     Raises:
         BadInput: there is none.
     """
-    convs = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Conv2d) and max(m.stride) > 1]
+    convs = {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d) and max(m.stride) > 1}
     if not convs:
         raise BadInput(f"{type(model).__name__} has no strided convolution: there is no small stem for it")
-    first_name, first = convs[0]
-    shape, stride, top = (first.in_channels, first.out_channels), first.stride, first_name.split(".")[0]
-    parallel = [
-        (name, conv)
-        for name, conv in convs
-        if name.split(".")[0] == top and (conv.in_channels, conv.out_channels) == shape and conv.stride == stride
-    ]
+
+    def kind(name: str) -> tuple[object, ...]:
+        conv = convs[name]
+        return name.split(".")[0], conv.in_channels, conv.out_channels, conv.stride
+
+    first = next(iter(convs))
     # channels grow on the way in, so a layer of the same shape stands beside the first, not after it
-    for name, conv in parallel if first.in_channels < first.out_channels else convs[:1]:
+    beside = convs[first].in_channels < convs[first].out_channels
+    for name in [name for name in convs if name == first or (beside and kind(name) == kind(first))]:
+        conv, old = convs[name], convs[name].stride[0]
         conv.stride = tuple(max(1, s // 2) for s in conv.stride)
         if not isinstance(conv.padding, str) and max(conv.padding) + max(conv.kernel_size) > 1:
             conv.padding = tuple((k - s + 1) // 2 for k, s in zip(conv.kernel_size, conv.stride, strict=True))
-        _tell_parents(model, name, stride[0], conv.stride[0])
-
-
-def _tell_parents(model: nn.Module, name: str, old: int, new: int) -> None:
-    """Blocks that fold their branches later (RepVGG, MobileOne) note the stride themselves: keep it true."""
-    parts = name.split(".")[:-1]
-    for depth in range(1, len(parts) + 1):
-        parent: Any = model.get_submodule(".".join(parts[:depth]))
-        noted = getattr(parent, "stride", None)
-        if noted == old:
-            parent.stride = new
-        elif noted == (old, old):
-            parent.stride = (new, new)
+        # blocks that fold their branches later (RepVGG, MobileOne) note the stride themselves: keep it true
+        parts = name.split(".")[:-1]
+        for depth in range(1, len(parts) + 1):
+            parent: Any = model.get_submodule(".".join(parts[:depth]))
+            if getattr(parent, "stride", None) in (old, (old, old)):
+                parent.stride = conv.stride[0] if parent.stride == old else (conv.stride[0],) * 2

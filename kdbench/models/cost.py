@@ -8,11 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from timm.utils.model import reparameterize_model
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-
-_FOLDS = ("fuse", "reparameterize", "switch_to_deploy")
-"""By which method a timm layer says that it is folded for deployment."""
 
 
 class Latency(NamedTuple):
@@ -24,13 +22,9 @@ class Latency(NamedTuple):
 
 
 def deployed(model: nn.Module) -> nn.Module:
-    """What ships of a network: a copy with its branches folded into one (RepVGG, MobileOne, LeViT's norms, ...).
-
-    A network without such branches is returned as it is. The answers stay the same to rounding.
-    """
-    from timm.utils.model import reparameterize_model
-
-    if not any(hasattr(module, fold) for module in model.modules() for fold in _FOLDS):
+    """What ships of a network: a copy with its branches (RepVGG, MobileOne, LeViT's norms, ...) folded, or itself."""
+    folds = ("fuse", "reparameterize", "switch_to_deploy")  # timm's layers have one of these methods
+    if not any(hasattr(module, fold) for module in model.modules() for fold in folds):
         return model
     folded: nn.Module = reparameterize_model(model)
     return folded.requires_grad_()  # timm detaches what it folds
@@ -44,15 +38,12 @@ def count_params(model: nn.Module) -> int:
 def count_macs(model: nn.Module, channels: int, input_size: int) -> int:
     """Multiply-accumulates of one forward pass of one (channels, input_size, input_size) image, as deployed.
 
-    ``torch.utils.flop_counter`` counts convolutions, matrix products and attention at two operations a
-    multiply-accumulate; norms, activations and poolings are not counted, as is usual in papers. The mode
-    (train or eval) of the network is put back.
+    Convolutions, matrix products and attention; norms, activations and poolings are not counted, as is usual in papers.
     """
-    training, network = model.training, deployed(model)
+    training, network = model.training, deployed(model).eval()
     place = next((p.device for p in network.parameters()), torch.device("cpu"))
     # the counter has no formula for the CPU's fused attention: the plain products are counted instead
     fused = [module for module in network.modules() if getattr(module, "fused_attn", False)]
-    network.eval()
     try:
         for module in fused:
             module.fused_attn = False  # type: ignore[assignment]
@@ -66,20 +57,14 @@ def count_macs(model: nn.Module, channels: int, input_size: int) -> int:
 
 
 def latencies(
-    models: Mapping[str, nn.Module],
-    channels: int,
-    input_size: int,
-    device: torch.device,
-    *,
-    rounds: int = 30,
-    warmup: int = 5,
-) -> dict[str, Latency]:
+    models: Mapping[str, nn.Module], channels: int, input_size: int, device: torch.device, *,
+    rounds: int = 30, warmup: int = 5,
+) -> dict[str, Latency]:  # fmt: skip
     """How long each network takes for one image in eval mode, as deployed, by its name.
 
     Every round times each network once, so that whatever else the machine does meets all of them alike; ``warmup``
-    rounds come before and do not count. Weights are float32 in channels_last order, the thread count is the
-    process's own. The numbers belong to this machine: compare them only within one table. The networks given are
-    moved to ``device`` and left in eval mode.
+    rounds do not count. float32, channels_last, the process's threads. Compare the numbers only within one table. The
+    networks given are moved to ``device`` and left in eval mode.
     """
     x = torch.zeros(1, channels, input_size, input_size, device=device).contiguous(memory_format=torch.channels_last)
     ready = {

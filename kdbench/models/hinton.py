@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdbench.models.cifar import register
+from kdbench.models.cifar import SmallNet, register
 
 LEVELS = 2**16
 
@@ -20,12 +20,10 @@ LEVELS = 2**16
 class CoarseDropout(nn.Dropout):
     """``nn.Dropout`` that draws 16 random bits an element on a CPU, a quarter of what PyTorch draws.
 
-    The share dropped is ``p`` to the nearest 1/65,536, and what is kept is scaled for that share, so that the mean
-    is that of the input. On other devices it is PyTorch's own.
+    The share dropped is ``p`` to the nearest 1/65,536; what is kept is scaled for that share.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape; the same shape and type."""
         level = round(self.p * LEVELS)
         if not self.training or level == 0:
             return x
@@ -36,31 +34,17 @@ class CoarseDropout(nn.Dropout):
         return x * kept.to(x.dtype).mul_(LEVELS / (LEVELS - level))
 
 
-class HintonMLP(nn.Module):
+class HintonMLP(SmallNet):
     """(B, in_chans, S, S) -> logits (B, num_classes) through two hidden layers of ``width`` units.
 
-    Args:
-        width: units in each hidden layer.
-        num_classes: number of logits; 0 leaves the last hidden layer as output.
-        in_chans: colours of the image.
-        img_size: S in pixels, or (height, width).
-        drop_rate: share of hidden units dropped in training, in both layers.
-        input_drop_rate: share of pixels dropped in training.
+    ``img_size`` is S or (height, width); ``drop_rate`` the share of hidden units dropped in training, in both layers,
+    ``input_drop_rate`` that of pixels.
     """
 
-    native_only = True
-    """There is no stem, see ``kdbench.models.build``."""
-
     def __init__(
-        self,
-        width: int,
-        *,
-        num_classes: int = 10,
-        in_chans: int = 1,
-        img_size: int | tuple[int, int] = 28,
-        drop_rate: float = 0.0,
-        input_drop_rate: float = 0.0,
-    ) -> None:
+        self, width: int, *, num_classes: int = 10, in_chans: int = 1, img_size: int | tuple[int, int] = 28,
+        drop_rate: float = 0.0, input_drop_rate: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__()
         height, breadth = (img_size, img_size) if isinstance(img_size, int) else img_size
         self.num_features = self.head_hidden_size = width
@@ -78,31 +62,19 @@ class HintonMLP(nn.Module):
         """The weights that a max-norm constraint is about, (units, inputs) each: a row is what enters one unit."""
         return self.hidden1.weight, self.hidden2.weight
 
-    def get_classifier(self) -> nn.Module:
-        """The last linear layer."""
-        return self.fc
-
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A fresh last layer, or none at all for 0 classes; there is nothing to pool."""
-        self.num_classes = num_classes
-        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+        super().reset_classifier(num_classes)
         if isinstance(self.fc, nn.Linear):
             nn.init.kaiming_normal_(self.fc.weight, nonlinearity="linear")
             nn.init.zeros_(self.fc.bias)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """(B, in_chans, S, S) -> the second hidden layer (B, width), before its dropout."""
-        first = self.drop1(self.hidden1(self.drop_input(x.flatten(1))).relu())
-        out: Tensor = self.hidden2(first).relu()
-        return out
+        """The second hidden layer (B, width), before its dropout."""
+        first = self.drop1(F.relu(self.hidden1(self.drop_input(x.flatten(1)))))
+        return F.relu(self.hidden2(first))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """(B, width) -> logits (B, num_classes)."""
         return x if pre_logits else self.fc(self.drop2(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_chans, S, S) -> logits (B, num_classes)."""
-        return self.forward_head(self.forward_features(x))
 
 
 MNIST = {

@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import os
 import pickle
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping
@@ -18,19 +17,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import timm
 import torch
+from huggingface_hub import constants, try_to_load_from_cache
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kdbench.errors import BadInput, MachineFault, unknown
 from kdbench.models.build import build, construct, explained, fit_to, known_models, seeded
 
 PRETRAINED = "pretrained"
-_INSIDE = ("state_dict_ema", "model_ema", "state_dict", "model")
-"""Under which keys a checkpoint keeps its weights, the moving average first as timm has it."""
-_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
-"""What data-parallel, compiled and wrapped training leave before every name."""
-REACH_SECONDS = 5.0
-"""How long a host may take to answer before the network counts as missing."""
+_ADVICE = (
+    "give a local file with --teacher-weights PATH, train the teacher here by leaving it out, or fetch the weights "
+    "once on a machine with a network and copy its Hugging Face cache"
+)
 
 
 class Ensemble(nn.Module):
@@ -45,43 +46,35 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(members)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Every member sees the same images."""
         return torch.stack([member(x) for member in self.members]).mean(0)
 
 
 def load_weights(name: str, *, classes: int, channels: int, input_size: int, stem: str, source: str) -> nn.Module:
     """The network ``name`` with the weights of ``source``, in eval mode on the CPU.
 
-    Args:
-        name: timm name; for pretrained weights a tag may follow (``resnet50.a1_in1k``).
-        classes, channels, input_size, stem: as ``kdbench.models.build``. timm adapts pretrained first
-            convolutions to other channel counts (summed or repeated over colours) and patch or position
-            embeddings to other sizes; a local file must fit exactly.
-        source: ``pretrained``, ``pretrained:TAG``, a ``.safetensors`` file, a torch file read with
-            ``weights_only``, or a folder with one as the hub has them (``local-dir:PATH`` too). A dictionary under
-            ``state_dict_ema``, ``model_ema``, ``state_dict`` or ``model`` is unwrapped, a prefix that all names share
-            (``module.``) taken off. Several, with commas between them, make an ``Ensemble``.
+    ``source`` is ``pretrained`` or ``pretrained:TAG`` (a tag may follow the name instead: ``resnet50.a1_in1k``), which
+    timm adapts to other channels and sizes; or a file that must fit exactly: ``.safetensors``, a torch file read with
+    ``weights_only``, or a folder with one as the hub has them (``local-dir:PATH`` too). A dictionary in it under
+    ``state_dict_ema``, ``model_ema``, ``state_dict`` or ``model`` is unwrapped, a prefix that all names share
+    (``module.``) taken off. Several, with commas between them, make an ``Ensemble``.
 
     Raises:
         BadInput: no such weights, another number of classes, or names or shapes that do not fit.
         MachineFault: pretrained weights that are not on this machine, and no network.
     """
+    shape: dict[str, Any] = {"classes": classes, "channels": channels, "input_size": input_size, "stem": stem}
     if len(parts := members(source)) > 1:
-        shape = {"classes": classes, "channels": channels, "input_size": input_size, "stem": stem}
-        return Ensemble(load_weights(name, **shape, source=part) for part in parts).eval()  # type: ignore[arg-type]
+        return Ensemble(load_weights(name, **shape, source=part) for part in parts).eval()
     if source.split(":")[0] == PRETRAINED:
-        model = _pretrained(_tagged(name, source), classes, channels, input_size, stem)
-    else:
-        path = _file(source)
-        model = build(name, classes=classes, channels=channels, input_size=input_size, stem=stem, seed=0)
-        _fill(model, _read(path), classes, str(path))
+        return _pretrained(*_described(name, source), **shape).eval()
+    model, path = build(name, **shape, seed=0), _file(source)
+    _fill(model, _read(path), classes, str(path))
     return model.eval()
 
 
 def weights_digest(source: str, name: str) -> str:
-    """What identifies the weights: ``pretrained:<timm tag>``, or ``file:<12 hex digits of SHA-256>``.
-
-    Those of an ensemble's members have commas between them, in an order of their own.
+    """What identifies the weights: ``pretrained:<timm tag>``, ``file:<12 hex digits of SHA-256>``, or, sorted and with
+    commas between them, those of an ensemble's members.
 
     Raises:
         BadInput: no such file, no such pretrained weights, or the same twice.
@@ -93,7 +86,7 @@ def weights_digest(source: str, name: str) -> str:
             raise BadInput(f"teacher weights '{twice[0]}' are in the ensemble already")
         return ",".join(sorted(each))
     if source.split(":")[0] == PRETRAINED:
-        return f"{PRETRAINED}:{_config(_tagged(name, source)).tag}"
+        return f"{PRETRAINED}:{_described(name, source)[1].tag}"
     with _file(source).open("rb") as stream:
         return f"file:{hashlib.file_digest(stream, 'sha256').hexdigest()[:12]}"
 
@@ -116,9 +109,6 @@ def _file(source: str) -> Path:
 def _read(path: Path) -> dict[str, Tensor]:
     """Named tensors of a file, without running any code in it."""
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
@@ -134,47 +124,38 @@ def _read(path: Path) -> dict[str, Tensor]:
     except (RuntimeError, EOFError, ValueError, OSError) as error:
         raise BadInput(f"{path} is no whole torch file: it was cut, damaged, or is something else") from error
     inside = content if isinstance(content, Mapping) else {}
-    content = next((inside[key] for key in _INSIDE if isinstance(inside.get(key), Mapping)), content)
-    plain = isinstance(content, Mapping) and {type(key) for key in content} == {str}
-    if not plain or not all(isinstance(value, Tensor) for value in content.values()):
+    keys = ("state_dict_ema", "model_ema", "state_dict", "model")  # the moving average first, as timm has it
+    named = next((inside[key] for key in keys if isinstance(inside.get(key), Mapping)), inside)
+    if not named or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in named.items()):
         raise BadInput(f"{path} holds something else than named tensors: save model.state_dict()")
-    return dict(content)
-
-
-def _without_prefix(weights: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``weights`` under the names that the network has, as far as what is before all of them hides those."""
-    weights = {key: value for key, value in weights.items() if key != "n_averaged"}  # of torch's AveragedModel
-    while weights and not own.keys() & weights.keys():
-        prefix = next((p for p in _PREFIXES if all(key.startswith(p) for key in weights)), None)
-        if prefix is None:
-            break
-        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
-    return weights
+    return dict(named)
 
 
 def _fill(model: nn.Module, weights: dict[str, Tensor], classes: int, place: str) -> None:
-    """Copy ``weights`` into ``model`` if they fit exactly.
-
-    Raises:
-        BadInput: another number of classes, or the first few names that do not fit.
-    """
+    """Copy ``weights`` into ``model`` if they fit exactly, under what their names have in common."""
     own = model.state_dict()
-    weights = _without_prefix(weights, own)
+    weights = {key: value for key, value in weights.items() if key != "n_averaged"}  # of torch's AveragedModel
+    while weights and not own.keys() & weights.keys():  # data-parallel, compiled and wrapped training leave prefixes
+        prefixes = ("module.", "_orig_mod.", "model.", "net.")
+        prefix = next((p for p in prefixes if all(key.startswith(p) for key in weights)), None)
+        if prefix is None:
+            break
+        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     heads = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
     for head in (heads,) if isinstance(heads, str) else heads:
-        got = weights.get(f"{head}.weight")
-        if got is not None and got.ndim and got.shape[0] != classes:
+        if (got := weights.get(f"{head}.weight")) is not None and got.ndim and got.shape[0] != classes:
             raise BadInput(f"{place}: weights have {got.shape[0]} classes, the data set has {classes}")
-    missing = [key for key in own if key not in weights and not key.endswith("num_batches_tracked")]
-    extra = [key for key in weights if key not in own]
-    shapes = [
-        f"{key} ({_shape(weights[key])} in the file, {_shape(own[key])} in the model)"
-        for key in own
-        if key in weights and weights[key].shape != own[key].shape
-    ]
+    unlike = [key for key in own if key in weights and weights[key].shape != own[key].shape]
+    misfits = {
+        "missing": [key for key in own if key not in weights and not key.endswith("num_batches_tracked")],
+        "unknown": [key for key in weights if key not in own],
+        "of another shape": [
+            f"{key} ({_shape(weights[key])} in the file, {_shape(own[key])} in the model)" for key in unlike
+        ],
+    }
     faults = [
         f"{what} {', '.join(keys[:3])}{f' and {len(keys) - 3} more' if len(keys) > 3 else ''}"
-        for what, keys in (("missing", missing), ("unknown", extra), ("of another shape", shapes))
+        for what, keys in misfits.items()
         if keys
     ]
     if faults:
@@ -189,17 +170,10 @@ def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"
 
 
-def _tagged(name: str, source: str) -> str:
-    """The timm name with the tag that ``source`` asks for, if it does."""
-    tag = source.partition(":")[2]
-    return f"{name.split('.')[0]}.{tag}" if tag else name
-
-
-def _config(name: str) -> Any:
-    """The description, by timm, of pretrained weights."""
-    import timm
-
-    base = name.split(".")[0]
+def _described(name: str, source: str) -> tuple[str, Any]:
+    """``name`` with the tag that ``source`` asks for, and timm's description of its pretrained weights."""
+    base, tag = name.split(".")[0], source.partition(":")[2]
+    name = f"{base}.{tag}" if tag else name
     if base not in known_models():
         raise unknown("model", name, known_models(), "any name of timm.list_models() will do")
     choices = timm.list_pretrained(f"{base}.*")
@@ -207,12 +181,11 @@ def _config(name: str) -> Any:
         raise BadInput(f"timm publishes no pretrained weights for '{base}': train it, or give a local file")
     if "." in name and name not in choices:
         raise unknown("pretrained weights", name, choices, f"there are {', '.join(choices[:5])}")
-    return timm.get_pretrained_cfg(name)
+    return name, timm.get_pretrained_cfg(name)
 
 
-def _pretrained(name: str, classes: int, channels: int, input_size: int, stem: str) -> nn.Module:
+def _pretrained(name: str, config: Any, classes: int, channels: int, input_size: int, stem: str) -> nn.Module:
     """The weights that timm publishes, from its cache or the network."""
-    config = _config(name)
     if config.num_classes != classes:
         raise BadInput(
             f"pretrained {name}: weights have {config.num_classes} classes, the data set has {classes}; "
@@ -220,10 +193,9 @@ def _pretrained(name: str, classes: int, channels: int, input_size: int, stem: s
         )
     with explained(name, input_size, stem):
         fit = fit_to(name, input_size, stem)
-    cached = _cached(config)
-    if cached is None:
-        _reach(config, name)
-    more: dict[str, Any] = {"pretrained": True} | ({"pretrained_cfg_overlay": {"file": cached}} if cached else {})
+    more: dict[str, Any] = {"pretrained": True}
+    if cached := _cached(config, name):
+        more["pretrained_cfg_overlay"] = {"file": cached}
     built = []
     for seed in (0, 1):
         try:
@@ -232,9 +204,8 @@ def _pretrained(name: str, classes: int, channels: int, input_size: int, stem: s
         except OSError as error:
             raise MachineFault(f"pretrained weights of {name} could not be fetched: {error}; {_ADVICE}") from error
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:300]
-            place = f"{input_size}-pixel inputs, stem {stem}"
-            raise BadInput(f"pretrained {name} does not fit {place}: {reason}") from error
+            reason = f"{input_size}-pixel inputs, stem {stem}: {' '.join(str(error).split())[:300]}"
+            raise BadInput(f"pretrained {name} does not fit {reason}") from error
     one, other = (model.state_dict() for model in built)
     random = [key for key in one if not torch.equal(one[key], other[key])]
     if random:  # whatever depends on the seed was not in the file
@@ -242,52 +213,25 @@ def _pretrained(name: str, classes: int, channels: int, input_size: int, stem: s
     return built[0]
 
 
-_ADVICE = (
-    "give a local file with --teacher-weights PATH, train the teacher here by leaving it out, or fetch the weights "
-    "once on a machine with a network and copy its Hugging Face cache"
-)
+def _cached(config: Any, name: str) -> str | None:
+    """The file with these weights in the Hugging Face or torch hub cache; None: the host that has them answers.
 
-
-def _cached(config: Any) -> str | None:
-    """The file with these weights on this machine, in the Hugging Face or torch hub cache."""
-    from huggingface_hub import try_to_load_from_cache
-
+    It is asked here, for seconds: the hub's library tries again for a minute.
+    """
     if config.hf_hub_id:
         for file in (config.hf_hub_filename or "model.safetensors", "pytorch_model.bin"):
-            found = try_to_load_from_cache(config.hf_hub_id, file)
-            if isinstance(found, str):
+            if isinstance(found := try_to_load_from_cache(config.hf_hub_id, file), str):
                 return found
-    if config.url:
-        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(config.url).path).name
-        if path.is_file():
-            return str(path)
-    return None
-
-
-def _reach(config: Any, name: str) -> None:
-    """Find out within seconds whether the host of the weights answers; the libraries themselves take minutes.
-
-    Raises:
-        MachineFault: it does not.
-    """
-    from huggingface_hub import constants
-
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(config.url or "").path).name
+    if path.is_file():
+        return str(path)
     if config.hf_hub_id and constants.HF_HUB_OFFLINE:
         raise MachineFault(f"pretrained weights of {name} are not here and HF_HUB_OFFLINE is set: {_ADVICE}")
-    target = constants.ENDPOINT if config.hf_hub_id else config.url
-    answers: list[bool] = []
-
-    def ask() -> None:
-        try:
-            urllib.request.urlopen(urllib.request.Request(target, method="HEAD"), timeout=REACH_SECONDS).close()
-            answers.append(True)
-        except urllib.error.HTTPError:
-            answers.append(True)  # a refusal is an answer
-        except (OSError, ValueError):
-            answers.append(False)
-
-    thread = threading.Thread(target=ask, daemon=True)  # name look-up has no timeout of its own
-    thread.start()
-    thread.join(REACH_SECONDS)
-    if not (answers and answers[0]):
-        raise MachineFault(f"pretrained weights of {name} are not here and no network was found: {_ADVICE}")
+    host = constants.ENDPOINT if config.hf_hub_id else config.url or ""
+    try:
+        urllib.request.urlopen(urllib.request.Request(host, method="HEAD"), timeout=5).close()
+    except urllib.error.HTTPError:
+        pass  # a refusal is an answer
+    except (OSError, ValueError) as error:
+        raise MachineFault(f"pretrained weights of {name} are not here and no network was found: {_ADVICE}") from error
+    return None

@@ -21,7 +21,7 @@ from kdbench.run.machine import threads_each
 from kdbench.run.observers import Observer
 from kdbench.run.store import Run, load_runs
 from kdbench.run.worker import pick_device
-from kdbench.train.hardware import describe_hardware
+from kdbench.train.step import describe_hardware
 
 
 class PaperPlan:

@@ -20,8 +20,8 @@ from kdbench.run.speeds import Speeds
 from kdbench.run.store import load_runs
 from kdbench.teacher import MOST_CLASSES, cache_bytes, keyed_by, room
 from kdbench.train import Shape, Step, seconds_per_step
-from kdbench.train.hardware import describe_hardware
 from kdbench.train.loop import steps_per_epoch
+from kdbench.train.step import describe_hardware
 
 FORWARD_SHARE = 1 / 3
 """A forward pass as a share of a training step, which has a forward and two backward ones."""

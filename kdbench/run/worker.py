@@ -31,12 +31,13 @@ from kdbench.run.lease import Lease
 from kdbench.run.observers import wandb_id
 from kdbench.run.store import LOGITS, WEIGHTS, read_epochs, read_result, run_folder, write_config, write_result
 from kdbench.teacher import Teacher, make_teacher
-from kdbench.train import Hooks, RunOutcome, Shape, Step, choose_step, run_training, score
-from kdbench.train.checkpoint import drop_checkpoint, write_metrics
-from kdbench.train.hardware import describe_hardware
+from kdbench.train import RunOutcome, Shape, Step, choose_step, run_training, score
+from kdbench.train.checkpoint import NAME as CHECKPOINT
+from kdbench.train.checkpoint import write_metrics
+from kdbench.train.fast_conv import optimise
 from kdbench.train.loop import steps_per_epoch
 from kdbench.train.metrics import collect_logits
-from kdbench.train.step import answering, usual_step
+from kdbench.train.step import describe_hardware
 
 DATASETS_KEPT = 3
 """Data sets (with their augmentation) that a process keeps in memory."""
@@ -128,7 +129,7 @@ class Context:
                 f"the weights of {config.model} in {place} cannot be read ({str(error).splitlines()[0]}); "
                 "delete that folder to train it again"
             ) from error
-        return answering(model, self.device, exact=self.setting.exact)
+        return model if self.setting.exact else optimise(model, self.device)
 
     def _empty(self, config: RunConfig, data: TaskData) -> nn.Module:
         shape = {"classes": data.classes, "channels": data.channels, "input_size": data.input_size}
@@ -141,10 +142,7 @@ class Context:
 
     def step(self, config: RunConfig, data: TaskData) -> Step:
         """How a student's steps are computed: measured where its network is trained long enough to pay for that."""
-        usual = usual_step(self.device, exact=self.setting.exact)
-        runs = (self.setting.runs or {}).get(config.model)
-        if runs is None or config.phase == "teacher":
-            return usual
+        runs = 0 if config.phase == "teacher" else (self.setting.runs or {}).get(config.model, 0)
         r = config.recipe
         sharing = max(1, (os.cpu_count() or 1) // torch.get_num_threads()) if self.device.type == "cpu" else 1
         steps = runs * r.epochs * steps_per_epoch(len(data.train), r.batch_size) // sharing
@@ -197,7 +195,7 @@ class Context:
             try:
                 outcome = run_training(
                     config, data=data, teacher=teacher, workdir=place, device=self.device,
-                    hooks=Hooks(on_epoch=on_epoch, on_fill=on_fill), step=self.step(config, data),
+                    on_epoch=on_epoch, on_fill=on_fill, step=self.step(config, data),
                 )  # fmt: skip
                 kept = self._keep(job, data, outcome, place)
                 result = outcome.result.model_copy(update=kept)
@@ -210,7 +208,7 @@ class Context:
                 result = RunResult(id=config.id, status="failed", error=words)
             result = result.model_copy(update={"attempts": attempt, "wandb_run": self._wandb(config.id, attempt)})
             write_result(place, result)
-            drop_checkpoint(place)
+            (place / CHECKPOINT).unlink(missing_ok=True)
         if config.phase != "teacher":
             report(Ended(config.id, result))
         return result

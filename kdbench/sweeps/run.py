@@ -33,7 +33,7 @@ from kdbench.sweeps.store import read_spec, write_spec
 from kdbench.sweeps.types import Sweep
 from kdbench.teacher import kind_of
 from kdbench.train.autotune import precision_for
-from kdbench.train.hardware import describe_hardware
+from kdbench.train.step import describe_hardware
 
 GROWING = ("trials", "seeds")
 """What may be asked for more of: the runs that are there serve on."""

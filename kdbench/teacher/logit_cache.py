@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
+from kdbench.config import Frozen, is_default, unset
 from kdbench.errors import MachineFault
 from kdbench.files import atomic_text, identify
 
 CHUNK = 256
-"""Samples a teacher pass takes at once; part of what makes refilled logits equal, bit for bit."""
+"""Samples a teacher pass takes at once: a part of why refilled logits are equal, bit for bit."""
 MOST_CLASSES = 2**16
 """With ``top_k``, a class is kept in 16 bits."""
 GRID = 1024
@@ -36,35 +37,28 @@ Compute = Callable[[Rows, Rows], NDArray[np.float32]]
 Progress = Callable[[int, int], None]
 
 
-def logit_words(classes: int, k: int | None) -> int:
-    """16-bit words that a view's logits take: all of them, or the ``k`` largest, packed."""
-    return classes if k is None else 2 * k + 1
-
-
-class CacheKey(BaseModel):
+class CacheKey(Frozen):
     """What the entries depend on: another value of any field is another cache."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     teacher_id: str
     split_digest: str
     augment: str
     samples: int
     views: int
     classes: int
-    top_k: int | None = Field(default=None, exclude_if=lambda value: value is None)
-    """So many logits of an entry are kept, see ``truncate``; None: all."""
-    pooled: int = Field(default=0, exclude_if=lambda value: value == 0)
+    top_k: int | None = Field(default=None, exclude_if=unset)
+    """See ``truncate``; None: all logits are kept."""
+    pooled: int = Field(default=0, exclude_if=is_default(0))
     """Length of the pooled vector kept beside the logits."""
 
     @property
     def id(self) -> str:
-        """12 hexadecimal digits naming the cache's folder."""
         return identify(self)
 
     @property
     def words(self) -> int:
-        """16-bit words an entry."""
-        return logit_words(self.classes, self.top_k) + self.pooled
+        """16-bit words of an entry."""
+        return (self.classes if self.top_k is None else 2 * self.top_k + 1) + self.pooled
 
     @property
     def bytes(self) -> int:
@@ -73,13 +67,12 @@ class CacheKey(BaseModel):
 
 
 class LogitCache:
-    """Memory-mapped 16-bit words, (samples, views, ``key.words``), and a uint32 mark an entry.
+    """Memory-mapped 16-bit words, (samples, views, words of an entry), and a uint32 mark an entry.
 
-    The mark is a checksum of the entry that is never 0, written after it: an entry counts as filled only if
-    its mark fits, so a torn write or a damaged block reads as missing and is computed again. Fillers of the
-    same entry write values that agree to the rounding of 16 bits (to the last bit, where they use the same
-    chunks and threads; with ``top_k``, they may keep one or the other of two classes that tie for the last place),
-    so any number of processes may fill at once.
+    The mark is a checksum of the entry that is never 0, written after it: an entry counts as filled only if its mark
+    fits, so a torn write or a damaged block reads as missing. Any number of processes may fill at once: what they write
+    for an entry agrees to the rounding of 16 bits (to the last bit, with the same chunks and threads; with ``top_k``,
+    but for classes that tie for the last place).
 
     Raises:
         MachineFault: no room on the disk, or a folder that cannot be written.
@@ -104,29 +97,25 @@ class LogitCache:
             raise MachineFault(f"cannot open the logit cache in {self.folder}: {error}") from error
 
     def _map(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-        """Map a file of exactly this size, extending a new or short one with zeros (which mean 'missing').
-
-        Its blocks are reserved now: a disk that fills up under a sparse map would kill the process.
-        """
-        path = self.folder / name
-        size = int(np.prod(shape)) * dtype.itemsize
+        """Map a file of exactly this size, extending a new or short one with zeros (which mean 'missing')."""
+        path, size = self.folder / name, math.prod(shape) * dtype.itemsize
         with path.open("ab") as stream:
             if stream.tell() < size:
-                if hasattr(os, "posix_fallocate"):
+                if hasattr(os, "posix_fallocate"):  # a disk that fills up under a sparse map would kill the process
                     os.posix_fallocate(stream.fileno(), 0, size)
                 os.truncate(path, size)
         return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
 
     def read(self, rows: Rows, views: Rows) -> NDArray[np.float16]:
         """Entries, float16: logits (n, classes), then the pooled vector; zeros where nothing was filled."""
-        kept, k = self._words[rows, views], logit_words(self.key.classes, self.key.top_k)
+        kept, k = self._words[rows, views], self.key.words - self.key.pooled
         if self.key.top_k is None:
             return np.asarray(kept.view("<f2"))
         return np.concatenate([unpack(kept[:, :k], self.key.classes), kept[:, k:].view("<f2")], axis=1)
 
     def filled(self, rows: Rows, views: Rows) -> NDArray[np.bool_]:
         """Which entries are present and undamaged, (n,)."""
-        marks = np.asarray(self._marks[rows, views])
+        marks = self._marks[rows, views]
         return np.asarray((marks != 0) & (marks == checksum(self._words[rows, views])))
 
     def write(self, rows: Rows, views: Rows, values: NDArray[np.float32]) -> None:
@@ -134,9 +123,8 @@ class LogitCache:
         with np.errstate(over="ignore"):
             half = values.astype(np.float16)
         if not np.isfinite(half).all():
-            raise MachineFault(
-                f"the teacher's outputs do not fit 16 bits: largest magnitude {np.abs(values).max():.4g}"
-            )
+            largest = np.abs(values).max()
+            raise MachineFault(f"the teacher's outputs do not fit 16 bits: largest magnitude {largest:.4g}")
         kept, classes = half.view(np.uint16), self.key.classes
         if self.key.top_k is not None:
             kept = np.concatenate([pack(half[:, :classes], self.key.top_k), kept[:, classes:]], axis=1)
@@ -146,8 +134,7 @@ class LogitCache:
     def ensure(self, rows: Rows, views: Rows, compute: Compute, progress: Progress | None = None) -> int:
         """Fill what is missing among the given entries, a chunk at a time; returns how many were computed.
 
-        Asked the same again after a kill, it goes on with the chunks that were left, the same ones: a sweep that was
-        killed reads, bit for bit, what it would have read.
+        Asked the same again after a kill, it goes on with the same chunks: what is read then is the same, bit for bit.
         """
         missing = ~self.filled(rows, views)
         rows, views = rows[missing], views[missing]
@@ -179,9 +166,8 @@ def taken(folder: Path) -> int:
 def truncate(logits: Tensor, k: int) -> Tensor:
     """(B, C) float32 logits of 16-bit precision with all but the ``k`` < C largest of a row made equal.
 
-    softmax gives the ``k`` what it gave them before, but for the rounding of one number to 16 bits; the others share
-    evenly what is left at T = 1, as in the sparse soft labels of TinyViT (Wu et al. 2022, arXiv:2207.10666). Doing
-    it twice changes nothing more.
+    softmax gives the ``k`` what it gave them before, to 16 bits; the others share evenly what is left at T = 1, as in
+    TinyViT's sparse soft labels (Wu et al. 2022, arXiv:2207.10666). Doing it twice changes nothing more.
     """
     top = logits.topk(k, dim=1)
     others = logits.scatter(1, top.indices, -math.inf)

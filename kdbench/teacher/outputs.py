@@ -12,22 +12,18 @@ from kdbench.errors import BadInput
 from kdbench.methods import Outputs, Taps
 
 Said = tuple[Tensor, Tensor | None, dict[int, Tensor]]
-"""Logits, pooled, maps: what a compiler can return."""
+"""Logits, pooled, maps."""
 
 
 class Tapped(nn.Module):
-    """A network that also gives the inputs of its classifier, and its stages' maps, in one pass.
-
-    Raises:
-        BadInput: a network that has no such thing.
-    """
+    """A network that also gives the inputs of its classifier, and its stages' maps, in one pass, or BadInput."""
 
     def __init__(self, network: nn.Module, fields: Collection[str]) -> None:
         super().__init__()
-        self.network, self.fields = network, frozenset(fields)
+        self.network, self.maps = network, "maps" in fields
         self._seen: Tensor | None = None
         what = type(network).__name__
-        if "maps" in fields and not hasattr(network, "forward_intermediates"):
+        if self.maps and not hasattr(network, "forward_intermediates"):
             raise BadInput(f"{what} gives no maps of its stages: use a method without them")
         if "pooled" in fields:
             classifier: Any = network.get_classifier() if hasattr(network, "get_classifier") else None  # type: ignore[operator]
@@ -40,13 +36,12 @@ class Tapped(nn.Module):
         self._seen = given[0]
 
     def forward(self, x: Tensor) -> Said:
-        """(B, C, S, S) -> what ``Outputs`` holds."""
         network: Any = self.network
-        if "maps" not in self.fields:
-            logits, maps = network(x), []
-        else:
+        if self.maps:
             features, maps = network.forward_intermediates(x, norm=False, output_fmt="NCHW")
             logits = network.forward_head(features)
+        else:
+            logits, maps = network(x), []
         seen, self._seen = self._seen, None
         return logits, seen, dict(enumerate(maps, 1))
 
@@ -73,9 +68,8 @@ def taps_of(forward: Callable[[Tensor], Any], network: nn.Module, x: Tensor) -> 
         found = outputs(forward(x))
     finally:
         network.train(training)
-    maps = {number: tuple(one.shape[1:]) for number, one in found.maps.items()}
-    pooled = 0 if found.pooled is None else found.pooled.shape[1]
-    return Taps(found.logits.shape[1], pooled, maps, kind_of(network))  # type: ignore[arg-type]
+    maps: Any = {stage: tuple(one.shape[1:]) for stage, one in found.maps.items()}
+    return Taps(found.logits.shape[1], 0 if found.pooled is None else found.pooled.shape[1], maps, kind_of(network))
 
 
 def kind_of(network: nn.Module) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 from weakref import WeakValueDictionary
@@ -17,18 +18,7 @@ from torch import Tensor, nn
 from kdbench.data import Batch, ResidentSplit, Split
 from kdbench.errors import BadInput
 from kdbench.methods import LOGITS, Outputs, Taps
-from kdbench.teacher.logit_cache import (
-    CHUNK,
-    MARK,
-    MOST_CLASSES,
-    CacheKey,
-    LogitCache,
-    Progress,
-    Rows,
-    logit_words,
-    taken,
-    truncate,
-)
+from kdbench.teacher.logit_cache import CHUNK, MOST_CLASSES, CacheKey, LogitCache, Progress, Rows, taken, truncate
 from kdbench.teacher.outputs import asked, outputs, taps_of
 
 Guide = Callable[[Batch], Outputs]
@@ -43,8 +33,8 @@ class Teacher:
     """What a run asks of its teacher. Several runs may ask side by side: no answer depends on another's.
 
     Logits and pooled vectors are rounded to 16 bits before the first use, so cached and live ones are equal; maps
-    come from the live network. ``load`` builds it when something must really be computed. ``root`` is the cache's
-    folder; ``top_k`` of an augmented view's logits are kept there, of un-augmented samples all.
+    come from the live network, which ``load`` builds when it must. ``root`` is the cache's folder; ``top_k`` of an
+    augmented view's logits are kept there, of un-augmented samples all.
     """
 
     def __init__(
@@ -53,19 +43,20 @@ class Teacher:
     ) -> None:  # fmt: skip
         self.classes, self.keyed, self._load, self._device = classes, keyed, load, device
         self._root, self._teacher_id, self._top_k = root, teacher_id, top_k
-        self._network: nn.Module | None = None
         self._forwards: dict[frozenset[str], nn.Module] = {}
         self._pooled = 0
         # an epoch's logits live as long as a run uses them, and runs of one seed share them
         self._epochs: WeakValueDictionary[tuple[str, int, int], Tensor] = WeakValueDictionary()
         self._plain: dict[str, Tensor] = {}
 
+    @cached_property
+    def _network(self) -> nn.Module:
+        network = self._load().eval().requires_grad_(False)
+        network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network
+
     def _forward(self, fields: Collection[str]) -> nn.Module:
-        if self._network is None:
-            network = self._load().to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self._network = network.eval().requires_grad_(False)
-        key = frozenset(fields)
-        if key not in self._forwards:
+        if (key := frozenset(fields)) not in self._forwards:
             self._forwards[key] = asked(self._network, key).eval()
         return self._forwards[key]
 
@@ -78,9 +69,7 @@ class Teacher:
 
     def taps(self, fields: Collection[str], x: Tensor) -> Taps:
         """Sizes of the fields for images like ``x``."""
-        forward = self._forward(fields)
-        assert self._network is not None
-        return taps_of(forward, self._network, x)
+        return taps_of(self._forward(fields), self._network, x)
 
     def epoch(
         self, split: Split, seed: int, epoch: int, fields: Collection[str] = LOGITS, progress: Progress | None = None
@@ -91,32 +80,43 @@ class Teacher:
         cache = self.cache(split, seed, epoch, fields)
         if self.fills(split):
             key = (cache.key.id, seed, epoch)
-            table = self._epochs.get(key)
-            if table is None:
-                self.fill(split, seed, epoch, fields, progress)
-                table = self._epochs[key] = self._on_device(cache.read(*self._entries(split, seed, epoch)))
+            if (table := self._epochs.get(key)) is None:
+                read = cache.read(*self.fill(split, seed, epoch, fields, progress))
+                table = self._epochs[key] = torch.from_numpy(read).to(self._device)
             return lambda batch: self._split(table[batch.rows].float())
 
         def guide(batch: Batch) -> Outputs:
             rows = batch.rows.cpu().numpy()
-            views = np.zeros_like(rows)
-            if cache.filled(rows, views).all():
-                return self._split(torch.from_numpy(cache.read(rows, views)).to(batch.x.device).float())
-            values = self._values(cache.key, batch.x)
-            cache.write(rows, views, values.cpu().numpy())
-            return self._split(values)
+            if cache.filled(rows, 0 * rows).all():
+                return self._split(torch.from_numpy(cache.read(rows, 0 * rows)).to(batch.x.device).float())
+            return self._split(self._store(cache, batch))
 
         return guide
 
     def plain(self, split: Split) -> Tensor:
         """Logits of every sample of ``split``, un-augmented and in order, (N, classes)."""
-        if split.digest not in self._plain:
-            if self.keyed == "live":
-                found = torch.cat([self.ask(LOGITS, batch.x).logits for batch in split.plain(CHUNK)])
-            else:
-                found = self._plain_cached(split)
-            self._plain[split.digest] = found
-        return self._plain[split.digest]
+        if split.digest in self._plain:
+            return self._plain[split.digest]
+        if self.keyed == "live":
+            found = torch.cat([self.ask(LOGITS, batch.x).logits for batch in split.plain(CHUNK)])
+        else:
+            cache, rows = self._open(split, "plain", 1), np.arange(len(split), dtype=np.int64)
+
+            def lacks(rows: Rows) -> bool:
+                return not cache.filled(rows, 0 * rows).all()
+
+            batches: Iterable[Batch] = ()
+            if isinstance(split, ResidentSplit):
+                chunks = torch.arange(len(split), device=split.labels.device).split(CHUNK)
+                # in an order of this process's own, so that workers that fill at once meet seldom
+                order = np.random.default_rng(os.getpid()).permutation(len(chunks))
+                batches = (split.plain_batch(chunks[k]) for k in order if lacks(chunks[k].cpu().numpy()))
+            elif lacks(rows):
+                batches = split.plain(CHUNK)
+            for batch in batches:
+                self._store(cache, batch)
+            found = torch.from_numpy(cache.read(rows, 0 * rows)).float().to(split.labels.device)
+        return self._plain.setdefault(split.digest, found)
 
     def fills(self, split: Split) -> bool:
         """Whether an epoch is computed ahead: its views have numbers and are in memory."""
@@ -124,30 +124,28 @@ class Teacher:
 
     def fill(
         self, split: Split, seed: int, epoch: int, fields: Collection[str] = LOGITS, progress: Progress | None = None
-    ) -> int:
-        """Compute what the cache lacks for one epoch's views; returns the number of new entries."""
+    ) -> tuple[Rows, Rows]:
+        """Compute what the cache lacks for one epoch's views; their (samples, columns) in the cache."""
         assert isinstance(split, ResidentSplit)
         cache, device = self.cache(split, seed, epoch, fields), split.labels.device
-        rows, columns = self._entries(split, seed, epoch)
-        numbers = split.view_ids(seed, epoch).cpu().numpy()
+        rows, views = np.arange(len(split), dtype=np.int64), split.view_ids(seed, epoch).cpu().numpy()
+        columns = views if self.keyed == "view" else 0 * rows
 
-        def compute(some: Rows, their: Rows) -> NDArray[np.float32]:
-            views = their if self.keyed == "view" else numbers[some]
-            x = split.render(torch.from_numpy(some).to(device), torch.from_numpy(views).to(device))
+        def compute(some: Rows, _: Rows) -> NDArray[np.float32]:
+            x = split.render(torch.from_numpy(some).to(device), torch.from_numpy(views[some]).to(device))
             return np.asarray(self._values(cache.key, x).cpu().numpy(), dtype=np.float32)
 
-        return cache.ensure(rows, columns, compute, progress)
+        cache.ensure(rows, columns, compute, progress)
+        return rows, columns
 
     def cache(self, split: Split, seed: int, epoch: int, fields: Collection[str] = LOGITS) -> LogitCache:
-        """The open cache that holds one epoch's views."""
-        by_view = self.keyed == "view"
-        augment = split.augment.key if by_view else f"{split.augment.key}-seed{seed}-epoch{epoch}"
+        """The open cache that holds one epoch's views: by (sample, view), or by (seed, epoch, sample)."""
         if "pooled" in fields and not self._pooled:
-            said = self.ask(fields, next(iter(split.plain(1))).x).pooled
-            assert said is not None
-            self._pooled = said.shape[1]
+            self._pooled = self.taps(fields, next(iter(split.plain(1))).x).pooled
         pooled = self._pooled if "pooled" in fields else 0
-        return self._open(split, augment, (split.n_views or 0) if by_view else 1, self._top_k, pooled)
+        if self.keyed == "view":
+            return self._open(split, split.augment.key, split.n_views or 0, self._top_k, pooled)
+        return self._open(split, f"{split.augment.key}-seed{seed}-epoch{epoch}", 1, self._top_k, pooled)
 
     def _open(self, split: Split, augment: str, views: int, top_k: int | None = None, pooled: int = 0) -> LogitCache:
         assert self._root is not None
@@ -155,49 +153,21 @@ class Teacher:
                        views=views, classes=self.classes, top_k=top_k, pooled=pooled)  # fmt: skip
         return LogitCache(self._root, key)
 
-    def _entries(self, split: Split, seed: int, epoch: int) -> tuple[Rows, Rows]:
-        """(sample, column of the cache) of each of an epoch's views."""
-        rows = np.arange(len(split), dtype=np.int64)
-        assert isinstance(split, ResidentSplit)
-        return rows, split.view_ids(seed, epoch).cpu().numpy() if self.keyed == "view" else np.zeros_like(rows)
-
     def _values(self, key: CacheKey, x: Tensor) -> Tensor:
         """What an entry holds, float32 (B, classes + pooled)."""
         found = self.ask(LOGITS | {"pooled"} if key.pooled else LOGITS, x)
         logits = found.logits if key.top_k is None else truncate(found.logits, key.top_k)
         return logits if found.pooled is None else torch.cat([logits, found.pooled], 1)
 
+    def _store(self, cache: LogitCache, batch: Batch) -> Tensor:
+        """Compute a batch's entries and keep them in the first column."""
+        rows, values = batch.rows.cpu().numpy(), self._values(cache.key, batch.x)
+        cache.write(rows, 0 * rows, values.cpu().numpy())
+        return values
+
     def _split(self, values: Tensor) -> Outputs:
         pooled = values[:, self.classes :] if values.shape[1] > self.classes else None
         return Outputs(values[:, : self.classes], pooled)
-
-    def _on_device(self, read: NDArray[np.float16]) -> Tensor:
-        table = torch.from_numpy(read).to(self._device)
-        if table.is_cuda:
-            torch.cuda.current_stream(table.device).synchronize()  # runs on other streams read it too
-        return table
-
-    def _plain_cached(self, split: Split) -> Tensor:
-        """From a cache with one view a sample.
-
-        What is missing is computed in an order of this process's own: workers that fill at once meet seldom.
-        """
-        cache, rows = self._open(split, "plain", 1), np.arange(len(split), dtype=np.int64)
-
-        def store(batch: Batch) -> None:
-            there = batch.rows.cpu().numpy()
-            cache.write(there, 0 * there, self._values(cache.key, batch.x).cpu().numpy())
-
-        if isinstance(split, ResidentSplit):
-            chunks = torch.arange(len(split), device=split.labels.device).split(CHUNK)
-            for k in np.random.default_rng(os.getpid()).permutation(len(chunks)):
-                there = chunks[k].cpu().numpy()
-                if not cache.filled(there, 0 * there).all():
-                    store(split.plain_batch(chunks[k]))
-        elif not cache.filled(rows, 0 * rows).all():
-            for batch in split.plain(CHUNK):
-                store(batch)
-        return torch.from_numpy(cache.read(rows, 0 * rows)).float().to(split.labels.device)
 
 
 def keyed_by(views: int | None, passes: int) -> tuple[Keyed, int]:
@@ -207,7 +177,8 @@ def keyed_by(views: int | None, passes: int) -> tuple[Keyed, int]:
 
 def cache_bytes(samples: int, classes: int, entries: int, top_k: int | None = None) -> int:
     """Disk that so many entries a sample take."""
-    return samples * entries * (2 * logit_words(classes, top_k) + MARK)
+    return CacheKey(teacher_id="", split_digest="", augment="", samples=samples, views=entries, classes=classes,
+                    top_k=top_k).bytes  # fmt: skip
 
 
 def room(root: Path) -> float:
@@ -227,7 +198,7 @@ def make_teacher(
     Raises:
         BadInput: a ``top_k`` that leaves no class out, or more classes than can be told apart.
     """
-    if top_k is not None and classes > MOST_CLASSES:
+    if classes > MOST_CLASSES and top_k is not None:
         raise BadInput(f"recipe.teacher-top-k={top_k}: serves up to {MOST_CLASSES:,} classes, not {classes:,}")
     if top_k is not None and top_k >= classes:
         raise BadInput(f"recipe.teacher-top-k={top_k}: of {classes:,} classes, give 1 to {classes - 1:,}")

@@ -1,11 +1,11 @@
 """One training run: train, evaluate, checkpoint, and the measurements that choose how."""
 
 from kdbench.train.autotune import Shape, choose_step, seconds_per_step
-from kdbench.train.loop import Hooks, RunOutcome, run_training
+from kdbench.train.loop import RunOutcome, run_training
 from kdbench.train.metrics import Scores, expected_calibration_error, score
 from kdbench.train.step import Step
 
 __all__ = [
-    "Hooks", "RunOutcome", "Scores", "Shape", "Step", "choose_step", "expected_calibration_error", "run_training",
-    "score", "seconds_per_step",
+    "RunOutcome", "Scores", "Shape", "Step", "choose_step", "expected_calibration_error", "run_training", "score",
+    "seconds_per_step",
 ]  # fmt: skip

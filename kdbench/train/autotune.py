@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -17,7 +17,7 @@ from torch import nn
 from kdbench.files import atomic_text
 from kdbench.host import processor
 from kdbench.models import build
-from kdbench.train.step import Step, draws_noise, prepare, usual_step
+from kdbench.train.step import REFERENCE, Step, draws_noise, prepare
 
 COMPILE_COST = 90.0
 """Seconds that compiling one network's step may take, several times over, before it pays."""
@@ -36,45 +36,32 @@ class Shape(NamedTuple):
     batch_size: int
     device: torch.device
 
-    @property
-    def key(self) -> str:
-        """Names the measurement in the cache, machine and threads included."""
-        machine = processor() if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)
-        shape = f"{self.classes}x{self.channels}x{self.input_size}-{self.stem}-b{self.batch_size}"
-        return f"{self.name}|{shape}|{self.device.type}|{machine}|{torch.get_num_threads()}|torch {torch.__version__}"
-
     def network(self, options: Mapping[str, float] | None = None) -> nn.Module:
         """It, freshly initialised."""
-        return build(self.name, classes=self.classes, channels=self.channels, input_size=self.input_size,
-                     stem=self.stem, seed=0, options=options)  # fmt: skip
+        name, classes, channels, size, stem, *_ = self
+        return build(name, classes=classes, channels=channels, input_size=size, stem=stem, seed=0, options=options)
 
 
 def seconds_per_step(shape: Shape, *steps: Step, precision: str = "fp32", repeats: int = 3) -> tuple[float, ...]:
     """Seconds of one training step on random data in each of the forms: the least of alternating rounds.
 
-    Alternating and least, because whatever else runs on the machine would otherwise decide between them.
+    Whatever else runs on the machine would otherwise decide between them.
     """
-    steppers = [_stepper(shape, precision, step) for step in steps]
-    rounds = [[_timed(once) for once in steppers] for _ in range(1 + repeats)]
-    return tuple(min(times) for times in zip(*rounds[1:], strict=True))  # the first one warms up
+    running = [_stepping(shape, precision, step) for step in steps]
+    rounds = [[next(each) for each in running] for _ in range(1 + repeats)]
+    return tuple(map(min, zip(*rounds[1:], strict=True)))  # the first one warms up
 
 
-def _timed(once: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    once()
-    return time.perf_counter() - start
-
-
-def _stepper(shape: Shape, precision: str, step: Step) -> Callable[[], None]:
-    """One training step of a fresh network, done when the call returns."""
+def _stepping(shape: Shape, precision: str, step: Step) -> Iterator[float]:
+    """Seconds of one training step of a fresh network after the other."""
     device = shape.device
     model, forward = prepare(shape.network().train(), step, device)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=step.fused)
     x = torch.randn(shape.batch_size, shape.channels, shape.input_size, shape.input_size, device=device)
     x = x.contiguous(memory_format=torch.channels_last)
     y = torch.randint(shape.classes, (shape.batch_size,), device=device)
-
-    def once() -> None:
+    while True:
+        start = time.perf_counter()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
             logits = forward(x)
         optimizer.zero_grad(set_to_none=True)
@@ -82,8 +69,7 @@ def _stepper(shape: Shape, precision: str, step: Step) -> Callable[[], None]:
         optimizer.step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-
-    return once
+        yield time.perf_counter() - start
 
 
 def noted(cache: Path, key: str, measure: Callable[[], float]) -> float:
@@ -96,13 +82,11 @@ def noted(cache: Path, key: str, measure: Callable[[], float]) -> float:
         except (FileNotFoundError, ValueError, TypeError):
             return {}
 
-    found = held().get(key)
-    if isinstance(found, int | float):
-        return found
-    found = measure()
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        atomic_text(path, json.dumps({**held(), key: found}, indent=1, sort_keys=True) + "\n")
+    if not isinstance(found := held().get(key), int | float):
+        found = measure()
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            atomic_text(path, json.dumps({**held(), key: found}, indent=1, sort_keys=True) + "\n")
     return found
 
 
@@ -117,12 +101,17 @@ def choose_step(
 ) -> Step:  # fmt: skip
     """The usual form of ``steps`` training steps, or ``torch.compile``'s where the time saved pays for compiling.
 
-    Measured once for each shape and machine. A network that draws noise is never compiled: it would be another run.
+    Measured once for each shape and machine; without steps not at all. ``exact`` pins PyTorch's own path. A network
+    that draws noise is never compiled: it would be another run.
     """
-    usual = usual_step(shape.device, exact=exact)
-    if exact:
+    usual = REFERENCE if exact else Step(kernels=shape.device.type == "cpu")
+    if exact or not steps:
         return usual
-    kind = f"{shape.key}|{precision}"
+    device = shape.device
+    machine = processor() if device.type == "cpu" else torch.cuda.get_device_name(device)
+    where = f"{device.type}|{machine}|{torch.get_num_threads()}|torch {torch.__version__}"
+    size = f"{shape.classes}x{shape.channels}x{shape.input_size}-{shape.stem}-b{shape.batch_size}"
+    kind = f"{shape.name}|{size}|{where}|{precision}"
     seconds = noted(cache, f"{kind}|seconds", lambda: seconds_per_step(shape, usual, precision=precision)[0])
     if steps * seconds * (1 - 1 / COMPILE_GAIN) < COMPILE_COST or draws_noise(shape.network(options)):
         return usual

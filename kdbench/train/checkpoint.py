@@ -26,9 +26,9 @@ class Checkpoint(NamedTuple):
     optimizer: dict[str, Any]
     logs: list[EpochLog]
     attempts: int
-    method: dict[str, Any]
+    method: dict[str, Any] = {}  # noqa: RUF012
     """State of the method's own part."""
-    step: dict[str, Any]
+    step: dict[str, Any] = {}  # noqa: RUF012
     """The form of the steps, which a resumed run keeps."""
     run: str = ""
     """Its id."""
@@ -43,20 +43,12 @@ def save_checkpoint(workdir: Path, checkpoint: Checkpoint) -> None:
 
 def load_checkpoint(workdir: Path, device: torch.device) -> Checkpoint | None:
     """The run's checkpoint, or None where there is none or it cannot be read (then the run starts over)."""
-    path = workdir / NAME
-    if not path.exists():
-        return None
     try:
-        state = torch.load(io.BytesIO(path.read_bytes()), map_location=device, weights_only=True)
+        state = torch.load(io.BytesIO((workdir / NAME).read_bytes()), map_location=device, weights_only=True)
         logs = [EpochLog.model_validate(log) for log in state["logs"]]
-        return Checkpoint(**{"method": {}, "step": {}} | state | {"logs": logs})
-    except (RuntimeError, EOFError, LookupError, ValueError, TypeError, pickle.UnpicklingError):  # junk ends in these
-        return None
-
-
-def drop_checkpoint(workdir: Path) -> None:
-    """Remove what a finished run no longer needs."""
-    (workdir / NAME).unlink(missing_ok=True)
+        return Checkpoint(**{**state, "logs": logs})
+    except (FileNotFoundError, RuntimeError, EOFError, LookupError, ValueError, TypeError, pickle.UnpicklingError):
+        return None  # junk ends in any of these
 
 
 def write_metrics(workdir: Path, logs: list[EpochLog]) -> None:

@@ -1,8 +1,7 @@
 """Faster forms of convolutions on a CPU: the same function to fp32 rounding, the same parameters.
 
 PyTorch's CPU convolutions are made for large images. Students here end in maps of 1 x 1 to 4 x 4 pixels, where
-most taps of a kernel only ever see padding and where setting up a convolution costs more than the arithmetic.
-``optimise`` swaps the class of plain ``nn.Conv2d`` layers; parameters, their names and hooks stay. What is
+most taps of a kernel only ever see padding and where setting up a convolution costs more than the arithmetic. What is
 computed depends on the layer and the input's shape and layout alone, never on a timing: runs stay repeatable.
 """
 
@@ -18,10 +17,8 @@ from torch import Tensor, nn
 
 MATMUL_PIXELS = 16
 """Up to so many pixels a 1 x 1 convolution is a matrix product; from 8 x 8 on oneDNN's convolution keeps up."""
-
 FULL_PIXELS = 4
 """Up to so many pixels in and out a dense convolution is one matrix product for each output pixel."""
-
 MIX_PAIRS = 16
 """Up to so many (output, input) pairs of pixels a depthwise convolution is a weighted sum of pixels a channel."""
 
@@ -55,22 +52,7 @@ class Plan(NamedTuple):
     out: tuple[int, int] = (0, 0)
     outputs: tuple[tuple[Side, Side], ...] = ()
     taps: tuple[tuple[int, ...], ...] = ()
-
-
-def tap_table(rows: tuple[int, int, int, int], cols: tuple[int, int, int, int]) -> tuple[tuple[int, ...], ...]:
-    """For each output pixel and each input pixel (row by row), the tap that joins them, or one past the last tap.
-
-    Both arguments are (size, kernel, stride, padding).
-    """
-    (height, k, _, _), (width, m, _, _) = rows, cols
-    table = []
-    for v, h in product(positions(*rows), positions(*cols)):
-        joined = [k * m] * (height * width)
-        for dy, dx in product(range(v.pixels.stop - v.pixels.start), range(h.pixels.stop - h.pixels.start)):
-            pixel = (v.pixels.start + dy) * width + h.pixels.start + dx
-            joined[pixel] = (v.taps.start + dy) * m + h.taps.start + dx
-        table.append(tuple(joined))
-    return tuple(table)
+    """For each output pixel and each input pixel (row by row), the tap that joins them, or one past the last."""
 
 
 @lru_cache(maxsize=4096)
@@ -79,61 +61,53 @@ def plan_for(
 ) -> Plan:
     """The plan for a layer without dilation on a ``size`` (height, width) input; a function of the shapes alone."""
     sides = list(zip(size, kernel, stride, padding, strict=True))
-    out = [(s + 2 * p - k) // d + 1 for s, k, d, p in sides]
-    if min(out) < 1 or any(k <= p for _, k, _, p in sides):
+    height, width = ((s + 2 * p - k) // d + 1 for s, k, d, p in sides)
+    if min(height, width) < 1 or any(k <= p for _, k, _, p in sides):
         return Plan("reference")  # an error for PyTorch to report, or outputs that read padding only
     if kernel == (1, 1) and stride == (1, 1) and not depthwise:
         return Plan("matmul" if size[0] * size[1] <= MATMUL_PIXELS else "reference")
-    if not depthwise and max(size[0] * size[1], out[0] * out[1]) <= FULL_PIXELS:
-        return Plan("full", out=(out[0], out[1]), outputs=tuple(product(positions(*sides[0]), positions(*sides[1]))))
+    along = [positions(*side) for side in sides]
+    if not depthwise and max(size[0] * size[1], height * width) <= FULL_PIXELS:
+        return Plan("full", out=(height, width), outputs=tuple(product(*along)))  # type: ignore[arg-type]
     # a tap is dead if it meets padding alone, whatever the output
-    each = [[at.taps for at in positions(*side)] for side in sides]
-    rows, cols = (slice(min(t.start for t in taps), max(t.stop for t in taps)) for taps in each)
+    rows, cols = (slice(min(at.taps.start for at in one), max(at.taps.stop for at in one)) for one in along)
     window, rest = (rows.stop - rows.start, cols.stop - cols.start), (padding[0] - rows.start, padding[1] - cols.start)
     # a convolution pads both ends alike: where the live taps are not that symmetric, leave the layer as it is
     trimmed = [(s + 2 * p - w) // d + 1 for (s, _, d, _), w, p in zip(sides, window, rest, strict=True)]
-    if window == kernel or min(rest) < 0 or trimmed != out:
+    if window == kernel or min(rest) < 0 or trimmed != [height, width]:
         return Plan("reference")
-    form = "scale" if depthwise and size == (1, 1) and window == (1, 1) else "trim"
-    if form == "trim" and depthwise and size[0] * size[1] * out[0] * out[1] <= MIX_PAIRS:
-        return Plan("mix", out=(out[0], out[1]), taps=tap_table(*sides))
-    return Plan(form, rows, cols, rest)
+    if not depthwise or size[0] * size[1] * height * width > MIX_PAIRS or size == window == (1, 1):
+        return Plan("scale" if depthwise and size == window == (1, 1) else "trim", rows, cols, rest)
+    taps = []
+    for v, h in product(range(height), range(width)):
+        joined = []
+        for y, x in product(range(size[0]), range(size[1])):
+            dy, dx = y + padding[0] - v * stride[0], x + padding[1] - h * stride[1]
+            meet = 0 <= dy < kernel[0] and 0 <= dx < kernel[1]
+            joined.append(dy * kernel[1] + dx if meet else kernel[0] * kernel[1])
+        taps.append(tuple(joined))
+    return Plan("mix", out=(height, width), taps=tuple(taps))
 
 
 class FastConv2d(nn.Conv2d):
-    """``nn.Conv2d`` on channels_last maps by the cheapest equivalent form; made by ``optimise`` only.
-
-    (B, C, H, W) -> (B, out_channels, H', W'), channels_last.
-    """
+    """``nn.Conv2d`` on channels_last maps by the cheapest equivalent form; made by ``optimise`` only."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        plan = Plan("reference")
+        plan, padding = Plan("reference"), self.padding
         if input.dim() == 4 and input.is_contiguous(memory_format=torch.channels_last):
             size = (input.shape[2], input.shape[3])
             # a compiler computes the plan once, while it traces, and cannot look into a cache
             find = plan_for.__wrapped__ if torch.compiler.is_compiling() else plan_for
-            plan = find(size, self.kernel_size, self.stride, self._sides, self.groups > 1)
-        out: Tensor
+            plan = find(size, self.kernel_size, self.stride, padding, self.groups > 1)
         if plan.form == "matmul":
-            out = _matmul(input, weight, bias)
-        elif plan.form == "full":
-            out = _full(input, weight, bias, plan)
-        elif plan.form == "scale":
-            out = _scale(input, weight[:, :, plan.rows, plan.cols].reshape(1, -1, 1, 1), bias)
-        elif plan.form == "mix":
-            out = _mix(input, weight, bias, plan)
-        elif plan.form == "trim":
-            live = weight[:, :, plan.rows, plan.cols]
-            out = F.conv2d(input, live, bias, self.stride, plan.padding, 1, self.groups)
-        else:
-            out = super()._conv_forward(input, weight, bias)
-        return out
-
-    @property
-    def _sides(self) -> tuple[int, int]:
-        """Zeros added above (and below), left (and right)."""
-        assert not isinstance(self.padding, str)  # see _eligible
-        return (self.padding[0], self.padding[1])
+            return _matmul(input, weight, bias)
+        if plan.form == "full":
+            return _full(input, weight, bias, plan)
+        if plan.form in ("scale", "mix"):
+            return _depthwise(input, weight, bias, plan)
+        if plan.form == "trim":
+            weight, padding = weight[:, :, plan.rows, plan.cols], plan.padding
+        return F.conv2d(input, weight, bias, self.stride, padding, 1, self.groups)
 
 
 def _matmul(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -155,21 +129,6 @@ def _full(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
     return torch.stack(rows, 1).view(-1, *plan.out, weight.shape[0]).permute(0, 3, 1, 2)
 
 
-def _as_autocast(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The casts that autocast gives a convolution; it knows nothing of the products used in its place."""
-    if not torch.is_autocast_enabled(x.device.type):
-        return x, weight, bias
-    dtype = torch.get_autocast_dtype(x.device.type)
-    return x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-
-
-def _scale(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A depthwise convolution with one live tap: one factor a channel."""
-    x, weight, bias = _as_autocast(x, weight, bias)
-    out: Tensor = x * weight
-    return out if bias is None else out + bias.view(1, -1, 1, 1)
-
-
 class _Mix(torch.autograd.Function):
     """Weighted sums of a few pixels, channel by channel: (B, I, C) and (O, I, C) -> (B, O, C).
 
@@ -189,37 +148,35 @@ class _Mix(torch.autograd.Function):
         return to_pixels, to_factors
 
 
-def _mix(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
-    """A depthwise convolution on a map so small that every output pixel may read every input pixel."""
-    x, weight, bias = _as_autocast(x, weight, bias)
+def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
+    """A depthwise convolution with one live tap, or on a map of which every output pixel may read every input pixel."""
+    if torch.is_autocast_enabled(x.device.type):  # it knows of convolutions, not of the products in their place
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     channels = weight.shape[0]
+    if plan.form == "scale":
+        out = x * weight[:, :, plan.rows, plan.cols].reshape(1, -1, 1, 1)
+        return out if bias is None else out + bias.view(1, -1, 1, 1)
     # one row of zeros past the last tap, for pixels that do not meet
     taps = F.pad(weight.reshape(channels, -1).t(), (0, 0, 0, 1))
-    out: Tensor = _Mix.apply(x.permute(0, 2, 3, 1).flatten(1, 2), taps[torch.tensor(plan.taps, device=x.device)])
-    if bias is not None:
-        out = out + bias
-    return out.view(-1, *plan.out, channels).permute(0, 3, 1, 2)
-
-
-def _eligible(module: nn.Module) -> bool:
-    """Plain convolutions with zero padding and no dilation: dense, or depthwise with one filter a channel."""
-    return (
-        type(module) is nn.Conv2d
-        and isinstance(module.padding, tuple)
-        and module.padding_mode == "zeros"
-        and module.dilation == (1, 1)
-        and (module.groups == 1 or module.groups == module.in_channels == module.out_channels)
-    )
+    mixed: Tensor = _Mix.apply(x.permute(0, 2, 3, 1).flatten(1, 2), taps[torch.tensor(plan.taps, device=x.device)])
+    mixed = mixed if bias is None else mixed + bias
+    return mixed.view(-1, *plan.out, channels).permute(0, 3, 1, 2)
 
 
 def optimise(model: nn.Module, device: torch.device) -> nn.Module:
     """Change ``model`` in place (and return it) to train faster on ``device``; nothing changes off the CPU.
 
-    Parameters, buffers, hooks and ``state_dict`` keys stay as they were, so checkpoints fit either way. The model
-    should be in channels_last memory format: inputs in another layout take PyTorch's own path.
+    Plain convolutions change their class: with zero padding and no dilation, dense or depthwise with one filter a
+    channel. Parameters, hooks and ``state_dict`` keys stay. Inputs that are not channels_last take PyTorch's own path.
     """
-    if device.type == "cpu":
-        for module in model.modules():
-            if _eligible(module):
-                module.__class__ = FastConv2d
+    for module in model.modules() if device.type == "cpu" else ():
+        if (
+            type(module) is nn.Conv2d
+            and isinstance(module.padding, tuple)
+            and module.padding_mode == "zeros"
+            and module.dilation == (1, 1)
+            and (module.groups == 1 or module.groups == module.in_channels == module.out_channels)
+        ):
+            module.__class__ = FastConv2d
     return model

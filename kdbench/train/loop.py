@@ -5,38 +5,27 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from kdbench.config import EpochLog, Recipe, RunConfig, RunResult
+from kdbench.config import EpochLog, RunConfig, RunResult
 from kdbench.data import Split, TaskData
 from kdbench.errors import TrialFailed
 from kdbench.files import identify
-from kdbench.methods import METHODS, BatchInfo, Outputs, as_loss
+from kdbench.methods import METHODS, BatchInfo, Taps, as_loss
 from kdbench.models import build, count_macs, count_params
 from kdbench.models.build import seeded
 from kdbench.teacher import Teacher, asked, outputs, taps_of, truncate
+from kdbench.teacher.logit_cache import Progress
 from kdbench.train import checkpoint
 from kdbench.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_metrics
-from kdbench.train.hardware import describe_hardware
 from kdbench.train.metrics import Scores, collect_logits, reliability, score
 from kdbench.train.optim import make_optimizer, make_schedule, max_norm_constraint
-from kdbench.train.step import Step, compiled, note_step, prepare
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """What the caller wants to hear. ``on_epoch(log, replayed)`` returns True to prune the run there;
-    ``replayed`` epochs are those that an earlier attempt finished. ``on_fill(done, total)`` follows the
-    teacher's forward passes.
-    """
-
-    on_epoch: Callable[[EpochLog, bool], bool] = lambda log, replayed: False
-    on_fill: Callable[[int, int], None] | None = None
+from kdbench.train.step import Step, compiled, describe_hardware, note_step, prepare
 
 
 class RunOutcome(NamedTuple):
@@ -53,14 +42,13 @@ def steps_per_epoch(samples: int, batch_size: int) -> int:
 
 
 class Trainer:
-    """The state of one run: network, the method's own part, optimiser, schedule, and where it stands."""
+    """The state of one run: network, the method's own part, optimiser and schedule."""
 
     def __init__(
         self, config: RunConfig, data: TaskData, teacher: Teacher | None, device: torch.device, step: Step
     ) -> None:
-        self.config, self.data, self.teacher, self.device, self.step = config, data, teacher, device, step
-        recipe = config.recipe
-        method = METHODS.get(config.method)
+        self.config, self.data, self.teacher, self.device = config, data, teacher, device
+        recipe, method = config.recipe, METHODS.get(config.method)
         # a loss that reads nothing from a teacher (the hard baseline) must not pay for one while training
         self.needs = method.needs
         if self.needs and teacher is None:
@@ -72,12 +60,12 @@ class Trainer:
         self.params = count_params(self.model)
         self.macs = count_macs(self.model, data.channels, data.input_size)
         whole = asked(self.model, self.needs)
-        image = torch.zeros(1, data.channels, data.input_size, data.input_size)
-        looks = teacher is not None and method.looks
-        student_taps = taps_of(whole, self.model, image) if looks else None
-        teacher_taps = teacher.taps(self.needs, image.to(device)) if teacher is not None and looks else None
+        taps: list[Taps | None] = [None, None]
+        if teacher is not None and method.looks:
+            image = torch.zeros(1, data.channels, data.input_size, data.input_size)
+            taps = [taps_of(whole, self.model, image), teacher.taps(self.needs, image.to(device))]
         with seeded(config.seed):
-            made = method.build(config.hyper, student_taps, teacher_taps)
+            made = method.build(config.hyper, *taps)
         self.part = made.to(device) if isinstance(made, nn.Module) else nn.Module()
         """What of the method is trained and kept in checkpoints; no part of the student."""
         self.loss = compiled(made, step) if isinstance(made, nn.Module) else made
@@ -89,25 +77,26 @@ class Trainer:
         self._rows: list[Tensor] = []
         self._names: list[str] = []
 
-    def steps(self, epoch: int, on_fill: Callable[[int, int], None] | None = None) -> Iterator[int]:
+    def steps(self, epoch: int, on_fill: Progress | None = None) -> Iterator[int]:
         """Train one epoch, a step at a time; yields the number of images in each."""
-        recipe, seed = self.config.recipe, self.config.seed
+        recipe, seed, data = self.config.recipe, self.config.seed, self.data.train
         teacher = self.teacher if self.needs else None
-        guide = teacher.epoch(self.data.train, seed, epoch, self.needs, on_fill) if teacher is not None else None
+        guide = teacher.epoch(data, seed, epoch, self.needs, on_fill) if teacher is not None else None
         # dropout and stochastic depth draw from here, so an epoch is the same after an interruption
         torch.manual_seed(int(identify([seed, epoch, "noise"]), 16) % 2**63)
         self.model.train()
         self.part.train()
         trained = [*self.model.parameters(), *self.part.parameters()]
-        self._rows, self._names = [], []
-        batches = self.data.train.batches(batch_size=recipe.batch_size, order_seed=seed, augment_seed=seed, epoch=epoch)
-        for step, batch in enumerate(batches):
-            self.schedule.step_update((epoch - 1) * self.updates + step)
-            with self._autocast(recipe):
+        self._rows = []
+        batches = data.batches(batch_size=recipe.batch_size, order_seed=seed, augment_seed=seed, epoch=epoch)
+        for step, batch in enumerate(batches, (epoch - 1) * self.updates):
+            self.schedule.step_update(step)
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16"):
                 said = self.forward(batch.x)
-            student = outputs(said)
-            taught = self._kept(guide(batch)) if guide is not None else None
-            place = BatchInfo(epoch, recipe.epochs, recipe.label_smoothing, batch.rows, len(self.data.train))
+            student, taught = outputs(said), None if guide is None else guide(batch)
+            if taught is not None and recipe.teacher_top_k is not None:  # whatever the cache holds
+                taught = replace(taught, logits=truncate(taught.logits, recipe.teacher_top_k))
+            place = BatchInfo(epoch, recipe.epochs, recipe.label_smoothing, batch.rows, len(data))
             loss = as_loss(self.loss(student, taught, batch.y, place))
             self.optimizer.zero_grad(set_to_none=True)
             loss.total.backward()
@@ -115,43 +104,28 @@ class Trainer:
                 nn.utils.clip_grad_norm_(trained, recipe.clip_grad)
             self.optimizer.step()
             self.constrain()
-            self._names = list(loss.parts)
+            self._names = ["loss", "acc", *loss.parts]
             # kept on the device until the epoch ends: reading a value now would stall a GPU every step
             accuracy = (student.logits.detach().argmax(1) == batch.y).float().mean()
             self._rows.append(torch.stack([loss.total.detach(), accuracy, *(p.detach() for p in loss.parts.values())]))
             yield len(batch.y)
 
-    def _kept(self, taught: Outputs) -> Outputs:
-        """What the recipe keeps of the teacher's logits, whatever the cache holds."""
-        k = self.config.recipe.teacher_top_k
-        return taught if k is None else replace(taught, logits=truncate(taught.logits, k))
+    def epoch(self, epoch: int, on_fill: Progress | None) -> EpochLog:
+        """Train one epoch and measure the validation split.
 
-    def state(self, logs: list[EpochLog], attempts: int) -> Checkpoint:
-        """What goes on from here after an interruption."""
-        return Checkpoint(
-            self.model.state_dict(), self.optimizer.state_dict(), logs, attempts, self.part.state_dict(),
-            self.step.model_dump(), self.config.id,
-        )  # fmt: skip
-
-    def _means(self, epoch: int) -> dict[str, float]:
-        """Means over an epoch's steps of ``loss``, ``acc`` and the loss's parts."""
-        table, names = torch.stack(self._rows).double().cpu(), ["loss", "acc", *self._names]
-        bad = (~torch.isfinite(table)).any(dim=1).nonzero()
-        if len(bad):
-            step = int(bad[0])
-            values = ", ".join(f"{n}={v:.4g}" for n, v in zip(names, table[step].tolist(), strict=True))
-            raise TrialFailed(f"non-finite loss in epoch {epoch}, step {step + 1} of {len(table)}: {values}")
-        return dict(zip(names, table.mean(dim=0).tolist(), strict=True))
-
-    def _autocast(self, recipe: Recipe) -> torch.autocast:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16")
-
-    def epoch(self, epoch: int, on_fill: Callable[[int, int], None] | None) -> EpochLog:
-        """Train one epoch and measure the validation split."""
+        Raises:
+            TrialFailed: on a loss that is not finite.
+        """
         since = time.perf_counter()
         for _ in self.steps(epoch, on_fill):
             pass
-        means = self._means(epoch)
+        table = torch.stack(self._rows).double().cpu()
+        bad = (~torch.isfinite(table)).any(dim=1).nonzero()
+        if len(bad):
+            step = int(bad[0])
+            values = ", ".join(f"{n}={v:.4g}" for n, v in zip(self._names, table[step].tolist(), strict=True))
+            raise TrialFailed(f"non-finite loss in epoch {epoch}, step {step + 1} of {len(table)}: {values}")
+        means = dict(zip(self._names, table.mean(dim=0).tolist(), strict=True))
         val, *_ = self.measure(self.data.val)
         if not math.isfinite(val.nll):  # the last step may break a network whose training loss was still finite
             raise TrialFailed(f"non-finite validation loss after epoch {epoch}: nll={val.nll}, loss={means['loss']}")
@@ -183,20 +157,20 @@ class Trainer:
 
 def run_training(
     config: RunConfig, *, data: TaskData, teacher: Teacher | None, workdir: Path, device: torch.device,
-    hooks: Hooks | None = None, step: Step | None = None,
+    on_epoch: Callable[[EpochLog, bool], bool] | None = None, on_fill: Progress | None = None, step: Step | None = None,
 ) -> RunOutcome:  # fmt: skip
     """Train ``config`` to its end, from ``workdir``'s checkpoint where there is one.
 
-    ``step`` says how it is computed (no result beyond rounding depends on it); a resumed run keeps its own.
-    A checkpoint is written after an epoch when the last one is ``checkpoint.INTERVAL`` seconds old.
-    The test split is opened only when ``config.phase`` is ``confirm``, once, after the last epoch. The same
-    config gives the same numbers however often it was interrupted (bit for bit on a CPU with the same
-    number of threads).
+    ``on_epoch(log, replayed)`` returns True to prune the run there; ``replayed`` epochs are those that an earlier
+    attempt finished. ``step`` says how it is computed (only rounding depends on it); a resumed run keeps its own. A
+    checkpoint is written after an epoch when the last one is ``checkpoint.INTERVAL`` seconds old. The test split is
+    opened only when ``config.phase`` is ``confirm``, once, after the last epoch. The same config gives the same numbers
+    however often it was interrupted (bit for bit on a CPU with the same number of threads).
 
     Raises:
         TrialFailed: on a non-finite loss, naming epoch, step and values.
     """
-    hooks = hooks or Hooks()
+    tell = on_epoch or (lambda log, replayed: False)
     saved = load_checkpoint(workdir, device)
     if saved and saved.run != config.id:  # another's, or an earlier release's: start over
         saved = None
@@ -212,14 +186,15 @@ def run_training(
         logs, attempts = list(saved.logs), saved.attempts + 1
         write_metrics(workdir, logs)  # a kill may have come between the last checkpoint and its line
         for log in logs:
-            pruned = hooks.on_epoch(log, True)
+            pruned = tell(log, True)
     saved_at = time.perf_counter()
     while not pruned and len(logs) < config.recipe.epochs:
-        logs.append(trainer.epoch(len(logs) + 1, hooks.on_fill))
+        logs.append(trainer.epoch(len(logs) + 1, on_fill))
         if time.perf_counter() - saved_at >= checkpoint.INTERVAL:
-            save_checkpoint(workdir, trainer.state(logs, attempts))
+            model, optimizer, part = (x.state_dict() for x in (trainer.model, trainer.optimizer, trainer.part))
+            save_checkpoint(workdir, Checkpoint(model, optimizer, logs, attempts, part, step.model_dump(), config.id))
             saved_at = time.perf_counter()
         write_metrics(workdir, logs)
-        pruned = hooks.on_epoch(logs[-1], False)
+        pruned = tell(logs[-1], False)
     finished = len(logs) == config.recipe.epochs  # a prune after the last epoch has nothing left to save
     return RunOutcome(trainer.result(logs, attempts, pruned and not finished), logs, trainer.model.eval())

@@ -37,10 +37,7 @@ def reliability(logits: Tensor, labels: Tensor, bins: int = 15) -> tuple[tuple[i
 
 
 def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """Σ_b (n_b/n) · |accuracy_b − confidence_b| over equal-width bins of the top probability.
-
-    Guo et al. 2017, equation 3. ``logits`` (N, classes), ``labels`` int64 (N,).
-    """
+    """Σ_b (n_b/n) · |accuracy_b − confidence_b| over the bins of ``reliability`` (Guo et al. 2017, equation 3)."""
     return sum(abs(good - total) for _, total, good in reliability(logits, labels, bins)) / len(labels)
 
 
@@ -48,10 +45,9 @@ def score(logits: Tensor, labels: Tensor, teacher: Tensor | None = None) -> Scor
     """All measures of logits (N, classes) against labels (N,) and, where given, the teacher's logits."""
     logits = logits.float()
     predicted = logits.argmax(dim=1)
-    top5 = None
+    top5 = kl = agreement = None
     if logits.shape[1] > 10:
         top5 = float((logits.topk(5, dim=1).indices == labels[:, None]).any(dim=1).double().mean())
-    kl = agreement = None
     if teacher is not None:
         log_p, log_q = F.log_softmax(teacher, dim=1), F.log_softmax(logits, dim=1)
         kl = float(F.kl_div(log_q, log_p, reduction="batchmean", log_target=True))
@@ -62,11 +58,10 @@ def score(logits: Tensor, labels: Tensor, teacher: Tensor | None = None) -> Scor
 
 @torch.no_grad()
 def collect_logits(model: nn.Module, split: Split, batch_size: int = 512) -> tuple[Tensor, Tensor]:
-    """(logits (N, classes) float32, labels (N,)) of a network in eval mode; its mode is put back after."""
+    """(logits (N, classes) float32, labels (N,)) of a network in eval mode; its mode is put back."""
     was_training = model.training
-    model.eval()
     try:
-        logits = torch.cat([model(batch.x).float() for batch in split.plain(batch_size)])
+        logits = torch.cat([model.eval()(batch.x).float() for batch in split.plain(batch_size)])
     finally:
         model.train(was_training)
     return logits, split.labels

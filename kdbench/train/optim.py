@@ -25,27 +25,23 @@ def make_optimizer(
     ``fused`` computes the same update in one pass. ``part`` is what else is trained: a method's own parameters.
     """
     name = "adamw" if recipe.optimizer == "adamw" else ("sgd" if recipe.nesterov and recipe.momentum else "momentum")
-
-    def made(of: nn.Module) -> torch.optim.Optimizer:
-        optimizer: torch.optim.Optimizer = create_optimizer_v2(
+    both: list[torch.optim.Optimizer] = [
+        create_optimizer_v2(
             of, opt=name, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum,
             filter_bias_and_bn=recipe.optimizer == "adamw", **({"fused": True} if fused else {}),
-        )  # fmt: skip
-        return optimizer
-
-    optimizer = made(model)
-    if part is not None and any(True for _ in part.parameters()):
-        for group in made(part).param_groups:
-            optimizer.add_param_group({"params": group["params"], "weight_decay": group["weight_decay"]})
-    return optimizer
+        )
+        for of in (model, part) if of is not None and any(True for _ in of.parameters())
+    ]  # fmt: skip
+    for group in (group for other in both[1:] for group in other.param_groups):
+        both[0].add_param_group({"params": group["params"], "weight_decay": group["weight_decay"]})
+    return both[0]
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> Scheduler:
     """A timm schedule stepped per update: ``step_update(n)`` sets the rate of update n, whatever came before."""
-    warmup = round(recipe.warmup_epochs * steps_per_epoch)
     total = recipe.epochs * steps_per_epoch
     # a warm-up as long as the run would leave the main schedule without a step
-    warmup = min(warmup, max(total - 1, 0))
+    warmup = min(round(recipe.warmup_epochs * steps_per_epoch), max(total - 1, 0))
     shared = {"warmup_t": warmup, "warmup_lr_init": recipe.lr * FLOOR, "t_in_epochs": False}
     if recipe.schedule == "cosine":
         return CosineLRScheduler(
@@ -57,18 +53,16 @@ def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_ep
 
 
 def max_norm_constraint(model: nn.Module, limit: float | None) -> Callable[[], None]:
-    """What to call after a step: shrinks the incoming weights of units whose L2 norm exceeds ``limit``.
+    """What to call after a step: shrinks the incoming weights of units whose L2 norm exceeds a ``limit``.
 
-    The network names the weights, (units, inputs) each, by its method ``max_norm_weights`` (Hinton et al. 2012,
-    arXiv:1207.0580). Without a limit nothing happens.
+    The network names the weights, (units, inputs) each, by ``max_norm_weights`` (Hinton et al. 2012, arXiv:1207.0580).
 
     Raises:
         BadInput: a network that does not say which weights are meant.
     """
     if limit is None:
         return lambda: None
-    named = getattr(model, "max_norm_weights", None)
-    if not callable(named):
+    if not callable(named := getattr(model, "max_norm_weights", None)):
         raise BadInput(f"recipe.max-norm={limit:g}: {type(model).__name__} does not say which weights it is about")
     weights: tuple[torch.Tensor, ...] = named()
 

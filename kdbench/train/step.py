@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,6 @@ from kdbench.config import Frozen
 from kdbench.files import atomic_text
 from kdbench.host import processor
 from kdbench.train.fast_conv import optimise
-from kdbench.train.hardware import describe_hardware
 
 MANIFEST = "manifest.json"
 """In a run's folder: the step that it was begun with, and on what."""
@@ -34,25 +34,16 @@ class Step(Frozen):
     """The optimiser's fused update: one pass over the weights instead of one an operation."""
 
 
+_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 REFERENCE = Step(layout="contiguous", kernels=False, compiled=False, fused=False)
 """PyTorch's own path and nothing else."""
 
 
-def usual_step(device: torch.device, *, exact: bool = False) -> Step:
-    """What is taken unmeasured; ``exact`` pins PyTorch's own path."""
-    return REFERENCE if exact else Step(kernels=device.type == "cpu")
-
-
 def prepare(network: nn.Module, step: Step, device: torch.device) -> tuple[nn.Module, Callable[[Tensor], Any]]:
-    """(the network on the device, what a training step calls): both share their weights.
-
-    Evaluation calls the network itself, so that a compiled step meets one shape of batch only.
-    """
-    if step.layout == "channels_last":
-        network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    else:
-        network = network.to(device, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        network.register_forward_pre_hook(_contiguous)
+    """(the network on the device, which evaluation calls; what a training step calls, with one shape of batch)."""
+    network = network.to(device, memory_format=_FORMATS[step.layout])  # type: ignore[call-overload]
+    if step.layout == "contiguous":
+        network.register_forward_pre_hook(lambda module, args: (args[0].contiguous(), *args[1:]))
     if step.kernels:
         network = optimise(network, device)
     return network, compiled(network, step, "reduce-overhead" if device.type == "cuda" else "default")
@@ -67,26 +58,20 @@ def compiled(module: nn.Module, step: Step, mode: str = "default") -> Callable[.
     return forward
 
 
-def answering(network: nn.Module, device: torch.device, *, exact: bool = False) -> nn.Module:
-    """A network that is only asked, such as a teacher: with our kernels, unless PyTorch's own path is pinned."""
-    return network if exact else optimise(network, device)
-
-
 def draws_noise(network: nn.Module) -> bool:
     """Whether training draws random numbers inside the network: dropout or stochastic depth that is switched on."""
     rates = (getattr(m, name, 0) for m in network.modules() for name in ("p", "drop_prob", "drop_rate", "rate"))
     return any(isinstance(rate, float) and rate > 0 for rate in rates)
 
 
-def _contiguous(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (args[0].contiguous(), *args[1:])
+def describe_hardware(device: torch.device) -> str:
+    """What a run was measured on, in one line: device, model, threads."""
+    if device.type == "cuda":
+        return f"cuda:{torch.cuda.get_device_name(device)}"
+    return f"{device.type}:{platform.machine()}:{torch.get_num_threads()} threads"
 
 
 def note_step(workdir: Path, step: Step, device: torch.device) -> None:
     """Write a run's manifest."""
-    about: dict[str, str | int] = {
-        "hardware": describe_hardware(device),
-        "processor": processor(),
-        "torch": torch.__version__,
-    }
+    about = {"hardware": describe_hardware(device), "processor": processor(), "torch": torch.__version__}
     atomic_text(workdir / MANIFEST, json.dumps({"step": step.model_dump(), **about}, indent=1) + "\n")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kdbench.catalog.pairs import CIFAR_NETS, PAIRS, cifar_model, parse_pair
 from kdbench.errors import BadInput
 from kdbench.models import apply_small_stem, build, count_macs, count_params, known_models
-from kdbench.models.cifar_mobile import shuffle
+from kdbench.models.cifar import shuffle
 
 # Trainable parameters at 100 classes and 3 channels as published, and the side of the last map of 32 pixels.
 PUBLISHED = {

@@ -19,7 +19,7 @@ import torch
 
 from kdbench.config import EpochLog, RunConfig
 from kdbench.data import load, resolve_dataset
-from kdbench.train import Hooks, run_training
+from kdbench.train import run_training
 from kdbench.train.checkpoint import Checkpoint, load_checkpoint
 from tests.support.sweeps import PATIENCE, SMALL, UNEQUAL, command, finish, lines, spec, start
 from tests.support.wandb_files import find_runs, read_offline
@@ -160,13 +160,11 @@ def test_a_kill_between_the_last_checkpoint_and_its_line_loses_no_line(tmp_path:
             raise Killed
         return False
 
-    def train(hooks: Hooks | None) -> None:
-        run_training(config, data=data, teacher=None, workdir=tmp_path, device=device, hooks=hooks)
-
+    how = {"data": data, "teacher": None, "workdir": tmp_path, "device": device}
     with pytest.raises(Killed):
-        train(Hooks(on_epoch=kill))
+        run_training(config, **how, on_epoch=kill)
     saved = load_checkpoint(tmp_path, device)
     assert isinstance(saved, Checkpoint)
     (tmp_path / "metrics.jsonl").unlink()  # the checkpoint was replaced, its line not yet written
-    train(None)
+    run_training(config, **how)
     assert [log["epoch"] for log in lines(tmp_path / "metrics.jsonl")] == [1, 2]

@@ -57,10 +57,10 @@ def config_of(recipe: Recipe = RECIPE, **more) -> RunConfig:
     return RunConfig(recipe=recipe, **values | ({"hyper": {}} if values["method"] == "hard" else {}))
 
 
-def train(config: RunConfig, workdir: Path, teacher=None, hooks=None) -> RunOutcome:
+def train(config: RunConfig, workdir: Path, teacher=None, on_epoch=None) -> RunOutcome:
     r = config.recipe
     data = data_of(r.pad, r.flip, r.input_size, r.views)
-    return run_training(config, data=data, teacher=teacher, workdir=workdir, device=CPU, hooks=hooks)
+    return run_training(config, data=data, teacher=teacher, workdir=workdir, device=CPU, on_epoch=on_epoch)
 
 
 def numbers(outcome: RunOutcome) -> list[dict[str, object]]:

@@ -20,7 +20,6 @@ from kdbench.methods import METHODS
 from kdbench.models import build
 from kdbench.teacher import Teacher, cache_bytes, make_teacher
 from kdbench.teacher.logit_cache import CHUNK
-from kdbench.train import Hooks
 from kdbench.train import loop as engine_run
 from kdbench.train.checkpoint import NAME
 from kdbench.train.metrics import collect_logits
@@ -141,7 +140,7 @@ def test_interrupted_after_every_epoch_equals_uninterrupted_bit_for_bit(tmp_path
 
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
-            train(config, tmp_path / "parts", cached(tmp_path / "two"), Hooks(interrupt))
+            train(config, tmp_path / "parts", cached(tmp_path / "two"), interrupt)
     pieced = train(config, tmp_path / "parts", cached(tmp_path / "two"))
     assert same(whole, pieced) and (whole.result.attempts, pieced.result.attempts) == (1, 4)
     assert told == [(1, False), (1, True), (2, False), (1, True), (2, True), (3, False)]
@@ -287,7 +286,7 @@ def test_kd_with_alpha_0_trains_the_hard_baseline(tmp_path):
 @pytest.mark.parametrize(("at", "status", "epochs"), [(1, "pruned", 1), (3, "complete", 3), (9, "complete", 3)])
 def test_a_hook_prunes_the_run_unless_it_is_over_anyway(tmp_path, at, status, epochs):
     config = config_of(RECIPE.model_copy(update={"epochs": 3}), method="hard")
-    result = train(config, tmp_path, hooks=Hooks(lambda log, replayed: log.epoch >= at)).result
+    result = train(config, tmp_path, on_epoch=lambda log, replayed: log.epoch >= at).result
     assert (result.status, result.epochs) == (status, epochs)
     assert result.best_val_acc >= result.val_acc > 0 and result.params > 0 < result.macs
 

@@ -11,7 +11,7 @@ from kdbench.errors import BadInput
 from kdbench.methods import METHODS, BatchInfo, Loss, Method, Outputs, Range, Taps, method
 from kdbench.models import build
 from kdbench.teacher import Teacher, asked, outputs, taps_of
-from kdbench.train import Hooks, Step, run_training
+from kdbench.train import Step, run_training
 from kdbench.train import checkpoint as checkpoints
 from kdbench.train.loop import Trainer
 from tests.support.training import CPU, RECIPE, Watched, cached, config_of, data_of, live, numbers, same, train
@@ -70,7 +70,7 @@ def test_a_part_of_the_method_is_trained_kept_and_resumed_bit_for_bit(tmp_path, 
 
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            train(config, tmp_path / "parts", cached(tmp_path / "two", Pooled()), Hooks(interrupt))
+            train(config, tmp_path / "parts", cached(tmp_path / "two", Pooled()), interrupt)
     saved = checkpoints.load_checkpoint(tmp_path / "parts", CPU)
     fresh = Trainer(config, data_of(), live(Pooled()), CPU, Step()).part.state_dict()
     assert saved is not None and saved.method.keys() == fresh.keys()

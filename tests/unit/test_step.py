@@ -11,7 +11,7 @@ import torch
 from kdbench.config import DataConfig, Recipe, RunConfig
 from kdbench.data import load, resolve_dataset
 from kdbench.models import build
-from kdbench.train import Hooks, RunOutcome, Shape, Step, choose_step, run_training
+from kdbench.train import RunOutcome, Shape, Step, choose_step, run_training
 from kdbench.train import autotune as tune
 from kdbench.train.optim import make_optimizer
 from kdbench.train.step import MANIFEST, REFERENCE, draws_noise, prepare
@@ -23,11 +23,11 @@ CONFIG = RunConfig(data=DATA, model="test_efficientnet", method="hard", recipe=R
 SHAPE = Shape("test_resnet", 10, 1, 16, "native", 32, CPU)
 
 
-def trained(folder: Path, step: Step | None, hooks: Hooks | None = None) -> RunOutcome:
+def trained(folder: Path, step: Step | None, on_epoch=None) -> RunOutcome:
     torch.set_num_threads(1)
     data = load(resolve_dataset("digits")[0], DATA, RECIPE, CPU)
     folder.mkdir(exist_ok=True)
-    return run_training(CONFIG, data=data, teacher=None, workdir=folder, device=CPU, hooks=hooks, step=step)
+    return run_training(CONFIG, data=data, teacher=None, workdir=folder, device=CPU, on_epoch=on_epoch, step=step)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_resumed_run_keeps_the_step_that_it_began_with(tmp_path: Path, monkeyp
         raise Killed
 
     with pytest.raises(Killed):
-        trained(tmp_path, REFERENCE, Hooks(on_epoch=die))
+        trained(tmp_path, REFERENCE, die)
     trained(tmp_path, Step(kernels=False))
     assert json.loads((tmp_path / MANIFEST).read_text())["step"] == REFERENCE.model_dump()
 
