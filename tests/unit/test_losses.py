@@ -44,7 +44,7 @@ def middle(spec: Method) -> Hyper:
 
 def loss_of(name: str, student, teacher, y, hyper: Hyper, *, label_smoothing: float = 0.0, epoch: int = 1) -> Loss:
     code = METHODS.get(name).build(hyper, None, None)
-    where = BatchInfo(epoch=epoch, label_smoothing=label_smoothing)
+    where = BatchInfo(epoch=epoch, epochs=20, label_smoothing=label_smoothing)
     return as_loss(code(Outputs(student), None if teacher is None else Outputs(teacher), y, where))
 
 
@@ -103,13 +103,17 @@ def test_kd_equals_timms_distillation_task(t, alpha):
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("method", ["kd", "kd-ls"])
-def test_alpha_0_is_cross_entropy_and_alpha_1_ignores_the_labels(method):
+@pytest.mark.parametrize(
+    ("method", "hard_only", "soft_only"),
+    [
+        ("kd", {"alpha": 0.0}, {"alpha": 1.0}),
+        ("kd-ls", {"soft_weight": 0.0, "hard_weight": 1.0}, {"soft_weight": 9.0, "hard_weight": 0.0}),
+    ],
+)
+def test_without_soft_targets_it_is_cross_entropy_and_without_labels_it_ignores_them(method, hard_only, soft_only):
     student, teacher, y = batch()
-    (none, all_soft), expected = (
-        ({"temperature": 4.0, "alpha": alpha} for alpha in (0.0, 1.0)),
-        F.cross_entropy(student, y),
-    )
+    none, all_soft = ({"temperature": 4.0, **weights} for weights in (hard_only, soft_only))
+    expected = F.cross_entropy(student, y)
     assert torch.equal(loss_of(method, student, teacher, y, none).total, expected)
     assert torch.equal(gradient(method, none, student, teacher, y), torch.autograd.grad(expected, student)[0])
     one, other = (gradient(method, all_soft, student, teacher, labels) for labels in (y, (y + 1) % 7))
@@ -143,7 +147,7 @@ def test_dkd_taken_together_is_plain_kd():
 
 def test_dkd_warms_up_linearly():
     student, teacher, y = batch()
-    hyper = {"temperature": 4.0, "beta": 8.0, "warmup": 20.0}
+    hyper = {"temperature": 4.0, "beta": 8.0, "warmup": 20.0, "warmup_share": 0.5}  # epochs count where both are given
     soft = []
     for epoch in (1, 10, 20, 30):
         total, parts = loss_of("dkd", student, teacher, y, hyper, epoch=epoch)
@@ -164,7 +168,8 @@ def test_dist_is_pearsons_correlation():
 @pytest.mark.parametrize(("spec", "knob"), KNOBS, ids=lambda value: getattr(value, "name", value))
 def test_every_knob_changes_loss_and_gradient(spec, knob):
     points, base, (low, high) = batch(), middle(spec), spec.bounds[knob]
-    other = {**base, knob: 10.0 if knob == "warmup" else base.get(knob, 0.8) * 0.7}
+    long = {"warmup": 10.0, "warmup_share": 0.9}  # at the first of some epochs
+    other = {**base, knob: long.get(knob, base.get(knob, 0.8) * 0.7)}
     assert low <= other[knob] <= high
     assert abs(float(loss_of(spec.name, *points, base).total - loss_of(spec.name, *points, other).total)) > 1e-3
     assert (gradient(spec.name, base, *points) - gradient(spec.name, other, *points)).abs().max() > 1e-5
@@ -223,7 +228,7 @@ def test_divergences_are_never_negative_and_shifts_change_nothing(z, t, shift):
 @settings(max_examples=40, deadline=None)
 @given(scale=st.floats(0.1, 50), shift=st.floats(-50, 50), t=st.floats(1, 20))
 def test_standardised_logits_have_no_scale(scale, shift, t):
-    (student, teacher, y), hyper = batch(), {"temperature": t, "alpha": 1.0}
+    (student, teacher, y), hyper = batch(), {"temperature": t, "soft_weight": 1.0, "hard_weight": 0.0}
     one = loss_of("kd-ls", student, teacher, y, hyper).total
     other = loss_of("kd-ls", scale * student + shift, teacher / scale, y, hyper).total
     assert float(other) == pytest.approx(float(one), rel=1e-4)
