@@ -220,6 +220,27 @@ def _with_front(points: pd.DataFrame) -> pd.DataFrame:
     return points.assign(on_front=front, p_on_front=p_on_front(points["params"], table))
 
 
+def undecided(runs: pd.DataFrame, images: int) -> list[str]:
+    """A note on searches whose best points cannot be told apart by so many validation ``images``.
+
+    Points count as tied with the winner within one binomial standard error of its accuracy.
+    """
+    search = runs[(runs["phase"] == "search") & (runs["status"] == "complete")].dropna(subset=["val_acc"])
+    told, groups = [], search.groupby(["student", "method"], sort=False)
+    for (student, method), trials in groups:
+        best = float(trials["val_acc"].max())
+        tied = trials[trials["val_acc"] >= best - math.sqrt(best * (1 - best) / images)] if images else trials[:0]
+        if len(tied) > 1:
+            names = [name for name in ("temperature", "alpha") if tied[name].nunique() > 1]
+            ranges = [f"{name} {tied[name].min():.3g} to {tied[name].max():.3g}" for name in names]
+            several = groups.ngroups > runs["student"].nunique()
+            told.append(f"{student}{f' ({method})' * several}: {', '.join(ranges) or f'{len(tied)} points'}")
+    if not told:
+        return []
+    return [f"Searches that {images:,} validation images cannot decide ({len(told)} of {groups.ngroups}); within one "
+            f"standard error of the best are {'; '.join(told)}."]  # fmt: skip
+
+
 def the_only(frame: pd.DataFrame, column: str) -> str | None:
     """The one value of ``column``; None when it is empty everywhere."""
     values = sorted(frame[column].dropna().unique())

@@ -15,7 +15,7 @@ from rich.text import Text
 from kdbench.catalog.datasets import DATASETS
 from kdbench.files import atomic_text
 from kdbench.report.costs import cost_table
-from kdbench.report.points import History, Points, gather, pareto_table
+from kdbench.report.points import History, Points, gather, pareto_table, undecided
 from kdbench.report.render import csv
 from kdbench.report.tables import render_table, write_tables
 from kdbench.report.verdicts import verdicts
@@ -75,8 +75,8 @@ def write_report(
     Args:
         out: the sweep's folder, made if absent.
         runs: the runs frame of one sweep.
-        manifest: JSON data on where the numbers come from; ``command`` serves to say how to rerun a point, ``chance``
-            (accuracy of guessing) and ``spec`` to judge what was learned.
+        manifest: JSON data on where the numbers come from; ``command`` serves to say how to rerun a point, ``samples``
+            (how many there are) and ``spec`` to judge what was learned.
         latency: milliseconds of one batch-1 forward, by student.
         histories: epochs and calibration of the confirm runs, by trial id; without them the figures ``curves`` and
             ``reliability`` are not drawn.
@@ -89,9 +89,11 @@ def write_report(
     from kdbench.report.style import save
 
     frame, about = conform(runs), manifest or {}
-    points = gather(frame, chance=_chance(about))
-    points = replace(points, notes=(*_rehearsal(about), *points.notes))
-    pareto, value, costs = pareto_table(points, latency), worth(points), cost_table(frame, points)
+    held = _samples(about)
+    points = gather(frame, chance=1 / held["classes"] if held.get("classes") else None)
+    notes = (*_rehearsal(about), *points.notes, *undecided(frame, held.get("val", 0)))
+    points = replace(points, notes=notes)
+    pareto, value, costs = pareto_table(points, latency), worth(points, held.get("test", 0)), cost_table(frame, points)
     paths = write_tables(frame, points, pareto, value, out)
     atomic_text(out / "cost.csv", csv(costs))
     paths["cost.csv"] = out / "cost.csv"
@@ -112,11 +114,16 @@ def draw_figures(
     return _figures(frame, points, pareto_table(points, latency), cost_table(frame, points), histories or {})
 
 
-def _chance(manifest: Mapping[str, Any]) -> float | None:
-    """Accuracy of guessing: what the sweep noted, or what the catalog knows."""
-    held = manifest.get("chance")
-    name = ((manifest.get("spec") or {}).get("data") or {}).get("name")
-    return float(held) if held else 1 / DATASETS.get(name).classes if name in DATASETS.names() else None
+def _samples(manifest: Mapping[str, Any]) -> dict[str, int]:
+    """Numbers of ``classes``, ``val`` and ``test`` images: what the sweep noted, or what the catalog knows."""
+    data = (manifest.get("spec") or {}).get("data") or {}
+    held = dict(manifest.get("samples") or {})
+    if not held and data.get("name") in DATASETS.names():
+        spec = DATASETS.get(data["name"])
+        held = {"classes": spec.classes, **spec.sizes}
+    if "train" in held and "val" not in held:
+        held["val"] = round(data.get("val_fraction", 0.1) * min(held["train"], data.get("limit") or held["train"]))
+    return held
 
 
 def _rehearsal(manifest: Mapping[str, Any]) -> list[str]:

@@ -45,6 +45,8 @@ class Worth:
     """By method: the smallest true gain (fraction) that these seeds show with power 0.8, averaged over the sizes and at
     one of them (at the level that Holm gives the first row; from the spread of all sizes together)."""
     sizes: int
+    image_error: str
+    """What other test images would change, in words; empty where their number is unknown."""
 
     @property
     def sentences(self) -> list[str]:
@@ -71,7 +73,8 @@ class Worth:
         if method in self.shows:
             mean_shown, row_shown = self.shows[method]
             one = f", and at one size one of {points_of(row_shown)}" if self.sizes > 1 else ""
-            yield f"With these seeds a true gain of {points_of(mean_shown)} would show{one} (power 80%)."
+            text = f"With these seeds a true gain of {points_of(mean_shown)} would show{one} (power 80%)"
+            yield f"{text}{self.image_error}."
 
     def _on_size(self, method: str) -> Iterator[str]:
         """Said only where the gain is sure and the seeds are not too few for this interval (see coverage.md)."""
@@ -95,11 +98,12 @@ class Worth:
 
 def points_of(fraction: float) -> str:
     """A gain's size in words: ``0.42 points``."""
-    return f"{100 * fraction:.2g} points" if 100 * fraction < 10 else f"{100 * fraction:.0f} points"
+    form = ".2g" if fraction < 0.01 else ".1f" if fraction < 0.1 else ".0f"
+    return f"{100 * fraction:{form}} points"
 
 
-def worth(points: Points) -> Worth:
-    """Mean gain and size saved of every method that shares seeds with hard labels."""
+def worth(points: Points, images: int = 0) -> Worth:
+    """Mean gain and size saved of every method that shares seeds with hard labels; ``images``: of the test split."""
     rows, gains, shows, most = list[tuple[object, ...]](), dict[str, PairedDifference](), {}, 0
     hard = {point.student: point for point in points if point.method == HARD and point.params > 0}
     for method in dict.fromkeys(point.method for point in points if point.method != HARD):
@@ -128,7 +132,11 @@ def worth(points: Points) -> Worth:
             shows[method] = smallest_gain(own, n), smallest_gain(rows_sd, n, level=level)
     corrected = holm([gain.p for gain in gains.values()])
     gains = {name: gain._replace(p=float(p)) for (name, gain), p in zip(gains.items(), corrected, strict=True)}
-    return Worth(pd.DataFrame(rows, columns=list(SAVED_COLUMNS)), gains, shows, most)
+    best, error = points.frame["test_acc"].max(), ""
+    if images and 0 < best < 1:
+        one = points_of(math.sqrt(best * (1 - best) / images))
+        error = f"; {images:,} test images make any accuracy uncertain by {one}"
+    return Worth(pd.DataFrame(rows, columns=list(SAVED_COLUMNS)), gains, shows, most, error)
 
 
 def saved_grid(saved: pd.DataFrame) -> Grid:

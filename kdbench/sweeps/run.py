@@ -69,13 +69,14 @@ def run_sweep(
 
         open_storage(run.storage)
         more.append(partial(Mirror, run.storage, sweep, observer.message))
+    samples = {"classes": spec.classes, **spec.sizes}
     (folder / "trials").mkdir(parents=True, exist_ok=True)
     plan = SweepPlan(sweep, folder)
     run_plan(
         plan, run, observer, device=str(device), hardware=describe_hardware(device), command=command,
         data_path=sweep.data_path, teacher_source=teacher_weights, runs=plan.runs, more=more,
         first=lambda: write_spec(folder, sweep, run.storage and manifest.hide_password(run.storage)),
-        last=lambda setting: manifest.finish(folder, _latencies(sweep, setting)),
+        last=lambda setting: manifest.finish(folder, {"samples": samples, **_latencies(sweep, setting)}),
     )  # fmt: skip
     searched = [each.result for each in load_runs(folder) if each.config.phase == "search"]
     if searched and all(result.status == "failed" for result in searched):
