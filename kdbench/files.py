@@ -57,6 +57,12 @@ def atomic(path: Path, write: Callable[[Path], Any]) -> None:
         aside.unlink(missing_ok=True)
 
 
+def drop_halves(folder: Path, name: str = "") -> None:
+    """Remove what kills left of writes in ``folder`` (of ``name``): for whoever alone writes there now."""
+    for aside in folder.glob(f".{name}*.tmp"):
+        aside.unlink(missing_ok=True)
+
+
 def atomic_text(path: Path, text: str) -> None:
     """``text`` as UTF-8, whole or not at all."""
     atomic(path, lambda aside: aside.write_text(text, encoding="utf-8"))

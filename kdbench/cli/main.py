@@ -126,6 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001  the last line of defence: a fault of ours, said as such
         return _internal(error)
     if code in (INTERRUPTED, TERMINATED):
+        for number in (signal.SIGINT, signal.SIGTERM):  # one more would break what Python does at its end
+            signal.signal(number, signal.SIG_IGN)
         sys.stderr.write("stopped; the same command goes on where it stopped\n")
     return code if isinstance(code, int) else 0
 

@@ -13,7 +13,7 @@ import PIL
 from filelock import FileLock
 
 from kdbench.data.samples import ArraySamples, BadImages, Fit, Pixels, Samples
-from kdbench.files import atomic
+from kdbench.files import atomic, drop_halves
 from kdbench.host import cores
 
 _AT_ONCE = 32
@@ -57,6 +57,7 @@ def stored(samples: Samples, fit: Fit, cache: Path) -> Pixels | None:
                 if not path.exists():
                     if shutil.disk_usage(path.parent).free < 2 * np.prod(shape, dtype=np.int64):
                         return None
+                    drop_halves(path.parent, path.name)
                     atomic(path, write)
         found: Pixels = np.load(path, mmap_mode="c")
         if found.shape != shape or found.dtype != np.uint8:

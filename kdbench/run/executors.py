@@ -12,6 +12,7 @@ import types
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Protocol
@@ -111,7 +112,7 @@ class LocalExecutor:
         here, there = self._spawn.Pipe()
         owner = new_owner()
         process = self._spawn.Process(target=work, args=(there, self._setting, owner), daemon=True)
-        with _bare_main():
+        with unheard(), _bare_main():
             process.start()
         there.close()
         self._owners.add(owner)
@@ -178,7 +179,7 @@ class LocalExecutor:
 
 def work(pipe: Connection, setting: Setting, owner: str) -> None:
     """What a worker process does: jobs in, events out, until the pipe closes (the coordinator is gone)."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the coordinator decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # A daemon, so that no exit waits for it, may have no children: but a data loader's processes are its children.
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
@@ -210,6 +211,17 @@ def portable(error: Exception) -> Exception:
     except Exception:  # noqa: BLE001
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Processes that begin here never hear Ctrl-C, which reaches the whole group: the coordinator decides."""
+    resource_tracker.ensure_running()  # its own start would lift the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

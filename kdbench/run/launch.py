@@ -17,7 +17,7 @@ from kdbench.errors import BadInput, MachineFault
 from kdbench.host import default_cache
 from kdbench.run import manifest
 from kdbench.run.events import Setting
-from kdbench.run.executors import make_executor
+from kdbench.run.executors import make_executor, unheard
 from kdbench.run.job import Plan
 from kdbench.run.machine import THREADS_VARIABLE, cores, threads_each
 from kdbench.run.observers import Observer, Observers
@@ -108,7 +108,8 @@ def warm_up(workers: int | Literal["auto"]) -> None:
     if workers == 1 or (workers == "auto" and cores() == 1):
         return
     multiprocessing.get_context("forkserver").set_forkserver_preload(["kdbench.run.worker"])
-    forkserver.ensure_running()
+    with unheard():
+        forkserver.ensure_running()
 
 
 def worker_count(asked: int | Literal["auto"], device: str) -> int:

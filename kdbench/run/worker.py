@@ -22,7 +22,7 @@ from torch import nn
 from kdbench.config import EpochLog, RunConfig, RunResult
 from kdbench.data import ResidentSplit, TaskData, load, resolve_dataset
 from kdbench.errors import BadInput, MachineFault, TrialFailed
-from kdbench.files import atomic, atomic_text
+from kdbench.files import atomic, atomic_text, drop_halves
 from kdbench.methods import METHODS
 from kdbench.models import Ensemble, build, count_macs, count_params, load_weights, members, weights_digest
 from kdbench.run.events import Ended, Epoch, Handle, Note, Setting, Started
@@ -182,6 +182,7 @@ class Context:
         attempt = count_start(place)
         report(Started(config.id, attempt))
         with Lease(place, self.owner) as lease:
+            drop_halves(place)
             write_config(place, config)
 
             def on_epoch(log: EpochLog, replayed: bool) -> bool:

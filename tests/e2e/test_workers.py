@@ -88,25 +88,37 @@ def test_a_mirror_that_breaks_costs_no_run_and_a_run_that_is_removed_is_not_miss
     agree(tmp_path, one)
 
 
-def test_a_killed_worker_then_sigterm_then_control_c_twice(one: Path, tmp_path: Path) -> None:
+def test_a_killed_worker_then_signals_twice_then_a_killed_coordinator(one: Path, tmp_path: Path) -> None:
     words = command(tmp_path / "results", one / "cache", *ARGUMENTS, "--workers", 2, "--json")
     log = tmp_path / "log"
-    for code, stops in ((143, [signal.SIGTERM]), (130, [signal.SIGINT] * 2)):
-        sweep = start(words, log)
-        wait_for(lambda: leases(tmp_path), sweep, log)
-        if code == 143:
-            server = next(p for p in psutil.Process(sweep.pid).children() if "forkserver" in " ".join(p.cmdline()))
-            server.children()[0].kill()
-            wait_for(lambda: "signal 9" in log.read_text(), sweep, log)
-            wait_for(lambda: leases(tmp_path), sweep, log)
-        for stop in stops:
-            os.killpg(sweep.pid, stop)
+
+    def stop(when: Callable[[], object], code: int, *signals: int) -> None:
+        wait_for(when, sweep, log)
+        for number in signals:
+            os.killpg(sweep.pid, number)
             time.sleep(0.2)
         assert sweep.wait(PATIENCE) == code, log.read_text()[-2000:]
-        assert leases(tmp_path) == [] and not list(tmp_path.glob("results/**/*.tmp"))
+        assert leases(tmp_path) == []
+
+    sweep = start(words, log)
+    stop(lambda: log.read_text(), 130, signal.SIGINT, signal.SIGINT)  # it prepares
+    sweep = start(words, log)
+    wait_for(lambda: leases(tmp_path), sweep, log)
+    server = next(p for p in psutil.Process(sweep.pid).children() if "forkserver" in " ".join(p.cmdline()))
+    server.children()[0].kill()
+    wait_for(lambda: "signal 9" in log.read_text(), sweep, log)
+    stop(lambda: leases(tmp_path), 143, signal.SIGTERM, signal.SIGTERM)
+    sweep = start(words, log)
+    stop(lambda: leases(tmp_path), 130, signal.SIGINT, signal.SIGINT)
+    sweep = start(words, log)
+    wait_for(lambda: leases(tmp_path), sweep, log)
+    family = psutil.Process(sweep.pid).children(recursive=True)
+    sweep.kill()  # alone: its workers and W&B's client notice
+    assert psutil.wait_procs(family, timeout=60)[1] == []
+    assert leases(tmp_path) == []
     said = finish(words, log)
-    assert "Traceback" not in said and said.count("the same command goes on where it stopped") == 2
-    assert "waiting for it" not in said  # nothing was left behind
+    assert "Traceback" not in said and said.count("the same command goes on where it stopped") == 3
+    assert "waiting for it" not in said and not list(tmp_path.glob("results/**/*.tmp"))  # nothing was left behind
     agree(tmp_path, one)
 
 

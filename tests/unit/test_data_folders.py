@@ -190,13 +190,15 @@ def test_images_are_decoded_once_for_all_processes(tmp_path: Path, cache: Path, 
     for task in found:
         assert (task.test().digest, task.train.digest) == (first.test().digest, first.train.digest)
     assert not [file for file in opened if isinstance(file, Path)]  # files are looked into by stream, decoded by path
-    kept = sorted(cache.glob("decoded/*.npy"))
+    kept, digests = sorted(cache.glob("decoded/*.npy")), [first.test().digest, first.train.digest, first.val.digest]
     assert len(kept) == 3
     for damage in (b"", b"junk", kept[0].read_bytes()[:-50], kept[0].read_bytes().replace(b"|u1", b"|i1")):
         for path in kept:
             path.write_bytes(damage)
+            path.with_name(f".{path.name}.x.tmp").touch()  # a kill's
         again = task_of(root)
-        assert (again.test().digest, again.train.digest) == (first.test().digest, first.train.digest)
+        assert [again.test().digest, again.train.digest, again.val.digest] == digests
+        assert not list(cache.glob("decoded/.*.tmp"))
     shutil.rmtree(cache)
     cache.write_text("no folder")  # a cache that cannot be written
     assert task_of(root).test().digest == first.test().digest
