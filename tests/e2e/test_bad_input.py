@@ -311,6 +311,7 @@ def test_passwords_are_neither_shown_nor_written(place: Path, cli: Cli) -> None:
     assert (place / "q.db").exists() and not [name for name, held in contents(place).items() if b"hunter2" in held]
 
 
+@pytest.mark.slow
 def test_the_environment_names_no_run(place: Path) -> None:
     arguments = [argument for argument in SMOKE if argument not in ("--wandb", "disabled")]
     stray = {"WANDB_RUN_ID": "one", "WANDB_SWEEP_ID": "s1", "WANDB_TAGS": "x" * 99, "WANDB_PROJECT": "team-project"}

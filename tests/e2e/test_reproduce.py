@@ -93,6 +93,7 @@ def test_a_kill_midway_leaves_the_same_table(whole: Path, tmp_path: Path) -> Non
     assert tables(tmp_path / NAME) == tables(whole / NAME)
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_table(whole: Path, tmp_path: Path) -> None:
     several = [word if word != "1" else "2" for word in words(tmp_path, "--wandb", "disabled")]
     assert several[several.index("--workers") + 1] == "2"

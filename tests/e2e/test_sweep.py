@@ -228,6 +228,7 @@ def test_another_spec_under_the_same_name_is_refused_with_the_difference(place: 
     assert (folder / "sweep.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_two_workers_complete_every_run_once_with_the_accuracies_of_one(place: Path) -> None:
     one = ["--sampler", "random", "--pruner", "none", "--trials", 3, "--wandb", "disabled", "--quiet"]
     frames = []

@@ -57,6 +57,7 @@ def agree(place: Path, one: Path) -> None:
     assert leases(place) == []
 
 
+@pytest.mark.slow
 def test_two_workers_killed_with_their_coordinator_give_the_table_of_one(one: Path, tmp_path: Path) -> None:
     words = command(tmp_path / "results", one / "cache", *ARGUMENTS, "--workers", 2)
     folder, log = tmp_path / "results/run", tmp_path / "log"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import kdbench
 from kdbench.run.store import run_folder, write_config, write_result
 from kdbench.train.checkpoint import write_metrics
 from tests.support.helpers import ROOT, Cli
@@ -16,13 +15,19 @@ RECORDS = ROOT / "results" / "records"
 
 
 @pytest.mark.parametrize("name", ["digits-resnet50-mobilenetv3-kd", "fashion-mnist"])
-def test_a_sweep_s_tables(name: str, tmp_path: Path) -> None:
-    shutil.copytree(RECORDS / name, tmp_path / name)
-    for file in ("pareto.csv", "pareto.md", "pareto.tex", "trials.csv", "size_saved.csv", "cost.csv"):
-        (tmp_path / name / file).unlink()
-    kdbench.load(tmp_path / name).report()
-    for file in ("pareto.csv", "pareto.md", "pareto.tex", "trials.csv", "size_saved.csv", "cost.csv"):
-        assert (tmp_path / name / file).read_bytes() == (RECORDS / name / file).read_bytes(), file
+def test_a_sweep_s_tables_and_figures(name: str, cli: Cli, tmp_path: Path) -> None:
+    """From runs.jsonl come the committed tables, and every figure again; a record is not recorded twice."""
+    copy = shutil.copytree(RECORDS / name, tmp_path / name)
+    tables = ("pareto.csv", "pareto.md", "pareto.tex", "trials.csv", "size_saved.csv", "cost.csv")
+    for path in (*copy.glob("*.png"), *(copy / file for file in tables)):
+        path.unlink()
+    done = cli("report", copy)
+    assert done.code == 0 and "Over the 5 sizes, kd gains" in " ".join(done.out.split()), done.err
+    for file in tables:
+        assert (copy / file).read_bytes() == (RECORDS / name / file).read_bytes(), file
+    drawn = {path.name for path in copy.iterdir() if path.suffix != ".pdf"}  # kept out of records
+    assert drawn == {path.name for path in (RECORDS / name).iterdir() if path.suffix != ".pdf"}
+    assert cli("record", copy).code == 2
 
 
 @pytest.mark.parametrize("name", ["fashion-mnist-crd", "hinton2015-mnist"])
