@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -28,6 +29,23 @@ def test_a_sweep_s_tables_and_figures(name: str, cli: Cli, tmp_path: Path) -> No
     drawn = {path.name for path in copy.iterdir() if path.suffix != ".pdf"}  # kept out of records
     assert drawn == {path.name for path in (RECORDS / name).iterdir() if path.suffix != ".pdf"}
     assert cli("record", copy).code == 2
+
+
+def test_the_readme_shows_what_the_record_says() -> None:
+    """Every number of the README's block stands in the record's own table or sentences."""
+    block = re.search(r"experiments/fashion-mnist.yaml --workers 2\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    table = (RECORDS / "fashion-mnist" / "pareto.md").read_text()
+    assert block is not None
+    rows = [line.split() for line in block[1].splitlines() if line.startswith(" mobilenetv3")]
+    assert len(rows) == 5
+    for words in rows:
+        line = next(line for line in table.splitlines() if line.startswith(f"| {words[0]} "))
+        missing = [word for word in words if word not in line and word not in ("★", "±")]
+        assert not missing, (words[0], missing)
+    told = " ".join(block[1].split()).partition("Over the")
+    held = " ".join(table.replace("\\", "").split())
+    for sentence in (told[1] + told[2]).replace(" Searches", "\nSearches").replace(" With", "\nWith").splitlines():
+        assert sentence in held, sentence
 
 
 @pytest.mark.parametrize("name", ["fashion-mnist-crd", "hinton2015-mnist"])
