@@ -37,8 +37,11 @@ class _ShowByDefault(TyperGroup):
 
 def register(app: typer.Typer) -> None:
     """Add the verb and its own verbs to ``app``."""
-    group = typer.Typer(cls=_ShowByDefault, help=_HELP, subcommand_metavar="[RESULTS... | publish | pull] [OPTIONS]")
+    group = typer.Typer(
+        cls=_ShowByDefault, help=_HELP, subcommand_metavar="[RESULTS... | check | publish | pull] [OPTIONS]"
+    )
     group.command(_SHOW)(show)
+    group.command("check")(check)
     group.command("publish")(publish)
     group.command("pull")(pull)
     app.add_typer(group, name="leaderboard", rich_help_panel=None)
@@ -51,6 +54,8 @@ _HELP = """Merge any number of sweeps and members' results into one table: accur
         kdbench leaderboard results --out results/leaderboard
 
         kdbench leaderboard results alice=members/alice bob=members/bob
+
+        kdbench leaderboard check members/bob/fashion-mnist
 
         kdbench leaderboard publish --entity my-team --project kd
 
@@ -83,6 +88,26 @@ def show(
     page.print(screen(board))
     if paths:
         page.print(f"\nLeaderboard: {paths['leaderboard.html']}", soft_wrap=True)
+
+
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A sweep's folder or a record.", show_default=False)],
+    as_json: JsonFlag = False,
+) -> None:
+    """Recompute a submission from its runs: ids, results, tables. Exit 1 and what differs, where something does.
+
+    Examples:
+        kdbench leaderboard check results/records/fashion-mnist
+    """
+    from kdbench.board.check import check as examine
+
+    runs, faults = examine(folder)
+    if as_json:
+        print_json({"runs": runs, "faults": faults, "ok": not faults})
+    else:
+        sys.stdout.write("".join(f"{fault}\n" for fault in faults) or f"verified: {runs} runs give this record\n")
+    if faults:
+        raise typer.Exit(1)
 
 
 def publish(

@@ -89,7 +89,7 @@ def write_report(
     from kdbench.report.style import save
 
     frame, about = conform(runs), manifest or {}
-    held = _samples(about)
+    held = samples_of(about)
     points = gather(frame, chance=1 / held["classes"] if held.get("classes") else None)
     notes = (*_rehearsal(about), *points.notes, *undecided(frame, held.get("val", 0)))
     points = replace(points, notes=notes)
@@ -114,7 +114,7 @@ def draw_figures(
     return _figures(frame, points, pareto_table(points, latency), cost_table(frame, points), histories or {})
 
 
-def _samples(manifest: Mapping[str, Any]) -> dict[str, int]:
+def samples_of(manifest: Mapping[str, Any]) -> dict[str, int]:
     """Numbers of ``classes``, ``val`` and ``test`` images: what the sweep noted, or what the catalog knows."""
     data = (manifest.get("spec") or {}).get("data") or {}
     held = dict(manifest.get("samples") or {})

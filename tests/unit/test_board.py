@@ -130,6 +130,22 @@ def test_a_run_that_cannot_be_is_left_out_and_named(tmp_path: Path, damage: Call
     assert any(why in note and "line 1 of runs.jsonl" in note for note in found.notes), found.notes
 
 
+def test_check_finds_what_the_runs_do_not_say(tmp_path: Path, cli: Cli) -> None:
+    for name in ("digits-resnet50-mobilenetv3-kd", "fashion-mnist", "hinton2015-mnist"):
+        assert cli("leaderboard", "check", RECORDS / name).out.startswith("verified: ")
+    record = shutil.copytree(RECORDS / "fashion-mnist", tmp_path / "record")
+    lines = [json.loads(line) for line in (record / "runs.jsonl").read_text().splitlines()]
+    run = next(run for run in lines if run["config"]["phase"] == "confirm")
+    run["result"]["val_acc"] += 0.01
+    lines[-1]["config"]["seed"] += 1
+    (record / "runs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (record / "pareto.csv").write_text((record / "pareto.csv").read_text().replace("0.87", "0.97"))
+    done = cli("leaderboard", "check", record)
+    assert done.code == 1 and f"run {run['result']['id']}" in done.out and "by its result" in done.out
+    assert "pareto.csv: the runs give another one" in done.out and "id is not that of their config" in done.out
+    assert cli("leaderboard", "check", RECORDS).code == 2
+
+
 def test_one_seed_in_two_precisions_is_one_seed(tmp_path: Path) -> None:
     for name, precision in (("a", "fp32"), ("b", "bf16")):
         submit(tmp_path / name, precision=precision)
