@@ -322,6 +322,7 @@ def test_the_environment_names_no_run(place: Path) -> None:
     assert off.code == 0 and not list((place / "results/off").rglob("*.wandb"))
 
 
+@pytest.mark.slow
 def test_online_without_a_network_goes_on_offline_and_says_so_once(place: Path) -> None:
     arguments = [argument for argument in SMOKE if argument not in ("--wandb", "disabled")]  # heard in spite of --quiet
     done = run_process(*arguments, "--wandb", "online", "--limit", "60", WANDB_API_KEY="0" * 40)

@@ -22,6 +22,10 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "a list": lambda old: b'[["x"], 7]\n',
 }
 damaged = pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
+quickly = pytest.mark.parametrize(  # each trains some runs again
+    "damage",
+    [pytest.param(f, id=k, marks=() if k in ("cut off", "a list") else pytest.mark.slow) for k, f in DAMAGES.items()],
+)
 Damage = Callable[[bytes], bytes]
 
 
@@ -37,7 +41,7 @@ def again() -> pd.DataFrame:
     return kdbench.sweep(WHOLE[1], **about, progress=False).runs.drop(columns=UNEQUAL)
 
 
-@damaged
+@quickly
 def test_what_runs_and_cache_hold_is_made_again(damage: Damage, finished: Path) -> None:
     before = kdbench.load(finished).runs
     students = before.query("phase != 'teacher'")["trial_id"].tolist()

@@ -59,8 +59,12 @@ def test_the_documented_package_sweeps(tmp_path: Path) -> None:
     ("loss", "told"),
     [
         ('@method("mse")\ndef mse(student, teacher): return 0', "fails on a batch"),
-        ('@method("mse")\ndef mse(student, teacher, targets, batch): return student.logits', "returns"),
-        ("del mse", "failed"),
+        pytest.param(
+            '@method("mse")\ndef mse(student, teacher, targets, batch): return student.logits',
+            "returns",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("del mse", "failed", marks=pytest.mark.slow),
     ],
 )
 def test_a_bad_loss_is_told_before_anything_is_trained(tmp_path: Path, loss: str, told: str) -> None:

@@ -121,6 +121,7 @@ def test_a_record_holds_the_table_and_every_run(whole: Path) -> None:
     assert not list(record.glob("*.safetensors")) and (record / "manifest.json").is_file()
 
 
+@pytest.mark.slow
 def test_cifar100_from_files_in_its_own_layout(cli: Cli, bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """50,000 and 10,000 records of coarse label, fine label, 3 x 1,024 bytes; one net of the table learns from them."""
     monkeypatch.setenv("KDBENCH_DATA", str(bench / "data"))

@@ -129,6 +129,7 @@ def test_a_killed_wandb_client_changes_nothing(whole: Path, tmp_path: Path) -> N
     assert {run.config["trial_id"] for run in ended} == set(table(whole).index)
 
 
+@pytest.mark.slow
 def test_control_c_says_how_to_go_on_and_going_on_works(whole: Path, tmp_path: Path) -> None:
     process = stop_after(tmp_path, "search", 10, 0.1, signal.SIGINT)
     told = (tmp_path / "search.log").read_text(encoding="utf-8")

@@ -76,6 +76,7 @@ def test_two_workers_killed_with_their_coordinator_give_the_table_of_one(one: Pa
     assert Counter(run.config["trial_id"] for run in whole) == Counter(students)
 
 
+@pytest.mark.slow
 def test_a_mirror_that_breaks_costs_no_run_and_a_run_that_is_removed_is_not_missed(one: Path, tmp_path: Path) -> None:
     words = command(tmp_path / "results", one / "cache", *ARGUMENTS, "--workers", 2)
     log, mirror = tmp_path / "log", tmp_path / "mirror.db"
