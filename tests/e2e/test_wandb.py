@@ -224,6 +224,7 @@ watcher = watch(Path({root!r}))
 watcher.start(trial(), 1, "")
 for log in LOGS:
     watcher.epoch(trial(), log)
+time.sleep(1)  # a thread writes to the pipe
 print("told", flush=True)
 try:
     time.sleep(600)
