@@ -23,11 +23,11 @@ Verdict = Literal["consistent", "higher", "lower", "one run", "no spread", "ours
 COLUMNS = (
     render.Column("row", "Row", left=True),
     render.Column("unit", "Unit", left=True, spared=1),
-    render.Column("published", "Published", optional=False),
-    render.Column("ours", "Ours (last epoch)", optional=False),
-    render.Column("best_epoch", "Ours (best epoch)", spared=3),
-    render.Column("chosen_on_test", "Ours (bias chosen on test)", spared=2),
-    render.Column("difference", "Difference", optional=False),
+    render.Column("published", "Published", short="Paper", optional=False),
+    render.Column("ours", "Ours (last epoch)", short="Ours", optional=False),
+    render.Column("best_epoch", "Ours (best epoch)", short="Best epoch", spared=3),
+    render.Column("chosen_on_test", "Ours (bias chosen on test)", short="On test", spared=2),
+    render.Column("difference", "Difference", short="Diff.", optional=False),
     render.Column("runs", "Runs", optional=False, spared=4),
     render.Column("verdict", "Verdict", left=True, optional=False),
 )

@@ -138,6 +138,10 @@ def escape(text: str) -> str:
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", marked)
 
 
+_LONG, _WRAPPED = 34, 0.26
+"""Letters from which a LaTeX column wraps, and its width then, as a share of the line."""
+
+
 def latex(grid: Grid, caption: str, label: str, notes: Sequence[str] = ()) -> str:
     """A table float with caption and label, stars as bold. Needs the package booktabs only.
 
@@ -151,12 +155,17 @@ def latex(grid: Grid, caption: str, label: str, notes: Sequence[str] = ()) -> st
     names = short_names(full)
     prefix = shared_prefix(full)
     heads = [(column.short or column.head).replace("\n", " ") for column in grid.columns]
+    longest = [max(len(row[k].text) for row in grid.rows) if grid.rows else 0 for k in range(len(grid.columns))]
+    widths = [
+        f"p{{{_WRAPPED}\\linewidth}}" if column.left and not column.names and most > _LONG else "lr"[not column.left]
+        for column, most in zip(grid.columns, longest, strict=True)
+    ]
     caption += f" All names begin with {prefix}" if prefix else ""
     out = [
         *("% Needs \\usepackage{booktabs}.", *(f"% {escape_latex(note)}" for note in notes), "\\begin{table}"),
         *("\\centering\\footnotesize", "\\setlength{\\tabcolsep}{2.5pt}", f"\\caption{{{escape_latex(caption)}}}"),
         f"\\label{{tab:{re.sub(r'[^a-zA-Z0-9:.-]+', '-', label)}}}",
-        f"\\begin{{tabular}}{{@{{}}{''.join('l' if column.left else 'r' for column in grid.columns)}@{{}}}}",
+        f"\\begin{{tabular}}{{@{{}}{''.join(widths)}@{{}}}}",
         *("\\toprule", " & ".join("$T$" if head == "T" else escape_latex(head) for head in heads) + " \\\\"),
     ]
     for group, rows in grid.grouped():
