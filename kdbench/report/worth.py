@@ -124,12 +124,15 @@ def worth(points: Points, images: int = 0) -> Worth:
             if on:
                 rows.append((base.student, method, int(base.params), base.test_acc, *found[:4], found.reached))
         gains[method], most = mean_gain(soft, plain), max(most, len(both))
-        spread = np.nanvar(soft - plain, axis=1, ddof=1) if len(seeds) > 1 else np.array([math.nan])
-        own = float(np.nanstd((soft - plain).mean(axis=0), ddof=1)) if gains[method].n > 1 else math.nan
-        if own > 0 and np.isfinite(spread).any():
-            rows_sd = math.sqrt(float(np.nanmean(spread)))
-            n, level = gains[method].n, LEVEL / len(both)
-            shows[method] = smallest_gain(own, n), smallest_gain(rows_sd, n, level=level)
+        gaps = soft - plain
+        spread = [float(np.nanvar(row, ddof=1)) for row in gaps if np.isfinite(row).sum() > 1]
+        whole = gaps.mean(axis=0)[np.isfinite(gaps).all(axis=0)]
+        if len(whole) > 1 and (own := float(whole.std(ddof=1))) > 0:
+            level = LEVEL / len(both)
+            shows[method] = (
+                smallest_gain(own, len(whole)),
+                smallest_gain(math.sqrt(float(np.mean(spread))), len(whole), level=level),
+            )
     corrected = holm([gain.p for gain in gains.values()])
     gains = {name: gain._replace(p=float(p)) for (name, gain), p in zip(gains.items(), corrected, strict=True)}
     best, error = points.frame["test_acc"].max(), ""
