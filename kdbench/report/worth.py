@@ -98,6 +98,8 @@ class Worth:
 
 def points_of(fraction: float) -> str:
     """A gain's size in words: ``0.42 points``."""
+    if fraction > 1:
+        return "more than 100 points"
     form = ".2g" if fraction < 0.01 else ".1f" if fraction < 0.1 else ".0f"
     return f"{100 * fraction:{form}} points"
 
