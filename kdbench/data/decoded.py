@@ -51,23 +51,28 @@ def stored(samples: Samples, fit: Fit, cache: Path) -> Pixels | None:
         out.flush()
 
     try:
-        if not path.exists():
+        found = _mapped(path, shape)
+        if found is None:
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{path}.lock"):
-                if not path.exists():
+                found = _mapped(path, shape)  # another process may have been faster
+                if found is None:
                     if shutil.disk_usage(path.parent).free < 2 * np.prod(shape, dtype=np.int64):
                         return None
-                    drop_halves(path.parent, path.name)
                     atomic(path, write)
-        found: Pixels = np.load(path, mmap_mode="c")
-        if found.shape != shape or found.dtype != np.uint8:
-            raise ValueError("another array")
+                    found = _mapped(path, shape)
     except OSError:
         return None
-    except (ValueError, EOFError):  # damaged: decoded again
-        path.unlink(missing_ok=True)
-        return stored(samples, fit, cache)
     return found
+
+
+def _mapped(path: Path, shape: tuple[int, ...]) -> Pixels | None:
+    """The array in a file; None where there is none, or another or a damaged one."""
+    try:
+        found: Pixels = np.load(path, mmap_mode="c")
+    except (FileNotFoundError, ValueError, EOFError):
+        return None
+    return found if found.shape == shape and found.dtype == np.uint8 else None
 
 
 def decode_into(out: Pixels | None, samples: Samples, fit: Fit) -> None:
