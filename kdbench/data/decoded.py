@@ -59,6 +59,7 @@ def stored(samples: Samples, fit: Fit, cache: Path) -> Pixels | None:
                 if found is None:
                     if shutil.disk_usage(path.parent).free < 2 * np.prod(shape, dtype=np.int64):
                         return None
+                    drop_halves(path.parent, path.name)
                     atomic(path, write)
                     found = _mapped(path, shape)
     except OSError:

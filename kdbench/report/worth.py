@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from kdbench.report.numbers import bounds, millions, percent, signed
+from kdbench.report.numbers import bounds, decimals, millions, percent, signed
 from kdbench.report.points import Points
 from kdbench.report.render import Cell, Column, Grid
 from kdbench.report.verdicts import LEVEL
@@ -44,7 +44,10 @@ class Worth:
     shows: dict[str, tuple[float, float]]
     """By method: the smallest true gain (fraction) that these seeds show with power 0.8, averaged over the sizes and at
     one of them (at the level that Holm gives the first row; from the spread of all sizes together)."""
-    sizes: int
+    sizes: dict[str, int]
+    """By method: how many sizes share seeds with hard labels."""
+    digits: int
+    """Decimals of percentages, as in the table."""
     image_error: str
     """What other test images would change, in words; empty where their number is unknown."""
 
@@ -59,9 +62,15 @@ class Worth:
 
     def _on_gain(self, method: str) -> Iterator[str]:
         mean, lo, hi, p, n = self.gains[method]
-        where = f"the {self.sizes} sizes" if self.sizes > 1 else "its one size"
+        sizes, digits = self.sizes[method], self.digits
+        where = f"the {sizes} sizes" if sizes > 1 else "its one size"
         seeds = f"{n} seed{'s' * (n != 1)}"
-        start = f"Over {where}, {method} gains {signed(mean)} points" if mean == mean else f"Over {where}, {method}"
+        verb = "changes accuracy by" if mean < 0 else "gains"
+        start = (
+            f"Over {where}, {method} {verb} {signed(mean, digits)} points"
+            if mean == mean
+            else f"Over {where}, {method}"
+        )
         if p != p:
             yield f"{start} ({seeds} with every size on both sides): too few to tell."
             return
@@ -69,10 +78,10 @@ class Worth:
             told = "distilling helps" if mean > 0 else "distilling hurts"
         else:
             told = "no difference that these seeds can tell from chance"
-        yield f"{start} {bounds(lo, hi)}".rstrip() + f" (paired by seed, {seeds}, p = {p:.2g}): {told}."
+        yield f"{start} {bounds(lo, hi, digits)}".rstrip() + f" (paired by seed, {seeds}, p = {_p(p)}): {told}."
         if method in self.shows:
             mean_shown, row_shown = self.shows[method]
-            one = f", and at one size one of {points_of(row_shown)}" if self.sizes > 1 else ""
+            one = f", and at one size one of {points_of(row_shown)}" if sizes > 1 else ""
             text = f"With these seeds a true gain of {points_of(mean_shown)} would show{one} (power 80%)"
             yield f"{text}{self.image_error}."
 
@@ -96,6 +105,11 @@ class Worth:
         yield f"{text} (95% interval: {words['bounds']}){'.' if sure else ', so that is not certain with these seeds.'}"
 
 
+def _p(value: float) -> str:
+    """A p-value that never reads 0.05 on the wrong side of it."""
+    return f"{value:.2g}" if (float(f"{value:.2g}") < LEVEL) == (value < LEVEL) else f"{value:.3g}"
+
+
 def points_of(fraction: float) -> str:
     """A gain's size in words: ``0.42 points``."""
     if fraction > 1:
@@ -106,9 +120,10 @@ def points_of(fraction: float) -> str:
 
 def worth(points: Points, images: int = 0) -> Worth:
     """Mean gain and size saved of every method that shares seeds with hard labels; ``images``: of the test split."""
-    rows, gains, shows, most = list[tuple[object, ...]](), dict[str, PairedDifference](), {}, 0
-    hard = {point.student: point for point in points if point.method == HARD and point.params > 0}
-    for method in dict.fromkeys(point.method for point in points if point.method != HARD):
+    rows, gains, shows, sizes_of = list[tuple[object, ...]](), dict[str, PairedDifference](), {}, dict[str, int]()
+    hard = {point.student: point for point in points if point.method == HARD}
+    methods = list(dict.fromkeys(point.method for point in points if point.method != HARD))
+    for method in methods:
         both = [
             (point, hard[point.student])
             for point in points
@@ -120,28 +135,31 @@ def worth(points: Points, images: int = 0) -> Worth:
         soft, plain = (
             np.array([[pair[side].scores.get(seed, math.nan) for seed in seeds] for pair in both]) for side in (0, 1)
         )
-        sizes = np.array([one.params for one, _ in both])
-        front = pareto_front(sizes, np.round(np.nanmean(plain, axis=1), 12))
-        for (_, base), on, found in zip(both, front, size_saved(sizes, soft, sizes, plain), strict=True):
+        known = [k for k, (one, base) in enumerate(both) if one.params > 0 and base.params > 0]
+        sizes = np.array([both[k][0].params for k in known])
+        front = pareto_front(sizes, np.round(np.nanmean(plain[known], axis=1), 12))
+        found = size_saved(sizes, soft[known], sizes, plain[known]) if known else []
+        for k, on, one in zip(known, front, found, strict=True):
+            base = both[k][1]
             if on:
-                rows.append((base.student, method, int(base.params), base.test_acc, *found[:4], found.reached))
-        gains[method], most = mean_gain(soft, plain), max(most, len(both))
+                rows.append((base.student, method, int(base.params), base.test_acc, *one[:4], one.reached))
+        gains[method], sizes_of[method] = mean_gain(soft, plain), len(both)
         gaps = soft - plain
         spread = [float(np.nanvar(row, ddof=1)) for row in gaps if np.isfinite(row).sum() > 1]
         whole = gaps.mean(axis=0)[np.isfinite(gaps).all(axis=0)]
-        if len(whole) > 1 and (own := float(whole.std(ddof=1))) > 0:
-            level = LEVEL / len(both)
+        if len(whole) > 2 and (own := float(whole.std(ddof=1))) > 0:
+            row, level = math.sqrt(float(np.mean(spread))), LEVEL / len(methods)  # as Holm judges the first of all
             shows[method] = (
-                smallest_gain(own, len(whole)),
-                smallest_gain(math.sqrt(float(np.mean(spread))), len(whole), level=level),
+                smallest_gain(own, len(whole), level=level),
+                smallest_gain(row, len(whole), level=level / len(both)),
             )
     corrected = holm([gain.p for gain in gains.values()])
     gains = {name: gain._replace(p=float(p)) for (name, gain), p in zip(gains.items(), corrected, strict=True)}
     best, error = points.frame["test_acc"].max(), ""
     if images and 0 < best < 1:
-        one = points_of(math.sqrt(best * (1 - best) / images))
-        error = f"; {images:,} test images make any accuracy uncertain by {one}"
-    return Worth(pd.DataFrame(rows, columns=list(SAVED_COLUMNS)), gains, shows, most, error)
+        each = points_of(math.sqrt(best * (1 - best) / images))
+        error = f"; the standard error of an accuracy on {images:,} test images is {each}"
+    return Worth(pd.DataFrame(rows, columns=list(SAVED_COLUMNS)), gains, shows, sizes_of, decimals(points.frame), error)
 
 
 def saved_grid(saved: pd.DataFrame) -> Grid:

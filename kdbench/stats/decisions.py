@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtr, stdtrit
 
 from kdbench.stats.planning import paired_t_power
-from kdbench.stats.tests import Interval, PairedDifference, check_confidence, paired_difference
+from kdbench.stats.tests import Interval, PairedDifference, check_confidence, has_spread, paired_difference
 
 
 def mean_gain(distilled: ArrayLike, baseline: ArrayLike, confidence: float = 0.95) -> PairedDifference:
@@ -59,8 +59,9 @@ def prediction_interval(values: ArrayLike, runs: int = 1, confidence: float = 0.
     check_confidence(confidence)
     known = _known(values)
     mean, half = _mean(known), math.nan
-    if known.size > 1 and (sd := float(known.std(ddof=1))) > 0:
-        half = float(stdtrit(known.size - 1, 0.5 + confidence / 2)) * sd * math.sqrt(1 / runs + 1 / known.size)
+    if known.size > 1 and has_spread(known):
+        half = float(stdtrit(known.size - 1, 0.5 + confidence / 2)) * math.sqrt(1 / runs + 1 / known.size)
+        half *= float(known.std(ddof=1))
     return Interval(mean, mean - half, mean + half)
 
 
@@ -83,18 +84,16 @@ def equivalence_p(differences: ArrayLike, margin: float) -> float:
     """P of "the true mean of ``differences``, shape (n,), is ``margin`` or more away from 0": below 0.05 says "alike".
 
     Two one-sided t-tests (Schuirmann 1987): the larger p of the two. "Not significantly different" is no such
-    evidence: it is what too few seeds give as well. NaN for fewer than two differences.
+    evidence: it is what too few seeds give as well. NaN for fewer than two differences, and where all are
+    equal, which is an accident.
     """
     if not margin > 0:
         raise ValueError(f"margin must be positive, not {margin}")
     known = _known(differences)
-    if known.size < 2:
+    if known.size < 2 or not has_spread(known):
         return math.nan
     error = float(known.std(ddof=1)) / math.sqrt(known.size)
-    room = margin - abs(_mean(known))
-    if not error:
-        return 0.0 if room > 0 else 1.0
-    return float(stdtr(known.size - 1, -room / error))
+    return float(stdtr(known.size - 1, (abs(_mean(known)) - margin) / error))
 
 
 def ratio_interval(top: ArrayLike, bottom: ArrayLike, confidence: float = 0.95) -> Interval:
@@ -108,7 +107,7 @@ def ratio_interval(top: ArrayLike, bottom: ArrayLike, confidence: float = 0.95) 
     pairs = pairs[:, ~np.isnan(pairs).any(axis=0)]
     n = pairs.shape[1]
     a, b = (_mean(side) for side in pairs)
-    if n < 2 or not b:
+    if n < 2 or not b or not (has_spread(pairs[0]) or has_spread(pairs[1])):
         return Interval(a / b if b else math.nan, math.nan, math.nan)
     (va, vab), (_, vb) = np.cov(pairs) / n
     t2 = float(stdtrit(n - 1, 0.5 + confidence / 2)) ** 2

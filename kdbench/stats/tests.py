@@ -49,7 +49,7 @@ def _known(values: ArrayLike, name: str) -> NDArray[np.float64]:
     return array[~np.isnan(array)]
 
 
-def _has_spread(sample: NDArray[np.float64]) -> bool:
+def has_spread(sample: NDArray[np.float64]) -> bool:
     """Whether a sample of shape (n,) varies by more than floating-point rounding."""
     return bool(np.ptp(sample) > _NO_SPREAD * max(1.0, float(np.abs(sample).max())))
 
@@ -69,7 +69,7 @@ def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     sample = _known(values, "values")
     n = sample.size
     mean = float(sample.mean()) if n else math.nan
-    if n < 2 or not _has_spread(sample):
+    if n < 2 or not has_spread(sample):
         return Interval(mean, math.nan, math.nan)
     half = float(stdtrit(n - 1, 0.5 + confidence / 2) * sample.std(ddof=1) / math.sqrt(n))
     return Interval(mean, mean - half, mean + half)
@@ -96,7 +96,7 @@ def paired_difference(distilled: ArrayLike, baseline: ArrayLike, confidence: flo
     differences = _known(left - right, "differences")
     n = differences.size
     mean, lo, hi = t_interval(differences, confidence)
-    if n < 2 or not _has_spread(differences):
+    if n < 2 or not has_spread(differences):
         return PairedDifference(mean, lo, hi, sign_flip_p(differences), n)
     t = mean / (differences.std(ddof=1) / math.sqrt(n))
     return PairedDifference(mean, lo, hi, float(2 * stdtr(n - 1, -abs(t))), n)

@@ -58,13 +58,13 @@ QUIET = {"noise": 0.0004, "seeds": 5}
     [
         (SLOPE / 2, "gains +1.0 points [", "needs 5.66 M parameters: 29% fewer (95% interval: 28% to 31%)."),
         (0.07, "gains +7.0 points [", "needs at most 1.00 M parameters: at least 88% fewer"),
-        (-0.01, "gains -1.0 points [", ""),
+        (-0.01, "changes accuracy by -1.0 points [", ""),
         (0.0, "no difference that these seeds can tell from chance", ""),
     ],
 )
 def test_the_mean_gain_comes_first_and_sizes_saved_where_it_helps(gain: float, headline: str, size: str) -> None:
     first, shown, *rest = worth(gather(flat(gain, **QUIET))).sentences
-    assert first.startswith("Over the 4 sizes, kd gains") and headline in first and "5 seeds, p = " in first
+    assert first.startswith("Over the 4 sizes, kd ") and headline in first and "5 seeds, p = " in first
     assert ("helps" in first, "hurts" in first) == (gain > 0, gain < 0)
     assert re.search(r"a true gain of 0\.0\d+ points would show, and at one size one of 0\.\d+ points", shown)
     assert len(rest) == bool(size) and all(size in text for text in rest)

@@ -52,7 +52,8 @@ def test_alike_is_two_one_sided_tests():
         assert equivalence_p(SAMPLE - OTHER, margin) == pytest.approx(
             DescrStatsW(SAMPLE - OTHER).ttost_mean(-margin, margin)[0]
         )
-    assert equivalence_p([0.1, 0.1], 0.2) == 0.0 and math.isnan(equivalence_p([0.1], 1))
+    assert all(math.isnan(equivalence_p(few, 1)) for few in ([0.1], [0.1] * 3))  # two that agree are no evidence
+    assert all(math.isnan(prediction_interval([value] * 3).lo) for value in (0.1, 0.3, 0.7))
 
 
 def test_the_ratio_s_interval_holds_the_ratios_that_a_t_test_does_not_refuse():
