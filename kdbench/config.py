@@ -15,7 +15,7 @@ Phase = Literal["teacher", "baseline", "search", "confirm"]
 PHASES: tuple[Phase, ...] = ("teacher", "baseline", "search", "confirm")
 Status = Literal["complete", "pruned", "failed"]
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
 Hyper = dict[str, Annotated[float, Field(allow_inf_nan=False)]]
 Stem = Literal["native", "small"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -81,10 +81,10 @@ class Recipe(Frozen):
     """Samples a step; a last partial batch is dropped when the split is longer than one batch."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """SGD with Nesterov momentum, or AdamW."""
-    lr: float = Field(0.1, gt=0)
+    lr: float = Field(0.1, gt=0, allow_inf_nan=False)
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = True
-    weight_decay: float = Field(5e-4, ge=0)
+    weight_decay: float = Field(5e-4, ge=0, allow_inf_nan=False)
     """L2 factor (SGD) or decoupled decay (AdamW); norms and biases are exempt under AdamW."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     """Learning rate after warm-up."""
@@ -92,9 +92,9 @@ class Recipe(Frozen):
     """Epochs after which ``step`` multiplies the rate by ``gamma``."""
     gamma: float = Field(0.1, gt=0, le=1)
     """Factor of ``step``."""
-    warmup_epochs: float = Field(1.0, ge=0)
+    warmup_epochs: float = Field(1.0, ge=0, allow_inf_nan=False)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    clip_grad: float | None = Field(None, gt=0)
+    clip_grad: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Largest global gradient norm."""
     pad: int = Field(4, ge=0)
     """Pixels of zero border for the random crop (0: no crop)."""
@@ -108,9 +108,9 @@ class Recipe(Frozen):
     """``auto`` is replaced, by a rule of the device, before a run is identified."""
     views: Literal["crop", "resized-crop"] = "crop"
     """Augmentation: pad-crop (+ flip), or RandomResizedCrop (+ flip) for large images."""
-    max_norm: float | None = Field(default=None, gt=0, exclude_if=unset)
+    max_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False, exclude_if=unset)
     """Largest L2 norm of the weights that enter a hidden unit (arXiv:1207.0580); see ``max_norm_weights``."""
-    model_options: dict[str, float] = Field(default_factory=dict, exclude_if=is_default({}))
+    model_options: Hyper = Field(default_factory=dict, exclude_if=is_default({}))
     """Further arguments of the network's constructor, such as ``drop_rate``."""
     teacher_top_k: int | None = Field(default=None, ge=1, exclude_if=unset)
     """Only so many of the teacher's largest logits guide the student; other classes share the rest evenly. Its record

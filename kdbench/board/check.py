@@ -7,22 +7,20 @@ from pathlib import Path
 
 from kdbench.board.submissions import read
 from kdbench.errors import BadInput
-from kdbench.report.points import gather, pareto_table
-from kdbench.report.report import samples_of
+from kdbench.report.report import judged
 from kdbench.report.tables import write_tables
-from kdbench.report.worth import worth
 from kdbench.run.manifest import read_manifest
 from kdbench.run.store import load_runs
 from kdbench.sweeps.store import load_trials
 
-TABLES = ("trials.csv", "pareto.csv", "size_saved.csv")
+TABLES = ("trials.csv", "pareto.csv", "pareto.md", "pareto.tex", "size_saved.csv")
 
 
 def check(folder: Path) -> tuple[int, list[str]]:
     """How many runs there are, and everything that differs from what they give: empty when all is as it should be.
 
-    Ids are those of the configs, results those of the epochs, numbers possible ones, and the tables in the folder are
-    made again from the runs. What only training again could tell (whether the numbers were measured) is not told.
+    Ids are those of the configs, results those of the epochs and confidences, numbers possible ones, and a sweep's
+    tables are made again from the runs. Whether the numbers were measured only training again could tell.
 
     Raises:
         BadInput: no submission in ``folder``, or more than one.
@@ -31,7 +29,7 @@ def check(folder: Path) -> tuple[int, list[str]]:
     if len(found) != 1:
         raise BadInput(f"{folder} holds {len(found)} sweeps: check them one by one")
     place, faults = found[0].folder, list(found[0].notes)
-    runs = load_runs(place, epochs=True, faults=[])
+    runs, sizes = load_runs(place, epochs=True, faults=[]), dict[str, set[tuple[int, int] | None]]()
     for config, result, epochs in runs:
         name = f"run {result.id} ({config.phase} {config.model} {config.method} seed {config.seed})"
         if len(epochs) != result.epochs:
@@ -40,13 +38,18 @@ def check(folder: Path) -> tuple[int, list[str]]:
             faults.append(f"{name}: validation accuracy {result.val_acc} by its result, {epochs[-1].val_acc} logged")
         elif epochs and max(log.val_acc for log in epochs) != result.best_val_acc:
             faults.append(f"{name}: its best validation accuracy is not the best that was logged")
+        bins = result.reliability or ()
+        if bins and abs(sum(right for *_, right in bins) / max(1, sum(n for n, *_ in bins)) - (result.test_acc or 0)) > 1e-9:
+            faults.append(f"{name}: test accuracy {result.test_acc} by its result, another by its confidences")
+        sizes.setdefault(config.model, set()).add((result.params, result.macs) if result.status == "complete" else None)
+    for model, held in sizes.items():
+        if len(held - {None}) > 1:
+            faults.append(f"{model} has {len(held - {None})} different numbers of parameters or MACs")
     if (place / "sweep.json").exists():
-        frame = load_trials(place, runs)
         about = read_manifest(place)
-        classes, latency = samples_of(about).get("classes"), about.get("latency_ms") or {}
-        points = gather(frame, chance=1 / classes if classes else None)
+        made = judged(load_trials(place, runs), about, about.get("latency_ms"))
         with tempfile.TemporaryDirectory(prefix="kdbench-") as again:
-            write_tables(frame, points, pareto_table(points, latency), worth(points), Path(again))
+            write_tables(*made, Path(again))
             for table in TABLES:
                 if (place / table).exists() and (place / table).read_bytes() != (Path(again) / table).read_bytes():
                     faults.append(f"{table}: the runs give another one (`kdbench report {place}` writes it)")

@@ -62,6 +62,7 @@ class _Copy(NamedTuple):
 
 _Key = tuple[str, str]
 """(data set, protocol id)."""
+_OF_THE_MACHINE = {"seconds", "attempts", "hardware", "wandb_run", "weights"}
 _NAMED = 6
 """Disputed runs that a note names."""
 
@@ -98,7 +99,10 @@ def leaderboard(submissions: Sequence[Submission]) -> Board:
 
 
 def _counts(trial: Run) -> bool:
-    return trial.config.phase == "confirm" and trial.result.status == "complete" and trial.result.test_acc is not None
+    """A whole confirm run; one on hard labels has no hyper-parameters that could make it another run."""
+    config, result = trial.config, trial.result
+    whole = config.phase == "confirm" and result.status == "complete" and result.test_acc is not None
+    return whole and not (config.method == HARD and config.hyper)
 
 
 def _teachers(submissions: Sequence[Submission]) -> dict[str, Run]:
@@ -121,11 +125,12 @@ def _letters(groups: Mapping[_Key, Mapping[str, list[_Copy]]]) -> dict[str, Mapp
     return {dataset: letters([name for _, name in sorted(found)]) for dataset, found in first.items()}
 
 
-def _versions(copies: Sequence[_Copy]) -> dict[float, str]:
-    """Each test accuracy (fraction) that copies of one run claim, and the folder that claims it first."""
-    found: dict[float, str] = {}
+def _versions(copies: Sequence[_Copy]) -> dict[str, tuple[float, str]]:
+    """What copies of one run claim, by all but the machine: test accuracy, and the folder that has it first."""
+    found: dict[str, tuple[float, str]] = {}
     for copy in copies:
-        found.setdefault(copy.trial.result.test_acc or 0.0, copy.submission.folder.name)
+        claim = copy.trial.result.model_dump_json(exclude=_OF_THE_MACHINE)
+        found.setdefault(claim, (copy.trial.result.test_acc or 0.0, copy.submission.folder.name))
     return found
 
 
@@ -135,7 +140,7 @@ def _disputes(groups: Mapping[_Key, Mapping[str, list[_Copy]]]) -> list[str]:
     for trials in groups.values():
         for name, copies in trials.items():
             if len(held := _versions(copies)) > 1:
-                told.append(f"{name} ({', '.join(f'{percent(acc, 2)}% in {where}' for acc, where in held.items())})")
+                told.append(f"{name} ({', '.join(f'{percent(acc, 2)}% in {where}' for acc, where in held.values())})")
     if not told:
         return []
     some = ", ".join(told[:_NAMED]) + (f" and {len(told) - _NAMED} more" if len(told) > _NAMED else "")
@@ -167,10 +172,10 @@ def _group(
 
 
 def _one_per_seed(trials: Mapping[str, list[_Copy]]) -> dict[str, _Copy]:
-    """The counting copy of each trial; of two trials of one setting on the same seed, the first by id."""
+    """The counting copy of each trial, the one given first; of two trials of one setting on one seed likewise."""
     seen: dict[tuple[object, ...], str] = {}
-    for name in sorted(trials):
-        row = _row(trials[name][0].trial)
+    for name, copies in trials.items():
+        row = _row(copies[0].trial)
         seen.setdefault(tuple(row[part] for part in ("student", "teacher_id", "setting", "seed")), name)
     return {name: trials[name][0] for name in seen.values()}
 
@@ -178,7 +183,7 @@ def _one_per_seed(trials: Mapping[str, list[_Copy]]) -> dict[str, _Copy]:
 def _row(trial: Run) -> dict[str, object]:
     """The trial's row, with all that makes it another point; the teacher's name may differ within a table."""
     config = trial.config
-    setting = canonical_json([config.method, config.hyper if config.method != HARD else {}])
+    setting = canonical_json([config.method, config.method_version, config.hyper if config.method != HARD else {}])
     return {**row_of("", config, trial.result), "teacher_id": config.teacher_id or "", "setting": setting,
             "teacher": None}  # fmt: skip
 

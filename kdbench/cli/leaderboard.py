@@ -105,7 +105,10 @@ def check(
     if as_json:
         print_json({"runs": runs, "faults": faults, "ok": not faults})
     else:
-        sys.stdout.write("".join(f"{fault}\n" for fault in faults) or f"verified: {runs} runs give this record\n")
+        sys.stdout.write(
+            "".join(f"{fault}\n" for fault in faults)
+            or f"consistent: {runs} runs give these ids, results and tables; nothing was trained again\n"
+        )
     if faults:
         raise typer.Exit(1)
 

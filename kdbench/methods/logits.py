@@ -114,7 +114,7 @@ def _binary_log(scaled: Tensor, targets: Tensor) -> Tensor:
 )
 def dkd(
     student: Outputs, teacher: Outputs, targets: Tensor, batch: BatchInfo, *,
-    temperature: float, beta: float, alpha_t: float = 1.0, warmup: float = 0.0, warmup_share: float = 0.0,
+    temperature: float, beta: float, alpha_t: float = 1.0, warmup: float | None = None, warmup_share: float = 0.0,
 ) -> Loss:  # fmt: skip
     """CE + warm-up · (alpha_t · target KL + beta · non-target KL), equation 7.
 
@@ -124,7 +124,7 @@ def dkd(
     hard_term = cross_entropy(student, targets, batch)
     tckd = target_kl(student.logits, teacher.logits, targets, temperature)
     nckd = nontarget_kl(student.logits, teacher.logits, targets, temperature)
-    length = warmup or warmup_share * batch.epochs
+    length = warmup_share * batch.epochs if warmup is None else warmup
     ramp = min(1.0, batch.epoch / length) if length > 0 else 1.0
     total = hard_term + ramp * (alpha_t * tckd + beta * nckd)
     return Loss(total, {"target": tckd, "nontarget": nckd, "hard": hard_term})

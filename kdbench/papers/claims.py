@@ -94,12 +94,12 @@ def _gap(table: PaperTable, claim: Claim, options: dict[str, Any]) -> Answer:
     removed, whole = ([held[1][s] - held[side][s] for s in seeds] for side in (2, 0))
     share = ratio_interval(removed, whole)
     verdict: Finding = "not supported"
-    if gain.lo > 0:
+    if gain.mean > 0 and gain.p < 0.05:
         verdict = "supported" if share.lo >= options["at_least"] else "partly supported"
     return Answer(
         claim, verdict,
         f"{hard:.1f} errors on hard labels, {soft:.1f} on soft targets, {teacher:.1f} the teacher: {share.mean:.0%} of "
-        f"the gap ({_percent(share)}); {gain.mean:.1f} [{gain.lo:.1f}, {gain.hi:.1f}] errors fewer, paired over "
+        f"the gap ({_percent(share)}); {gain.mean:.1f} errors fewer (p = {gain.p:.2g}), paired over "
         f"{len(seeds)} seeds. Supported means that the whole interval of the share is above {options['at_least']:.0%}.",
     )  # fmt: skip
 
@@ -121,12 +121,12 @@ def _similar(table: PaperTable, claim: Claim, options: dict[str, Any]) -> Answer
         pairs = list(combinations(high, 2))
         gaps = [compared(*pair) for pair in pairs]
         names = [f"{a.temperature:g} and {b.temperature:g}" for a, b in pairs]
-        apart = [name for name, gap in zip(names, gaps, strict=True) if gap.p < 0.05]
+        apart = [name for name, gap in zip(names, gaps, strict=True) if gap.lo > margin or gap.hi < -margin]
         alike = [equivalence_p(np.subtract(*_common(*pair)), margin) < 0.05 for pair in pairs]
         found.append("apart" if apart else "alike" if all(alike) else "unknown")
         means = ", ".join(f"{point.mean:.1f} at T = {point.temperature:g}" for point in high)
         told = {
-            "apart": f"T = {', '.join(apart)} differ",
+            "apart": f"T = {', '.join(apart)} differ by more than {margin:g} errors",
             "alike": f"every pair is alike within {margin:g} errors",
             "unknown": f"{sum(alike)} of {len(pairs)} pairs are alike within {margin:g} errors, none are shown apart",
         }

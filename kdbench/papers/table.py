@@ -73,9 +73,9 @@ def legend(table: PaperTable) -> str:
     covers = COVERS.replace("seeds, not another teacher,", "seeds and teachers (one per seed), not") if each else COVERS
     return (
         "Ours: mean ± half of the 95% t interval over seeds, after the last epoch. Difference and verdict compare like "
-        "for like: our best epochs or our choice on test where the published number was chosen so. Consistent: a "
-        "repetition of our runs gives such a number (95% prediction interval for a mean of as many runs as were "
-        f"published, one if not said); higher or lower says where ours lies. {covers}"
+        "for like: our best epochs or our choice on test where the published number was chosen so and we have it. "
+        "Consistent: a repetition of our runs gives such a number (95% prediction interval for a mean of as many runs "
+        f"as were published, one if not said); higher or lower says where ours lies. {covers}"
     )
 
 
@@ -97,9 +97,10 @@ def verdict_of(cell: Cell, found: Sequence[Value]) -> Verdict:
 
 
 def judged(cell: Cell, found: Sequence[Value]) -> list[float]:
-    """Our numbers that were chosen as the published one was; those after the last epoch where there are none."""
+    """Our numbers that were chosen as the published one was; those after the last epoch where we have none such."""
     like = [getattr(value, cell.judged) for value in found]
-    return [value.last for value in found] if any(map(math.isnan, like)) else like
+    like = [value for value in like if not math.isnan(value)]
+    return like or [value.last for value in found]
 
 
 def _row(protocol: Protocol, cell: Cell, found: list[Value], trials: Trials, reason: str) -> dict[str, Any]:

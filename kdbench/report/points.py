@@ -229,11 +229,15 @@ def undecided(runs: pd.DataFrame, images: int) -> list[str]:
     told, groups = [], search.groupby(["student", "method"], sort=False)
     for (student, method), trials in groups:
         best = float(trials["val_acc"].max())
-        tied = trials[trials["val_acc"] >= best - math.sqrt(best * (1 - best) / images)] if images else trials[:0]
+        sure = (best * images + 1) / (images + 2)  # not 1, however few the images are
+        tied = trials[trials["val_acc"] >= best - math.sqrt(sure * (1 - sure) / images)] if images else trials[:0]
         if len(tied) > 1:
-            names = [name for name in ("temperature", "alpha") if tied[name].nunique() > 1]
-            ranges = [f"{name} {tied[name].min():.3g} to {tied[name].max():.3g}" for name in names]
-            several = groups.ngroups > runs["student"].nunique()
+            knobs = ["temperature", "alpha", *(name for name in trials.columns if name.startswith("hyper_"))]
+            names = [name for name in knobs if tied[name].nunique() > 1]
+            ranges = [
+                f"{name.removeprefix('hyper_')} {tied[name].min():.3g} to {tied[name].max():.3g}" for name in names
+            ]
+            several = search["method"].nunique() > 1
             told.append(f"{student}{f' ({method})' * several}: {', '.join(ranges) or f'{len(tied)} points'}")
     if not told:
         return []

@@ -89,11 +89,8 @@ def write_report(
     from kdbench.report.style import save
 
     frame, about = conform(runs), manifest or {}
-    held = samples_of(about)
-    points = gather(frame, chance=1 / held["classes"] if held.get("classes") else None)
-    notes = (*_rehearsal(about), *points.notes, *undecided(frame, held.get("val", 0)))
-    points = replace(points, notes=notes)
-    pareto, value, costs = pareto_table(points, latency), worth(points, held.get("test", 0)), cost_table(frame, points)
+    frame, points, pareto, value = judged(frame, about, latency)
+    costs = cost_table(frame, points)
     paths = write_tables(frame, points, pareto, value, out)
     atomic_text(out / "cost.csv", csv(costs))
     paths["cost.csv"] = out / "cost.csv"
@@ -103,6 +100,17 @@ def write_report(
     atomic_text(out / "report.html", page(frame, points, pareto, about, value, pictures))
     paths["report.html"] = out / "report.html"
     return ReportFiles(paths, pareto, verdicts(pareto), value, points.notes)
+
+
+def judged(
+    frame: pd.DataFrame, about: Mapping[str, Any], latency: Mapping[str, float] | None = None
+) -> tuple[pd.DataFrame, Points, pd.DataFrame, Worth]:
+    """What a sweep's tables are made of: its runs, points, Pareto table, and what distilling is worth."""
+    held = samples_of(about)
+    points = gather(frame, chance=1 / held["classes"] if held.get("classes") else None)
+    notes = (*_rehearsal(about), *points.notes, *undecided(frame, held.get("val", 0)))
+    points = replace(points, notes=notes)
+    return frame, points, pareto_table(points, latency), worth(points, held.get("test", 0))
 
 
 def draw_figures(

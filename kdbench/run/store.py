@@ -91,13 +91,21 @@ def load_runs(folder: Path, *, epochs: bool = False, faults: list[str] | None = 
         config, result = read_config(path.parent), read_result(path.parent)
         if config is not None and result is not None and config.id == path.parent.name:
             runs.append(Run(config, result, read_epochs(path.parent) if epochs else []))
+        elif faults is not None:
+            faults.append(
+                f"run {path.parent.name} left out: its config.json or result.json is damaged or another run's"
+            )
     return runs
 
 
 def _recorded(record: Path, epochs: bool, faults: list[str] | None) -> Iterator[Run]:
+    seen: set[str] = set()
     for number, line in enumerate(record.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         try:
             held = json.loads(line)
+            if (name := held["result"]["id"]) in seen:
+                raise ValueError(f"run {name} is there twice")
+            seen.add(name)
             logs = [EpochLog.model_validate(log) for log in held["epochs"]] if epochs else []
             yield Run(RunConfig.model_validate(held["config"]), RunResult.model_validate(held["result"]), logs)
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:

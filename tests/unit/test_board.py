@@ -132,7 +132,7 @@ def test_a_run_that_cannot_be_is_left_out_and_named(tmp_path: Path, damage: Call
 
 def test_check_finds_what_the_runs_do_not_say(tmp_path: Path, cli: Cli) -> None:
     for name in ("digits-resnet50-mobilenetv3-kd", "fashion-mnist", "hinton2015-mnist"):
-        assert cli("leaderboard", "check", RECORDS / name).out.startswith("verified: ")
+        assert cli("leaderboard", "check", RECORDS / name).out.startswith("consistent: ")
     record = shutil.copytree(RECORDS / "fashion-mnist", tmp_path / "record")
     lines = [json.loads(line) for line in (record / "runs.jsonl").read_text().splitlines()]
     run = next(run for run in lines if run["config"]["phase"] == "confirm")
