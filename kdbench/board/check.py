@@ -39,7 +39,8 @@ def check(folder: Path) -> tuple[int, list[str]]:
         elif epochs and max(log.val_acc for log in epochs) != result.best_val_acc:
             faults.append(f"{name}: its best validation accuracy is not the best that was logged")
         bins = result.reliability or ()
-        if bins and abs(sum(right for *_, right in bins) / max(1, sum(n for n, *_ in bins)) - (result.test_acc or 0)) > 1e-9:
+        seen, right = sum(n for n, *_ in bins), sum(right for *_, right in bins)
+        if bins and abs(right - (result.test_acc or 0) * seen) > 1e-6 * seen:
             faults.append(f"{name}: test accuracy {result.test_acc} by its result, another by its confidences")
         sizes.setdefault(config.model, set()).add((result.params, result.macs) if result.status == "complete" else None)
     for model, held in sizes.items():

@@ -48,7 +48,7 @@ def describe(protocol: Protocol) -> str:
         "given": "teacher's weights given",
     }
     samples = "all training samples" if p["data.limit"] is None else f"{p['data.limit']} training samples"
-    held_out = f"{100 * p['data.val_fraction']:g}% of them for validation (split seed {p['data.split_seed']})"
+    held_out = f"{100 * p['data.val_fraction']:g}% of the training split for validation (seed {p['data.split_seed']})"
     if p.get("data.validate_on") == "test":
         held_out = "settings fixed beforehand (no validation split)"
     searched = f"{p['budget.trials']} search trials a size" if p["budget.trials"] else "settings given, not searched"

@@ -1,4 +1,4 @@
-"""Distillation methods, a file a family: name, search space, defaults, bounds and code of each in one place.
+"""Distillation methods, one module per kind: name, search space, defaults, bounds and code of each in one place.
 
 Importing this imports no torch: a method's code does, when it is first called. Third parties' methods are entry
 points of the group ``kdbench.methods``.
@@ -6,10 +6,11 @@ points of the group ``kdbench.methods``.
 
 from __future__ import annotations
 
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from kdbench.catalog.registry import Registry
-from kdbench.methods import logits
 from kdbench.methods.base import LOGITS, BatchInfo, Loss, Method, Need, Outputs, Range, Taps, as_loss, method
 
 __all__ = [
@@ -24,5 +25,7 @@ class Methods(Registry[Method]):
         return getattr(given, "kd_method", None) or super().unwrap(given)
 
 
-_FOUND = [code.kd_method for code in vars(logits).values() if callable(code) and hasattr(code, "kd_method")]
+_MODULES = [import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)]
+_CODE = [code for module in _MODULES for code in vars(module).values() if callable(code)]
+_FOUND = [code.kd_method for code in _CODE if hasattr(code, "kd_method")]
 METHODS = Methods("method", {one.name: one for one in _FOUND}, "kdbench.methods", Method)
