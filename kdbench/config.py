@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from kdbench.files import identify
 
 Phase = Literal["teacher", "baseline", "search", "confirm"]
+HARD = "hard"
+"""The method that every other one is compared with: true labels alone."""
 PHASES: tuple[Phase, ...] = ("teacher", "baseline", "search", "confirm")
 Status = Literal["complete", "pruned", "failed"]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -48,9 +48,10 @@ def check(folder: Path) -> tuple[int, list[str]]:
             faults.append(f"{model} has {len(held - {None})} different numbers of parameters or MACs")
     if (place / "sweep.json").exists():
         about = read_manifest(place)
-        made = judged(load_trials(place, runs), about, about.get("latency_ms"))
+        frame = load_trials(place, runs)
+        points, pareto, value = judged(frame, about, about.get("latency_ms"))
         with tempfile.TemporaryDirectory(prefix="kdbench-") as again:
-            write_tables(*made, Path(again))
+            write_tables(frame, points, pareto, value, Path(again))
             for table in TABLES:
                 if (place / table).exists() and (place / table).read_bytes() != (Path(again) / table).read_bytes():
                     faults.append(f"{table}: the runs give another one (`kdbench report {place}` writes it)")

@@ -12,11 +12,12 @@ import pandas as pd
 
 from kdbench.board.protocol import Protocol, letters, protocol_id, protocol_of
 from kdbench.board.submissions import Submission
+from kdbench.config import HARD
 from kdbench.files import canonical_json
 from kdbench.report.numbers import percent
 from kdbench.report.points import gather
 from kdbench.report.verdicts import judge
-from kdbench.run.frame import HARD, named, row_of
+from kdbench.run.frame import named, row_of
 from kdbench.run.store import Run
 
 
@@ -128,7 +129,7 @@ def _letters(groups: Mapping[_Key, Mapping[str, list[_Copy]]]) -> dict[str, Mapp
 def _versions(copies: Sequence[_Copy]) -> dict[str, tuple[float, str]]:
     """What copies of one run claim, by all but the machine: test accuracy, and the folder that has it first."""
     found: dict[str, tuple[float, str]] = {}
-    for copy in copies:
+    for copy in copies if len(copies) > 1 else ():
         claim = copy.trial.result.model_dump_json(exclude=_OF_THE_MACHINE)
         found.setdefault(claim, (copy.trial.result.test_acc or 0.0, copy.submission.folder.name))
     return found

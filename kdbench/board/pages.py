@@ -12,11 +12,11 @@ from rich.text import Text
 
 from kdbench.board.leaderboard import Board
 from kdbench.board.protocol import describe, differences, protocol_id
+from kdbench.config import HARD
 from kdbench.files import atomic_text, canonical_json
 from kdbench.report.numbers import COVERS, bounds, decimals, millions, percent, signed, spread, unknown
 from kdbench.report.page import environment
 from kdbench.report.render import Cell, Column, Grid, Screen, csv, escape, markdown
-from kdbench.run.frame import HARD
 
 LEGEND = (
     "The letter of a row is its protocol: rows are ranked within a data set and protocol only, by mean test accuracy "

@@ -6,8 +6,8 @@ import math
 
 import pandas as pd
 
+from kdbench.config import HARD
 from kdbench.report.points import Points
-from kdbench.run.frame import HARD
 
 COST_COLUMNS = (
     *("student", "method", "params", "test_acc", "run_hours", "teacher_hours", "search_hours", "total_hours"),

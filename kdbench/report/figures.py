@@ -14,12 +14,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from kdbench.config import HARD
 from kdbench.report.labels import Box, Label, place
 from kdbench.report.numbers import millions, shared_prefix, short_names, tick
 from kdbench.report.points import Points, gather
 from kdbench.report.style import DASHES, GREY, INK, below, label, look, new_figure, style
 from kdbench.report.verdicts import judge
-from kdbench.run.frame import HARD, named
+from kdbench.run.frame import named
 
 _WIDTH, _HEIGHT = 7.5, 5.2
 _AXIS_INCHES = 6.5

@@ -16,10 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from kdbench.config import HARD
 from kdbench.report.numbers import percent, short_names
 from kdbench.report.points import History, Points, the_only
 from kdbench.report.style import DASHES, GREY, INK, below, label, look, new_figure, style
-from kdbench.run.frame import HARD, conform
+from kdbench.run.frame import conform
 
 COLUMNS = 3
 FEWEST = 10

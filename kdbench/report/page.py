@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
+from kdbench.config import HARD
 from kdbench.report.figures import title_of
 from kdbench.report.numbers import millions, percent, spread, unknown
 from kdbench.report.points import Points
@@ -19,7 +20,6 @@ from kdbench.report.rerun import rerun_command
 from kdbench.report.tables import LEGEND, caveats, pareto_grid
 from kdbench.report.verdicts import headline, judge
 from kdbench.report.worth import SAVED_LEGEND, Worth, saved_grid
-from kdbench.run.frame import HARD
 
 PICTURES = (
     ("gain", "Gain by size", "Gain over hard labels with its interval and verdict, one line per size."),

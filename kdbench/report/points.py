@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from kdbench.config import HARD
 from kdbench.errors import BadInput
 from kdbench.report.numbers import percent
-from kdbench.run.frame import HARD, conform, named
+from kdbench.run.frame import conform, named
 from kdbench.stats import p_on_front, paired_difference, pareto_front, t_interval
 
 PARETO_COLUMNS: tuple[str, ...] = (
@@ -227,17 +228,17 @@ def undecided(runs: pd.DataFrame, images: int) -> list[str]:
     """
     search = runs[(runs["phase"] == "search") & (runs["status"] == "complete")].dropna(subset=["val_acc"])
     told, groups = [], search.groupby(["student", "method"], sort=False)
-    for (student, method), trials in groups:
+    several = search["method"].nunique() > 1
+    knobs = ["temperature", "alpha", *(name for name in search.columns if name.startswith("hyper_"))]
+    for (student, method), trials in groups if images else ():
         best = float(trials["val_acc"].max())
         sure = (best * images + 1) / (images + 2)  # not 1, however few the images are
-        tied = trials[trials["val_acc"] >= best - math.sqrt(sure * (1 - sure) / images)] if images else trials[:0]
+        tied = trials[trials["val_acc"] >= best - math.sqrt(sure * (1 - sure) / images)]
         if len(tied) > 1:
-            knobs = ["temperature", "alpha", *(name for name in trials.columns if name.startswith("hyper_"))]
-            names = [name for name in knobs if tied[name].nunique() > 1]
             ranges = [
-                f"{name.removeprefix('hyper_')} {tied[name].min():.3g} to {tied[name].max():.3g}" for name in names
-            ]
-            several = search["method"].nunique() > 1
+                f"{name.removeprefix('hyper_')} {tied[name].min():.3g} to {tied[name].max():.3g}"
+                for name in knobs if tied[name].nunique() > 1
+            ]  # fmt: skip
             told.append(f"{student}{f' ({method})' * several}: {', '.join(ranges) or f'{len(tied)} points'}")
     if not told:
         return []

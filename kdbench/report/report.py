@@ -36,17 +36,17 @@ class ReportFiles:
     verdicts: list[str]
     """One line per row of ``pareto``."""
     worth: Worth
-    """Size saved at equal accuracy, and the area between the fronts."""
+    """The mean gain over the sizes, and the size saved at equal accuracy."""
     notes: tuple[str, ...]
     """What is missing or was left out, one sentence each; empty for a whole sweep without failures."""
 
     def __rich__(self) -> RenderableType:
-        """The table, what the front is worth, then the notes."""
+        """The table, what distilling is worth, then the notes."""
         told = [Text(sentence) for sentence in self.worth.sentences]
         return Group(render_table(self.pareto), *told, *(Text(note, style="yellow") for note in self.notes))
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON data: files, rows with their verdicts (unknown numbers are null), the front, notes."""
+        """Plain JSON data: files, rows with verdicts (unknown numbers are null), what distilling is worth, notes."""
         rows = [
             {name: None if value is pd.NA or value != value else value for name, value in row.items()}
             for row in self.pareto.astype(object).to_dict("records")
@@ -89,7 +89,7 @@ def write_report(
     from kdbench.report.style import save
 
     frame, about = conform(runs), manifest or {}
-    frame, points, pareto, value = judged(frame, about, latency)
+    points, pareto, value = judged(frame, about, latency)
     costs = cost_table(frame, points)
     paths = write_tables(frame, points, pareto, value, out)
     atomic_text(out / "cost.csv", csv(costs))
@@ -104,13 +104,13 @@ def write_report(
 
 def judged(
     frame: pd.DataFrame, about: Mapping[str, Any], latency: Mapping[str, float] | None = None
-) -> tuple[pd.DataFrame, Points, pd.DataFrame, Worth]:
-    """What a sweep's tables are made of: its runs, points, Pareto table, and what distilling is worth."""
-    held = samples_of(about)
+) -> tuple[Points, pd.DataFrame, Worth]:
+    """What a sweep's tables are made of: its points, its Pareto table, and what distilling is worth."""
+    held = _samples(about)
     points = gather(frame, chance=1 / held["classes"] if held.get("classes") else None)
     notes = (*_rehearsal(about), *points.notes, *undecided(frame, held.get("val", 0)))
     points = replace(points, notes=notes)
-    return frame, points, pareto_table(points, latency), worth(points, held.get("test", 0))
+    return points, pareto_table(points, latency), worth(points, held.get("test", 0))
 
 
 def draw_figures(
@@ -122,7 +122,7 @@ def draw_figures(
     return _figures(frame, points, pareto_table(points, latency), cost_table(frame, points), histories or {})
 
 
-def samples_of(manifest: Mapping[str, Any]) -> dict[str, int]:
+def _samples(manifest: Mapping[str, Any]) -> dict[str, int]:
     """Numbers of ``classes``, ``val`` and ``test`` images: what the sweep noted, or what the catalog knows."""
     data = (manifest.get("spec") or {}).get("data") or {}
     held = dict(manifest.get("samples") or {})

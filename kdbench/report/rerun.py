@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from kdbench.config import HARD
 from kdbench.report.points import Points
-from kdbench.run.frame import HARD
 
 _REPLACED = ("--pair", "--method", "--temperature", "--alpha", "--trials", "--sampler", "--name")
 

@@ -14,8 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from kdbench.config import HARD
 from kdbench.files import atomic
-from kdbench.run.frame import HARD
 
 GREY = "#6b6b6b"
 INK = "#222222"

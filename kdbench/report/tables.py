@@ -10,13 +10,14 @@ import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from kdbench.config import HARD
 from kdbench.files import atomic, atomic_text
 from kdbench.report.numbers import COVERS, bounds, decimals, millions, number, percent, signed, spread
 from kdbench.report.points import Points
 from kdbench.report.render import Cell, Column, Grid, Screen, csv, escape, latex, markdown
 from kdbench.report.verdicts import judge
 from kdbench.report.worth import SAVED_LEGEND, Worth, saved_grid
-from kdbench.run.frame import HARD, conform
+from kdbench.run.frame import conform
 from kdbench.stats import pareto_front
 
 LEGEND = (
@@ -86,7 +87,7 @@ def baselines_on_front(pareto: pd.DataFrame) -> list[bool]:
     return list(map(bool, front))
 
 
-def render_table(pareto: pd.DataFrame, verdicts: Sequence[str] = ()) -> RenderableType:
+def render_table(pareto: pd.DataFrame) -> RenderableType:
     """``pareto`` for a terminal: what every row shares in the title, caveats of verdicts as lines below."""
     if pareto.empty:
         return Text("No confirmed runs yet, so there is no table.")

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from kdbench.config import HARD
 from kdbench.report.numbers import bounds, decimals, signed, unknown
-from kdbench.run.frame import HARD
 from kdbench.stats import holm
 
 LEVEL = 0.05

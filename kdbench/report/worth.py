@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from kdbench.config import HARD
 from kdbench.report.numbers import bounds, decimals, millions, percent, signed
 from kdbench.report.points import Points
 from kdbench.report.render import Cell, Column, Grid
 from kdbench.report.verdicts import LEVEL
-from kdbench.run.frame import HARD
 from kdbench.stats import PairedDifference, holm, mean_gain, pareto_front, size_saved, smallest_gain
 
 SAVED_LEGEND = (
@@ -65,12 +65,9 @@ class Worth:
         sizes, digits = self.sizes[method], self.digits
         where = f"the {sizes} sizes" if sizes > 1 else "its one size"
         seeds = f"{n} seed{'s' * (n != 1)}"
-        verb = "changes accuracy by" if mean < 0 else "gains"
-        start = (
-            f"Over {where}, {method} {verb} {signed(mean, digits)} points"
-            if mean == mean
-            else f"Over {where}, {method}"
-        )
+        start = f"Over {where}, {method}"
+        if mean == mean:
+            start += f" {'changes accuracy by' if mean < 0 else 'gains'} {signed(mean, digits)} points"
         if p != p:
             yield f"{start} ({seeds} with every size on both sides): too few to tell."
             return

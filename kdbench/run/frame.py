@@ -7,12 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from kdbench.config import PHASES, RunConfig, RunResult
+from kdbench.config import HARD, PHASES, RunConfig, RunResult
 from kdbench.errors import BadInput
 
 _SHOWN = ("temperature", "alpha")
-HARD = "hard"
-"""The method that every other one is compared with."""
 TEXT = ("sweep", "trial_id", "phase", "status", "dataset", "teacher", "student", "method", "hardware", "wandb_run")
 WHOLE = ("seed", "params", "macs", "epochs")
 COLUMNS: tuple[str, ...] = (

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtr, stdtrit
 
 from kdbench.stats.planning import paired_t_power
-from kdbench.stats.tests import Interval, PairedDifference, check_confidence, has_spread, paired_difference
+from kdbench.stats.tests import Interval, PairedDifference, check_confidence, has_spread, known, paired_difference
 
 
 def mean_gain(distilled: ArrayLike, baseline: ArrayLike, confidence: float = 0.95) -> PairedDifference:
@@ -57,11 +57,11 @@ def prediction_interval(values: ArrayLike, runs: int = 1, confidence: float = 0.
     shape (n,), shrinks with n and would exclude an exact replication ever more often. Bounds are NaN without spread.
     """
     check_confidence(confidence)
-    known = _known(values)
-    mean, half = _mean(known), math.nan
-    if known.size > 1 and has_spread(known):
-        half = float(stdtrit(known.size - 1, 0.5 + confidence / 2)) * math.sqrt(1 / runs + 1 / known.size)
-        half *= float(known.std(ddof=1))
+    sample = known(values, "values")
+    mean, half = _mean(sample), math.nan
+    if sample.size > 1 and has_spread(sample):
+        half = float(stdtrit(sample.size - 1, 0.5 + confidence / 2)) * math.sqrt(1 / runs + 1 / sample.size)
+        half *= float(sample.std(ddof=1))
     return Interval(mean, mean - half, mean + half)
 
 
@@ -70,14 +70,14 @@ def welch_p(values: ArrayLike, mean: float, sd: float, n: int) -> float:
 
     Welch 1947; NaN with fewer than two runs on either side or without spread on both.
     """
-    known = _known(values)
-    if known.size < 2 or n < 2:
+    sample = known(values, "values")
+    if sample.size < 2 or n < 2:
         return math.nan
-    ours, theirs = float(known.var(ddof=1)) / known.size, sd**2 / n
+    ours, theirs = float(sample.var(ddof=1)) / sample.size, sd**2 / n
     if not ours + theirs:
         return math.nan
-    degrees = (ours + theirs) ** 2 / (ours**2 / (known.size - 1) + theirs**2 / (n - 1))
-    return float(2 * stdtr(degrees, -abs(_mean(known) - mean) / math.sqrt(ours + theirs)))
+    degrees = (ours + theirs) ** 2 / (ours**2 / (sample.size - 1) + theirs**2 / (n - 1))
+    return float(2 * stdtr(degrees, -abs(_mean(sample) - mean) / math.sqrt(ours + theirs)))
 
 
 def equivalence_p(differences: ArrayLike, margin: float) -> float:
@@ -89,11 +89,11 @@ def equivalence_p(differences: ArrayLike, margin: float) -> float:
     """
     if not margin > 0:
         raise ValueError(f"margin must be positive, not {margin}")
-    known = _known(differences)
-    if known.size < 2 or not has_spread(known):
+    sample = known(differences, "differences")
+    if sample.size < 2 or not has_spread(sample):
         return math.nan
-    error = float(known.std(ddof=1)) / math.sqrt(known.size)
-    return float(stdtr(known.size - 1, (abs(_mean(known)) - margin) / error))
+    error = float(sample.std(ddof=1)) / math.sqrt(sample.size)
+    return float(stdtr(sample.size - 1, (abs(_mean(sample)) - margin) / error))
 
 
 def ratio_interval(top: ArrayLike, bottom: ArrayLike, confidence: float = 0.95) -> Interval:
@@ -131,12 +131,6 @@ def spent_levels(looks: Sequence[int], level: float = 0.05) -> NDArray[np.float6
         raise ValueError(f"looks must ascend from 1 or more, not {list(looks)}")
     shares: NDArray[np.float64] = level * np.diff(counts, prepend=0) / counts[-1]
     return shares
-
-
-def _known(values: ArrayLike) -> NDArray[np.float64]:
-    array = np.asarray(values, dtype=np.float64)
-    found: NDArray[np.float64] = array[~np.isnan(array)]
-    return found
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -39,7 +39,7 @@ def check_confidence(confidence: float) -> None:
         raise ValueError(f"confidence must lie between 0 and 1, not at {confidence}")
 
 
-def _known(values: ArrayLike, name: str) -> NDArray[np.float64]:
+def known(values: ArrayLike, name: str) -> NDArray[np.float64]:
     """``values`` as float64 of shape (n,) without NaN entries; another shape or an infinite entry is refused."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
@@ -66,7 +66,7 @@ def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     would claim a certainty that nobody has. With none, the mean is NaN too.
     """
     check_confidence(confidence)
-    sample = _known(values, "values")
+    sample = known(values, "values")
     n = sample.size
     mean = float(sample.mean()) if n else math.nan
     if n < 2 or not has_spread(sample):
@@ -93,7 +93,7 @@ def paired_difference(distilled: ArrayLike, baseline: ArrayLike, confidence: flo
     left, right = np.asarray(distilled, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
     if left.shape != right.shape:
         raise ValueError(f"distilled has shape {left.shape}, baseline {right.shape}; pairs need equal shapes")
-    differences = _known(left - right, "differences")
+    differences = known(left - right, "differences")
     n = differences.size
     mean, lo, hi = t_interval(differences, confidence)
     if n < 2 or not has_spread(differences):
@@ -110,7 +110,7 @@ def sign_flip_p(differences: ArrayLike, *, seed: int = 0) -> float:
     smallest p it can give is 2^(1-n): 0.25 at 3 seeds and 0.06 at 5, so below 6 seeds it can never
     call anything different at 5%. NaN for fewer than two differences.
     """
-    values = _known(differences, "differences")
+    values = known(differences, "differences")
     n = values.size
     if n < 2:
         return math.nan

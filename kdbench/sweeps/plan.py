@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from kdbench.catalog.types import Dimension
-from kdbench.config import EpochLog, Hyper, Phase, Recipe, RunConfig, RunResult
+from kdbench.config import HARD, EpochLog, Hyper, Phase, Recipe, RunConfig, RunResult
 from kdbench.errors import KdbenchError
 from kdbench.methods import METHODS
 from kdbench.run.job import Finished, Job, Planned
 from kdbench.run.store import Run, read_epochs, run_folder
 from kdbench.sweeps.search import Journal, Search
 from kdbench.sweeps.types import Sweep
-
-HARD = "hard"
 
 
 class Group(NamedTuple):

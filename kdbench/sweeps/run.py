@@ -76,7 +76,7 @@ def run_sweep(
         plan, run, observer, device=str(device), hardware=describe_hardware(device), command=command,
         data_path=sweep.data_path, teacher_source=teacher_weights, runs=plan.runs, more=more,
         first=lambda: write_spec(folder, sweep, run.storage and manifest.hide_password(run.storage)),
-        last=lambda setting: manifest.finish(folder, {"samples": samples, **_latencies(sweep, setting)}),
+        last=lambda setting: manifest.finish(folder, {"samples": samples, **_latencies(sweep, spec, setting)}),
     )  # fmt: skip
     searched = [each.result for each in load_runs(folder) if each.config.phase == "search"]
     if searched and all(result.status == "failed" for result in searched):
@@ -92,7 +92,7 @@ def check_inputs(sweep: Sweep, cache: Path, teacher_weights: str | None, *, deco
     Raises:
         BadInput: data that changed or are damaged, weights that do not fit. MachineFault: either is nowhere.
     """
-    spec, digest = _resolve(sweep)
+    spec, digest = resolve_dataset(sweep.data_path or sweep.data.name, skip_corrupt=sweep.data.skip_corrupt)
     if digest != sweep.data.digest:
         raise BadInput(f"the data of '{sweep.data.name}' changed since this sweep began; use another --name")
     check_parts(spec, sweep.data, sweep.recipe if decode else None, cache)
@@ -109,10 +109,6 @@ def check_inputs(sweep: Sweep, cache: Path, teacher_weights: str | None, *, deco
         shape = _shape(sweep, spec, sweep.teacher_recipe)
         load_weights(sweep.pair.teacher, **shape, stem=sweep.teacher_recipe.stem, source=source)
     return spec
-
-
-def _resolve(sweep: Sweep) -> tuple[DatasetSpec, str | None]:
-    return resolve_dataset(sweep.data_path or sweep.data.name, skip_corrupt=sweep.data.skip_corrupt)
 
 
 def _networks(sweep: Sweep) -> Iterator[tuple[str, Recipe]]:
@@ -184,12 +180,11 @@ def plan_sweep(sweep: Sweep, run: RunOptions, observer: Observer, *, teacher_wei
     )  # fmt: skip
 
 
-def _latencies(sweep: Sweep, setting: Setting) -> dict[str, Any]:
+def _latencies(sweep: Sweep, spec: DatasetSpec, setting: Setting) -> dict[str, Any]:
     """What the manifest says of the students' latency, measured once a sweep."""
     held = manifest.read_manifest(setting.folder)
     if set(sweep.pair.students) <= set(held.get("latency_ms") or {}):
         return {}
-    spec, _ = _resolve(sweep)
     shape = _shape(sweep, spec, sweep.recipe)
     models = {student: _built(sweep, spec, student, sweep.recipe) for student in sweep.pair.students}
     found = latencies(models, shape["channels"], shape["input_size"], torch.device(setting.device))

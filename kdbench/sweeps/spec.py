@@ -67,7 +67,7 @@ def build_sweep(
     """
     _check_methods(config.method)
     preset = budget(config.budget)
-    spec, digest = resolve_dataset(config.dataset.strip(), **({"skip_corrupt": True} if config.skip_corrupt else {}))
+    spec, digest = resolve_dataset(config.dataset.strip(), skip_corrupt=config.skip_corrupt)
     pair = parse_pair(config.pair, known_models)
     space, fixed = _space(config)
     ranged = [name for name, dimension in space.items() if dimension.choices is None]
@@ -78,14 +78,13 @@ def build_sweep(
     spent = {"trials": config.trials, "seeds": config.seeds, "limit": limit}
     own = spec.name.startswith("folder:")
     shown = f"folder:{re.split(r'[/:]', spec.name.rstrip('/'))[-1]}" if own else spec.name
-    about = {"name": shown, "val_fraction": config.val_fraction, "split_seed": config.split_seed}
-    about["skip_corrupt"] = config.skip_corrupt
+    about = {name: getattr(config, name) for name in ("val_fraction", "split_seed", "skip_corrupt")}
     floor = 0.0 if preset.name == "smoke" else spec.teacher_floor  # smoke checks that everything runs, not accuracy
     weights = config.teacher_weights
     sweep = Sweep(
         name=sweep_name(config.name, spec.name, pair, config.method),
         pair=pair,
-        data=_model(DataConfig, {**about, "limit": limit, "digest": digest}, "data"),
+        data=_model(DataConfig, {**about, "name": shown, "limit": limit, "digest": digest}, "data"),
         data_path=spec.name if own else None,
         methods=config.method,
         space=space,

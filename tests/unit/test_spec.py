@@ -184,7 +184,7 @@ def test_default_names_come_from_data_pair_and_method() -> None:
     own = build_sweep(
         SweepConfig(pair=students, dataset="folder:/data/my images/", method=("kd", "dkd")),
         known_models=no_models,
-        resolve_dataset=lambda name: (build_spec(name), "abc"),
+        resolve_dataset=lambda name, **_: (build_spec(name), "abc"),
     )
     assert own.name == "my-images-resnet50-resnet18+mobilenetv3_small_050-kd+dkd"
     assert own.data.digest == "abc"
