@@ -15,7 +15,7 @@ from kdbench.config import HARD
 from kdbench.errors import BadInput
 from kdbench.report.numbers import percent
 from kdbench.run.frame import conform, named
-from kdbench.stats import p_on_front, paired_difference, pareto_front, t_interval
+from kdbench.stats import at_look, look_level, p_on_front, paired_difference, pareto_front, t_interval
 
 PARETO_COLUMNS: tuple[str, ...] = (
     *("student", "params", "macs", "latency_ms", "method", "temperature", "alpha", "n_seeds"),
@@ -73,6 +73,7 @@ def gather(
     arm: Sequence[str] = ("student",),
     setting: Sequence[str] = ("method",),
     chance: float | None = None,
+    looks: Sequence[int] = (),
 ) -> Points:
     """The operating points in a runs frame, one per ``arm`` and ``setting`` (columns of ``runs``).
 
@@ -87,6 +88,8 @@ def gather(
         arm: what is compared within: a student, or a student of one teacher.
         setting: what is compared: a method, or a method with its hyper-parameters.
         chance: accuracy (fraction) of guessing; points near it are noted and never on the front.
+        looks: numbers of seeds at which somebody looked and added seeds where nothing was decided; intervals of gains
+            are wider and p larger for it (``kdbench.stats.at_look``).
 
     Raises:
         BadInput: for runs of several data sets or teachers, or a frame that is not a runs frame.
@@ -102,7 +105,9 @@ def gather(
             notes.append(f"{name[0]} {name[-1]}: {_runs(left)} with other settings or a repeated seed left out.")
     paired = _paired(chosen, arm, key)
     notes += _partners(chosen, paired, arm)
-    found = _with_front(pd.DataFrame([_point(rows, paired, arm, key) for _, rows in paired.groupby(key, sort=False)]))
+    found = _with_front(
+        pd.DataFrame([_point(rows, paired, arm, key, looks) for _, rows in paired.groupby(key, sort=False)])
+    )
     if chance and len(found) and (low := found["test_acc"] < AT_CHANCE * chance).any():
         found["on_front"] &= ~low
         names = ", ".join(f"{row.student} {row.method}" for row in named(found[low]))
@@ -176,7 +181,9 @@ def _partners(chosen: pd.DataFrame, paired: pd.DataFrame, arm: list[str]) -> lis
     return notes
 
 
-def _point(rows: pd.DataFrame, paired: pd.DataFrame, arm: list[str], key: list[str]) -> dict[str, Any]:
+def _point(
+    rows: pd.DataFrame, paired: pd.DataFrame, arm: list[str], key: list[str], looks: Sequence[int]
+) -> dict[str, Any]:
     """One row of ``Points.frame``."""
     rows, first = rows.sort_values("seed"), rows.iloc[0]
     partner = paired[(paired[arm] == first[arm]).all(axis=1) & (paired["method"] == HARD)].set_index("seed")["test_acc"]
@@ -198,8 +205,9 @@ def _point(rows: pd.DataFrame, paired: pd.DataFrame, arm: list[str], key: list[s
         theirs = (partner.loc[common["seed"]] if len(common) else partner).to_numpy()
         point["baseline_acc"] = float(theirs.sum() / len(theirs))
         if first["method"] != HARD and len(common):
-            found = paired_difference(common["test_acc"].to_numpy(), theirs)
-            point |= dict(zip(("gain", "gain_lo", "gain_hi", "p_value"), found[:4], strict=True))
+            sure = 1 - look_level(len(common), looks)
+            mean, lo, hi, p, n = paired_difference(common["test_acc"].to_numpy(), theirs, sure)
+            point |= {"gain": mean, "gain_lo": lo, "gain_hi": hi, "p_value": at_look(p, n, looks)}
     return point
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from kdbench.report.tables import render_table, write_tables
 from kdbench.report.verdicts import verdicts
 from kdbench.report.worth import Worth, worth
 from kdbench.run.frame import conform
+from kdbench.stats import look_numbers
 
 
 @dataclass(frozen=True)
@@ -106,11 +107,11 @@ def judged(
     frame: pd.DataFrame, about: Mapping[str, Any], latency: Mapping[str, float] | None = None
 ) -> tuple[Points, pd.DataFrame, Worth]:
     """What a sweep's tables are made of: its points, its Pareto table, and what distilling is worth."""
-    held = _samples(about)
-    points = gather(frame, chance=1 / held["classes"] if held.get("classes") else None)
-    notes = (*_rehearsal(about), *points.notes, *undecided(frame, held.get("val", 0)))
+    held, looks = _samples(about), _looks(about)
+    points = gather(frame, chance=1 / held["classes"] if held.get("classes") else None, looks=looks)
+    notes = (*_rehearsal(about), *points.notes, *undecided(frame, held.get("val", 0)), *_looked(points, looks))
     points = replace(points, notes=notes)
-    return points, pareto_table(points, latency), worth(points, held.get("test", 0))
+    return points, pareto_table(points, latency), worth(points, held.get("test", 0), looks)
 
 
 def draw_figures(
@@ -132,6 +133,24 @@ def _samples(manifest: Mapping[str, Any]) -> dict[str, int]:
     if "train" in held and "val" not in held:
         held["val"] = round(data.get("val_fraction", 0.1) * held["train"])  # cut before a limit thins out the rest
     return held
+
+
+def _looks(manifest: Mapping[str, Any]) -> tuple[int, ...]:
+    """Numbers of seeds at which a sweep that adds seeds looked at its rows."""
+    spec = manifest.get("spec") or {}
+    return look_numbers(spec["budget"]["seeds"], spec["max_seeds"]) if spec.get("max_seeds") else ()
+
+
+def _looked(points: Points, looks: Sequence[int]) -> list[str]:
+    """How rows were decided where seeds were added until they were, and what stopping early saved."""
+    if not looks:
+        return []
+    runs, whole = int(points.frame["n_seeds"].sum()), len(points.frame) * looks[-1]
+    return [
+        f"Seeds were added where a row was not decided, looking at {', '.join(map(str, looks))} seeds; intervals of "
+        f"gains are wider and p larger for it, and the mean over the sizes keeps to the first {looks[0]} seeds. The "
+        f"table took {runs} confirm runs instead of {whole}."
+    ]
 
 
 def _rehearsal(manifest: Mapping[str, Any]) -> list[str]:

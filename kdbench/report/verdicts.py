@@ -10,10 +10,7 @@ import pandas as pd
 
 from kdbench.config import HARD
 from kdbench.report.numbers import bounds, decimals, signed, unknown
-from kdbench.stats import holm
-
-LEVEL = 0.05
-"""Chance of one or more false verdicts in a table when no method makes a difference."""
+from kdbench.stats import LEVEL, holm
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,7 @@ from kdbench.config import HARD
 from kdbench.report.numbers import bounds, decimals, millions, percent, signed
 from kdbench.report.points import Points
 from kdbench.report.render import Cell, Column, Grid
-from kdbench.report.verdicts import LEVEL
-from kdbench.stats import PairedDifference, holm, mean_gain, pareto_front, size_saved, smallest_gain
+from kdbench.stats import LEVEL, PairedDifference, holm, look_level, mean_gain, pareto_front, size_saved, smallest_gain
 
 SAVED_LEGEND = (
     "For each hard-label student on the hard-label front: parameters at which the distilled front is as accurate "
@@ -115,8 +114,11 @@ def points_of(fraction: float) -> str:
     return f"{100 * fraction:{form}} points"
 
 
-def worth(points: Points, images: int = 0) -> Worth:
-    """Mean gain and size saved of every method that shares seeds with hard labels; ``images``: of the test split."""
+def worth(points: Points, images: int = 0, looks: Sequence[int] = ()) -> Worth:
+    """Mean gain and size saved of every method that shares seeds with hard labels; ``images``: of the test split.
+
+    Where seeds were added after ``looks``, both keep to those of the first: they are stated before anything is seen.
+    """
     rows, gains, shows, sizes_of = list[tuple[object, ...]](), dict[str, PairedDifference](), {}, dict[str, int]()
     hard = {point.student: point for point in points if point.method == HARD}
     methods = list(dict.fromkeys(point.method for point in points if point.method != HARD))
@@ -128,7 +130,9 @@ def worth(points: Points, images: int = 0) -> Worth:
         ]
         if not both:
             continue
-        seeds = sorted({seed for pair in both for point in pair for seed in point.scores})
+        seeds = sorted({seed for pair in both for point in pair for seed in point.scores})[
+            : looks[0] if looks else None
+        ]
         soft, plain = (
             np.array([[pair[side].scores.get(seed, math.nan) for seed in seeds] for pair in both]) for side in (0, 1)
         )
@@ -139,16 +143,18 @@ def worth(points: Points, images: int = 0) -> Worth:
         for k, on, one in zip(known, front, found, strict=True):
             base = both[k][1]
             if on:
-                rows.append((base.student, method, int(base.params), base.test_acc, *one[:4], one.reached))
+                acc = float(np.nanmean(plain[k])) if looks else base.test_acc
+                rows.append((base.student, method, int(base.params), acc, *one[:4], one.reached))
         gains[method], sizes_of[method] = mean_gain(soft, plain), len(both)
         gaps = soft - plain
         spread = [float(np.nanvar(row, ddof=1)) for row in gaps if np.isfinite(row).sum() > 1]
         whole = gaps.mean(axis=0)[np.isfinite(gaps).all(axis=0)]
         if len(whole) > 2 and (own := float(whole.std(ddof=1))) > 0:
             row, level = math.sqrt(float(np.mean(spread))), LEVEL / len(methods)  # as Holm judges the first of all
+            most = looks[-1] if looks else len(whole)
             shows[method] = (
                 smallest_gain(own, len(whole), level=level),
-                smallest_gain(row, len(whole), level=level / len(both)),
+                smallest_gain(row, most, level=look_level(most, looks) / len(methods) / len(both)),
             )
     corrected = holm([gain.p for gain in gains.values()])
     gains = {name: gain._replace(p=float(p)) for (name, gain), p in zip(gains.items(), corrected, strict=True)}

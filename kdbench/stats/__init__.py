@@ -4,7 +4,10 @@ Scores are "higher is better", costs "lower is better"; NaN means "not measured"
 """
 
 from kdbench.stats.decisions import (
+    at_look,
     equivalence_p,
+    look_level,
+    look_numbers,
     mean_gain,
     prediction_interval,
     ratio_interval,
@@ -16,6 +19,7 @@ from kdbench.stats.fronts import SizeSaved, p_on_front, pareto_front, size_saved
 from kdbench.stats.planning import paired_t_power, seeds_needed
 from kdbench.stats.replicates import student_replicates
 from kdbench.stats.tests import (
+    LEVEL,
     Interval,
     PairedDifference,
     friedman_p,
@@ -28,8 +32,8 @@ from kdbench.stats.tests import (
 )
 
 __all__ = [
-    "Interval", "PairedDifference", "SizeSaved", "equivalence_p", "friedman_p", "holm", "mean_gain", "mean_ranks",
-    "p_on_front", "paired_difference", "paired_t_power", "pareto_front", "prediction_interval", "ranks",
-    "ratio_interval", "seeds_needed", "sign_flip_p", "size_saved", "smallest_gain", "spent_levels",
-    "student_replicates", "t_interval", "welch_p",
+    "LEVEL", "Interval", "PairedDifference", "SizeSaved", "at_look", "equivalence_p", "friedman_p", "holm",
+    "look_level", "look_numbers", "mean_gain", "mean_ranks", "p_on_front", "paired_difference", "paired_t_power",
+    "pareto_front", "prediction_interval", "ranks", "ratio_interval", "seeds_needed", "sign_flip_p", "size_saved",
+    "smallest_gain", "spent_levels", "student_replicates", "t_interval", "welch_p",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,15 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtr, stdtrit
 
 from kdbench.stats.planning import paired_t_power
-from kdbench.stats.tests import Interval, PairedDifference, check_confidence, has_spread, known, paired_difference
+from kdbench.stats.tests import (
+    LEVEL,
+    Interval,
+    PairedDifference,
+    check_confidence,
+    has_spread,
+    known,
+    paired_difference,
+)
 
 
 def mean_gain(distilled: ArrayLike, baseline: ArrayLike, confidence: float = 0.95) -> PairedDifference:
@@ -119,7 +128,7 @@ def ratio_interval(top: ArrayLike, bottom: ArrayLike, confidence: float = 0.95) 
     return Interval(a / b, middle - half, middle + half)
 
 
-def spent_levels(looks: Sequence[int], level: float = 0.05) -> NDArray[np.float64]:
+def spent_levels(looks: Sequence[int], level: float = LEVEL) -> NDArray[np.float64]:
     """The level of the test at each look, so that looking several times is false at most ``level`` times in all.
 
     ``looks`` are numbers of seeds, ascending; a look gets the share of ``level`` that its new seeds are of the last
@@ -131,6 +140,29 @@ def spent_levels(looks: Sequence[int], level: float = 0.05) -> NDArray[np.float6
         raise ValueError(f"looks must ascend from 1 or more, not {list(looks)}")
     shares: NDArray[np.float64] = level * np.diff(counts, prepend=0) / counts[-1]
     return shares
+
+
+def look_numbers(first: int, most: int) -> tuple[int, ...]:
+    """Numbers of seeds at which an open-ended comparison looks: ``first``, twice as many each time, then ``most``."""
+    found = [first]
+    while 2 * found[-1] < most:
+        found.append(2 * found[-1])
+    return (*found, most) if most > first else (first,)
+
+
+def at_look(p: float, n: int, looks: Sequence[int]) -> float:
+    """The p of a row's test at ``n`` seeds (of the next look, where runs are missing) on the scale of one look.
+
+    Holm's correction of such values over all rows, compared with ``LEVEL``, decides what looking again and again does
+    that adds seeds only where nothing is decided yet: a row decided at an earlier look stays decided, and the others
+    are corrected for those that were open with them. Without ``looks`` it is ``p``.
+    """
+    return min(1.0, p * LEVEL / look_level(n, looks)) if p == p else p
+
+
+def look_level(n: int, looks: Sequence[int]) -> float:
+    """The level of one row's test at ``n`` seeds."""
+    return float(spent_levels(looks)[min(bisect_left(looks, n), len(looks) - 1)]) if looks else LEVEL
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import chdtrc, stdtr, stdtrit
 
+LEVEL = 0.05
+"""Chance of one or more false verdicts in a table when no method makes a difference."""
 # Differences of fractions carry rounding of about 1e-16; anything this small is not spread.
 _NO_SPREAD = 1e-12
 # Up to this many pairs every sign pattern is tried; beyond, a fixed number of random ones.

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
@@ -80,6 +80,10 @@ class SweepConfig(RunOptions):
     """Search trials per student and method."""
     seeds: Annotated[int | None, Flag(WHAT, sets=("budget.seeds",))] = None
     """Fresh seeds of the confirm phase."""
+    until: Annotated[Literal["decided"] | None, Flag(WHAT, shown="the seeds are there")] = None
+    """decided: add seeds where a row of the table is not; valid under such looking, so each test is stricter."""
+    max_seeds: Annotated[int | None, Flag(WHAT, shown="20")] = None
+    """Seeds of a row at most, with --until decided."""
     sampler: Annotated[Sampler, Flag(WHAT)] = "tpe"
     """Optuna's sampler."""
     pruner: Annotated[Pruner, Flag(WHAT)] = "median"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -14,6 +15,7 @@ from kdbench.errors import KdbenchError
 from kdbench.methods import METHODS
 from kdbench.run.job import Finished, Job, Planned
 from kdbench.run.store import Run, read_epochs, run_folder
+from kdbench.stats import LEVEL, at_look, holm, paired_difference
 from kdbench.sweeps.search import Journal, Search
 from kdbench.sweeps.types import Sweep
 
@@ -87,6 +89,7 @@ class SweepPlan:
         self._asked: dict[str, list[tuple[str, int]]] = {}
         self._configs: dict[tuple[str, int], RunConfig] = {}
         self._closed: set[str] = set()
+        self._added: dict[Group, int] = {}
 
     def spec(self) -> dict[str, Any]:
         return self.sweep.model_dump(mode="json")
@@ -126,6 +129,9 @@ class SweepPlan:
             known = known and done is not None
             if done:
                 self._closed.add(group.key)
+        if known and self._open_rows(finished):
+            yield from self.jobs(finished)
+            return
         if known and taught.test_acc is None:
             yield Job(self.teacher, task="test")
 
@@ -152,7 +158,39 @@ class SweepPlan:
         return left, not left
 
     def _seeds(self, group: Group) -> tuple[int, ...]:
-        return self.sweep.confirm_seeds if group.phase == "confirm" else (self.sweep.search_seed,)
+        if group.phase != "confirm":
+            return (self.sweep.search_seed,)
+        return self.sweep.confirm_seeds[: self._added.get(group, self.sweep.budget.seeds)]
+
+    def _open_rows(self, finished: Finished) -> bool:
+        """Give the rows that are not decided at this look the seeds of the next, and their hard labels with them.
+
+        Asked when every run so far has ended, so that what is decided depends on the results alone.
+        """
+        looks = self.sweep.looks
+        if not looks or any(group.key not in self._closed for group in groups(self.sweep)):
+            return False
+        rows = [group for group in groups(self.sweep) if group.phase == "confirm" and group.method != HARD]
+        tests = [paired_difference(*self._scores(group, finished)).p for group in rows]
+        corrected = holm([at_look(p, self.size(group), looks) for group, p in zip(rows, tests, strict=True)])
+        more = False
+        for group, p in zip(rows, corrected, strict=True):
+            later = [look for look in looks if look > self.size(group)]
+            if p >= LEVEL and later:  # a row without a test (p is NaN) gets none by more seeds
+                for each in (group, group._replace(method=HARD)):
+                    self._added[each] = max(later[0], self._added.get(each, 0))
+                    self._closed.discard(each.key)
+                more = True
+        return more
+
+    def _scores(self, group: Group, finished: Finished) -> tuple[list[float], list[float]]:
+        """Test accuracies (fractions) of a row and of its hard labels, seed by seed; NaN where a run failed."""
+        sides = []
+        for each in (group, group._replace(method=HARD)):
+            ids = [self._configs[each.key, k].id for k in range(self.size(group)) if (each.key, k) in self._configs]
+            found = (finished[run].test_acc for run in ids)
+            sides.append([math.nan if acc is None else acc for acc in found])
+        return (sides[0], sides[1]) if len(sides[0]) == len(sides[1]) else ([], [])
 
     def _search_jobs(self, group: Group, finished: Finished) -> Iterator[Job]:
         search = self._searches[group.key]
@@ -213,12 +251,12 @@ class SweepPlan:
     def _served(self) -> tuple[RunConfig, ...]:
         """One run for each seed whose views the teacher is asked about."""
         group = Group("confirm", self.sweep.pair.students[0], self.sweep.methods[0])
-        return tuple(self.config(group, {}, seed) for seed in (self.sweep.search_seed, *self.sweep.confirm_seeds))
+        return tuple(self.config(group, {}, seed) for seed in (self.sweep.search_seed, *self._seeds(group)))
 
     @property
     def passes(self) -> int:
         """Epochs of views that the runs see."""
-        return self.sweep.recipe.epochs * (1 + self.sweep.budget.seeds)
+        return self.sweep.recipe.epochs * (1 + len(self.sweep.confirm_seeds))
 
     @property
     def runs(self) -> dict[str, int]:

@@ -173,6 +173,8 @@ def plan_sweep(sweep: Sweep, run: RunOptions, observer: Observer, *, teacher_wei
     place = run.cache / "teachers" / plan.teacher.id
     notes = [f"the teacher is in the cache: {place}"] if (place / "result.json").exists() else []
     notes += [f"data: {spec.source}"] if sweep.data_path is not None else []
+    if sweep.looks:
+        notes.append(f"seeds are added where a row is not decided, up to {sweep.looks[-1]}: they are not counted here")
     threads = torch.get_num_threads() if workers == 1 else threads_each(workers)
     return dry_run(
         plan, folder, spec, device=device, workers=workers, threads=threads, cache=run.cache,

@@ -22,6 +22,8 @@ from kdbench.sweeps.config import SweepConfig
 from kdbench.sweeps.types import Sweep
 
 M = TypeVar("M", bound=BaseModel)
+MOST_SEEDS = 20
+"""How far ``--until decided`` adds seeds unless told."""
 
 KnownModels = Callable[[], Collection[str]]
 ResolveDataset = Callable[..., tuple[DatasetSpec, str | None]]
@@ -98,6 +100,7 @@ def build_sweep(
         teacher_floor=floor if config.teacher_floor is None else config.teacher_floor,
         teacher_seed=config.teacher_seed,
         search_seed=config.search_seed,
+        max_seeds=_max_seeds(config, preset.seeds),
     )
     if sweep.recipe.input_size != sweep.teacher_recipe.input_size:
         raise BadInput(
@@ -111,6 +114,20 @@ def build_sweep(
     if not 0 <= sweep.teacher_floor <= 1:
         raise BadInput(f"teacher-floor must lie in [0, 1], not at {sweep.teacher_floor}")
     return sweep
+
+
+def _max_seeds(config: SweepConfig, usual: int) -> int | None:
+    """How far seeds may be added, None where they are not."""
+    if config.until is None:
+        if config.max_seeds is not None:
+            raise BadInput("max-seeds bounds --until decided: give both, or --seeds alone")
+        return None
+    first, most = config.seeds or usual, config.max_seeds or MOST_SEEDS
+    if first < 2:
+        raise BadInput(f"seeds: until decided needs 2 at least to look at, not {first}")
+    if most <= first:
+        raise BadInput(f"max-seeds: {most} leaves none to add to the {first} of --seeds")
+    return most
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

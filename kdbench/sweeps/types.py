@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from kdbench.catalog.types import Budget, Dimension, Pair
-from kdbench.config import DataConfig, Frozen, Hyper, Recipe
+from kdbench.config import DataConfig, Frozen, Hyper, Recipe, unset
 from kdbench.files import identify
 
 Sampler = Literal["tpe", "random", "grid", "qmc", "gp"]
@@ -52,6 +52,8 @@ class Sweep(Frozen):
     """Seed of the teacher's training."""
     search_seed: int = 0
     """Common seed of baseline and search runs."""
+    max_seeds: int | None = Field(default=None, exclude_if=unset)
+    """Seeds are added, up to so many, where a row of the table is not decided; None: the budget's are all."""
 
     @cached_property
     def id(self) -> str:
@@ -60,5 +62,12 @@ class Sweep(Frozen):
 
     @cached_property
     def confirm_seeds(self) -> tuple[int, ...]:
-        """Fresh seeds, disjoint from ``search_seed``."""
-        return tuple(self.search_seed + 1001 + k for k in range(self.budget.seeds))
+        """Fresh seeds, disjoint from ``search_seed``: as many as there may be."""
+        return tuple(self.search_seed + 1001 + k for k in range(self.max_seeds or self.budget.seeds))
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Numbers of seeds at which the rows are looked at; none where there is no choice to make."""
+        from kdbench.stats import look_numbers
+
+        return look_numbers(self.budget.seeds, self.max_seeds) if self.max_seeds else ()
