@@ -73,6 +73,7 @@ def gather(
     arm: Sequence[str] = ("student",),
     setting: Sequence[str] = ("method",),
     chance: float | None = None,
+    chances: bool = True,
 ) -> Points:
     """The operating points in a runs frame, one per ``arm`` and ``setting`` (columns of ``runs``).
 
@@ -87,6 +88,7 @@ def gather(
         arm: what is compared within: a student, or a student of one teacher.
         setting: what is compared: a method, or a method with its hyper-parameters.
         chance: accuracy (fraction) of guessing; points near it are noted and never on the front.
+        chances: whether to find ``p_on_front``, which takes seconds for hundreds of points; else it is NaN.
 
     Raises:
         BadInput: for runs of several data sets or teachers, or a frame that is not a runs frame.
@@ -102,7 +104,8 @@ def gather(
             notes.append(f"{name[0]} {name[-1]}: {_runs(left)} with other settings or a repeated seed left out.")
     paired = _paired(chosen, arm, key)
     notes += _partners(chosen, paired, arm)
-    found = _with_front(pd.DataFrame([_point(rows, paired, arm, key) for _, rows in paired.groupby(key, sort=False)]))
+    points = [_point(rows, paired, arm, key) for _, rows in paired.groupby(key, sort=False)]
+    found = _with_front(pd.DataFrame(points), chances)
     if chance and len(found) and (low := found["test_acc"] < AT_CHANCE * chance).any():
         found["on_front"] &= ~low
         names = ", ".join(f"{row.student} {row.method}" for row in named(found[low]))
@@ -209,7 +212,7 @@ def _largest(column: pd.Series) -> float:
     return float(values.max()) if len(values) else math.nan
 
 
-def _with_front(points: pd.DataFrame) -> pd.DataFrame:
+def _with_front(points: pd.DataFrame, chances: bool) -> pd.DataFrame:
     """The points by ascending parameters, marked with the front over all of them."""
     if points.empty:
         return pd.DataFrame(columns=[*PARETO_COLUMNS, "scores", "trial_ids"])
@@ -218,7 +221,7 @@ def _with_front(points: pd.DataFrame) -> pd.DataFrame:
     table = np.array([[scores.get(seed, math.nan) for seed in seeds] for scores in points["scores"]])
     # Rounded so that equal accuracies added in another order still tie.
     front = pareto_front(points["params"], np.round(np.nanmean(table, axis=1), 12))
-    return points.assign(on_front=front, p_on_front=p_on_front(points["params"], table))
+    return points.assign(on_front=front, p_on_front=p_on_front(points["params"], table) if chances else math.nan)
 
 
 def undecided(runs: pd.DataFrame, images: int) -> list[str]:

@@ -7,6 +7,7 @@ from kdbench.stats.decisions import (
     equivalence_p,
     mean_gain,
     prediction_interval,
+    rank_intervals,
     ratio_interval,
     smallest_gain,
     spent_levels,
@@ -29,7 +30,7 @@ from kdbench.stats.tests import (
 
 __all__ = [
     "Interval", "PairedDifference", "SizeSaved", "equivalence_p", "friedman_p", "holm", "mean_gain", "mean_ranks",
-    "p_on_front", "paired_difference", "paired_t_power", "pareto_front", "prediction_interval", "ranks",
-    "ratio_interval", "seeds_needed", "sign_flip_p", "size_saved", "smallest_gain", "spent_levels",
+    "p_on_front", "paired_difference", "paired_t_power", "pareto_front", "prediction_interval", "rank_intervals",
+    "ranks", "ratio_interval", "seeds_needed", "sign_flip_p", "size_saved", "smallest_gain", "spent_levels",
     "student_replicates", "t_interval", "welch_p",
 ]  # fmt: skip
