@@ -192,7 +192,7 @@ def _group(
     if left := len(rows) - len(chosen):
         notes.append(f"{where}: {left} runs repeat a seed of their row (other teacher or precision) and do not count.")
     if len(precisions := sorted({copy.trial.config.recipe.precision for copy in chosen.values()})) > 1:
-        notes.append(f"{where}: runs in {' and '.join(precisions)} are ranked together (each machine's faster one).")
+        notes.append(f"{where}: runs in {' and '.join(precisions)} are ranked together.")
     order = table.assign(worse=-table["test_acc"])
     order = order.sort_values(["worse", "params", "student", "teacher", "method", "setting"], kind="stable")
     rank = range(1, len(order) + 1)

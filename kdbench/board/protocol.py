@@ -17,8 +17,8 @@ Protocol = dict[str, Any]
 def protocol_of(config: RunConfig, teacher: RunConfig | None, searched: int) -> Protocol:
     """The protocol of one confirm run: data, recipe, how the teacher was made, the budget of the selection.
 
-    Left out: what is compared (teacher, student, method, hyper-parameters), every seed, and the precision, which is
-    measured per machine. ``teacher`` is the teacher's own run, whatever its phase; None where nobody sent it. Hard
+    Left out: what is compared (teacher, student, method, hyper-parameters), every seed, and the precision, which
+    follows the machine. ``teacher`` is the teacher's own run, whatever its phase; None where nobody sent it. Hard
     labels alone have no teacher and no search: what they share with a distilled run's protocol is ``fair``.
     """
     data = config.data.model_dump(mode="json", exclude={"name"})
