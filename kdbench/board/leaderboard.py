@@ -183,8 +183,8 @@ def _group(
         **{name: [one[name] for one in told] for name in told[0]},
         dataset=dataset, protocol=letter, rank_lo=lo, rank_hi=hi, most_seeds=table["n_seeds"].max(),
     )  # fmt: skip
-    table["verdict"] = _verdicts(table, [{chosen[name].submission.folder for name in ids.values()}
-                                         for ids in table["trial_ids"]])  # fmt: skip
+    held = [{chosen[name].submission.folder for name in ids.values()} for ids in table["trial_ids"]]
+    table = table.assign(verdict=pd.Series(_verdicts(table, held), table.index))
     where = f"{dataset}, protocol {letter}"
     notes = []
     if left := len(chosen) - int(table["n_seeds"].sum()):

@@ -143,6 +143,9 @@ def test_check_finds_what_the_runs_do_not_say(tmp_path: Path, cli: Cli) -> None:
     done = cli("leaderboard", "check", record)
     assert done.code == 1 and f"run {run['result']['id']}" in done.out and "by its result" in done.out
     assert "pareto.csv: the runs give another one" in done.out and "id is not that of their config" in done.out
+    paper = shutil.copytree(RECORDS / "fashion-mnist-crd", tmp_path / "paper")
+    (paper / "table.csv").write_text((paper / "table.csv").read_text().replace("84.50666666666666", "86.5"))
+    assert cli("leaderboard", "check", paper).out == "table.csv: the runs give another vgg13:vgg8:kd\n"
     assert cli("leaderboard", "check", RECORDS).code == 2
 
 
