@@ -203,9 +203,10 @@ def _group(
 def _verdicts(table: pd.DataFrame, folders: Sequence[set[Path]]) -> list[Verdict]:
     """Verdicts corrected over the rows of each submission; a row of several has the most cautious of theirs."""
     found: list[list[Verdict]] = [[] for _ in folders]
+    told = table[["method", "n_seeds", "gain", "gain_lo", "gain_hi", "p_value"]]
     for folder in sorted(set().union(*folders)):
         own = [k for k, held in enumerate(folders) if folder in held]
-        for k, verdict in zip(own, judge(table.iloc[own]), strict=True):
+        for k, verdict in zip(own, judge(told.iloc[own]), strict=True):
             found[k].append(verdict)
     return [max(each, key=lambda verdict: verdict.p_holm) for each in found]
 

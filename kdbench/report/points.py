@@ -104,7 +104,8 @@ def gather(
             notes.append(f"{name[0]} {name[-1]}: {_runs(left)} with other settings or a repeated seed left out.")
     paired = _paired(chosen, arm, key)
     notes += _partners(chosen, paired, arm)
-    points = [_point(rows, paired, arm, key) for _, rows in paired.groupby(key, sort=False)]
+    hard = paired[paired["method"] == HARD].set_index("seed")
+    points = [_point(rows, hard, arm, key) for _, rows in paired.groupby(key, sort=False)]
     found = _with_front(pd.DataFrame(points), chances)
     if chance and len(found) and (low := found["test_acc"] < AT_CHANCE * chance).any():
         found["on_front"] &= ~low
@@ -179,10 +180,10 @@ def _partners(chosen: pd.DataFrame, paired: pd.DataFrame, arm: list[str]) -> lis
     return notes
 
 
-def _point(rows: pd.DataFrame, paired: pd.DataFrame, arm: list[str], key: list[str]) -> dict[str, Any]:
-    """One row of ``Points.frame``."""
+def _point(rows: pd.DataFrame, hard: pd.DataFrame, arm: list[str], key: list[str]) -> dict[str, Any]:
+    """One row of ``Points.frame``; ``hard``: all runs on hard labels, by seed."""
     rows, first = rows.sort_values("seed"), rows.iloc[0]
-    partner = paired[(paired[arm] == first[arm]).all(axis=1) & (paired["method"] == HARD)].set_index("seed")["test_acc"]
+    partner = hard["test_acc"][(hard[arm] == first[arm]).all(axis=1)]
     mean, lo, hi = t_interval(rows["test_acc"].to_numpy())
     seeds = [int(seed) for seed in rows["seed"]]
     point: dict[str, Any] = {
