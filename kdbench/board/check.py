@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import tempfile
+from io import StringIO
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from kdbench.board.submissions import read
 from kdbench.errors import BadInput
+from kdbench.papers.measures import Trials
+from kdbench.papers.plan import Protocol, Request
+from kdbench.papers.schema import PaperFile
+from kdbench.papers.table import paper_table
+from kdbench.report.render import csv
 from kdbench.report.report import judged
 from kdbench.report.tables import write_tables
 from kdbench.run.manifest import read_manifest
-from kdbench.run.store import load_runs
+from kdbench.run.store import Run, load_runs
 from kdbench.sweeps.store import load_trials
 
 TABLES = ("trials.csv", "pareto.csv", "pareto.md", "pareto.tex", "size_saved.csv")
@@ -19,8 +28,8 @@ TABLES = ("trials.csv", "pareto.csv", "pareto.md", "pareto.tex", "size_saved.csv
 def check(folder: Path) -> tuple[int, list[str]]:
     """How many runs there are, and everything that differs from what they give: empty when all is as it should be.
 
-    Ids are those of the configs, results those of the epochs and confidences, numbers possible ones, and a sweep's
-    tables are made again from the runs. Whether the numbers were measured only training again could tell.
+    Ids are those of the configs, results those of the epochs and confidences, numbers possible ones, and the tables of
+    a sweep or a paper are made again from the runs. Whether the numbers were measured only training again could tell.
 
     Raises:
         BadInput: no submission in ``folder``, or more than one.
@@ -46,8 +55,10 @@ def check(folder: Path) -> tuple[int, list[str]]:
     for model, held in sizes.items():
         if len(held - {None}) > 1:
             faults.append(f"{model} has {len(held - {None})} different numbers of parameters or MACs")
+    about = read_manifest(place)
+    if (place / "table.csv").exists() and isinstance(about.get("spec"), dict):
+        faults += _paper(place, about["spec"], runs)
     if (place / "sweep.json").exists():
-        about = read_manifest(place)
         frame = load_trials(place, runs)
         points, pareto, value = judged(frame, about, about.get("latency_ms"))
         with tempfile.TemporaryDirectory(prefix="kdbench-") as again:
@@ -56,3 +67,18 @@ def check(folder: Path) -> tuple[int, list[str]]:
                 if (place / table).exists() and (place / table).read_bytes() != (Path(again) / table).read_bytes():
                     faults.append(f"{table}: the runs give another one (`kdbench report {place}` writes it)")
     return len(runs), faults
+
+
+def _paper(place: Path, spec: dict[str, Any], runs: list[Run]) -> list[str]:
+    """Rows of table.csv that the runs do not give; rows made of logits, which no record has, as values.csv has them."""
+    try:
+        told = pd.read_csv(place / "table.csv", dtype=str, keep_default_na=False)
+        request = Request(seeds=min(max(map(int, told["planned"])), len(runs)))
+        table = paper_table(Protocol(PaperFile.model_validate(spec), request), Trials(place, runs))
+    except (ValueError, KeyError) as error:
+        return [f"table.csv or manifest.json: not a paper's ({str(error).splitlines()[0]})"]
+    made = pd.read_csv(StringIO(csv(table.rows)), dtype=str, keep_default_na=False)
+    told, made = (rows.drop(columns=["planned", "reason"]) for rows in (told, made))  # what was asked for, and where
+    again = {row["cell"]: row for row in made.to_dict("records")}
+    return [f"table.csv: the runs give another {row['cell']}" for row in told.to_dict("records")
+            if again.get(row["cell"]) != row]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Submissions to one frame: a row per data set, protocol, teacher, student, method and setting; each run once."""
+"""Submissions to one frame: a row per data set, protocol, teacher's recipe, student, method, setting; each run once."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from kdbench.board.protocol import Protocol, letters, protocol_id, protocol_of
+from kdbench.board.protocol import Protocol, fair, letters, protocol_id, protocol_of, teacher_of
 from kdbench.board.submissions import Submission
-from kdbench.config import HARD
+from kdbench.config import HARD, RunConfig
 from kdbench.files import canonical_json
 from kdbench.report.numbers import percent
 from kdbench.report.points import gather
-from kdbench.report.verdicts import judge
+from kdbench.report.verdicts import Verdict, judge
 from kdbench.run.frame import named, row_of
 from kdbench.run.store import Run
+from kdbench.stats import rank_intervals
 
 
 class Latency(NamedTuple):
@@ -34,10 +36,11 @@ class Board:
 
     frame: pd.DataFrame
     """By data set, protocol (a letter within the data set) and ``rank`` (1: the highest mean test accuracy there):
-    the columns of ``kdbench.report.points.Points.frame``, and ``teacher``, ``hyper`` (its values by name), ``latency``
-    (one ``Latency`` per hardware), ``verdict`` (on the gain; of no meaning for hard labels), ``teacher_acc``, ``by``,
-    ``when`` (day of the latest of its sweeps), ``disputed`` (whether copies of its runs differ),
-    ``sweeps``, ``wandb_runs`` (by seed), ``place`` (``A1``)."""
+    the columns of ``kdbench.report.points.Points.frame``, and ``teacher`` (empty for hard labels), ``teacher_acc`` (the
+    mean of its teachers), ``hyper`` (its values by name), ``latency`` (one ``Latency`` per hardware), ``verdict`` (on
+    the gain; of no meaning for hard labels), ``by``, ``when`` (day by which all of its runs were there), ``disputed``
+    (whether copies of its runs differ), ``sweeps``, ``wandb_runs`` (by seed), ``place`` (``A1``), ``rank_lo`` and
+    ``rank_hi`` (``kdbench.stats.rank_intervals``, NaN with one seed), ``most_seeds`` (of any row there)."""
     protocols: Mapping[str, Mapping[str, Protocol]]
     """By data set and letter."""
     notes: tuple[str, ...]
@@ -60,6 +63,11 @@ class _Copy(NamedTuple):
     trial: Run
     submission: Submission
 
+    @property
+    def hard(self) -> bool:
+        """Whether it has no teacher."""
+        return self.trial.config.method == HARD
+
 
 _Key = tuple[str, str]
 """(data set, protocol id)."""
@@ -73,20 +81,26 @@ def leaderboard(submissions: Sequence[Submission]) -> Board:
 
     A run counts when it is a complete confirm run with a test accuracy. Copies of one trial id count once per
     protocol: the first one given (dates can be forged); where they differ the row is disputed and says so. Runs of
-    one setting (teacher, student, method, hyper-parameters) on other seeds, by whomever, are seeds of one row; two
-    runs on the same seed are not. Accuracy, gain, front and verdict are those of ``kdbench.report``; front, ranks
-    and Holm's correction are over all rows of a data set and protocol, hard labels included.
+    one setting (teacher's recipe, student, method, hyper-parameters) on other seeds, by whomever, are seeds of one row;
+    two runs on the same seed are not. Hard labels belong to every protocol of their data and recipe, whoever teaches
+    there. Accuracy, gain and front are those of ``kdbench.report``, over all rows of a data set and protocol, hard
+    labels included; Holm's correction is over the rows of one submission, so that nobody's rows change another's
+    verdict.
     """
     teachers = _teachers(submissions)
     groups: dict[_Key, dict[str, list[_Copy]]] = defaultdict(lambda: defaultdict(list))
     protocols: dict[_Key, Protocol] = {}
-    for submission in submissions:
-        for trial in filter(_counts, submission.trials):
-            teacher = teachers.get(trial.config.teacher_id or "")
-            protocol = protocol_of(trial.config, teacher.config if teacher else None, submission.searched)
-            key = (trial.config.data.name, protocol_id(protocol))
+    alike: dict[_Key, list[_Key]] = defaultdict(list)
+    copies = [_Copy(run, submission) for submission in submissions for run in submission.trials if _counts(run)]
+    for copy in sorted(copies, key=lambda copy: copy.hard):  # hard labels last: they join what is there
+        config = copy.trial.config
+        protocol = protocol_of(config, _teacher(config, teachers), copy.submission.searched)
+        key, base = ((config.data.name, protocol_id(held)) for held in (protocol, fair(protocol)))
+        if key not in protocols and not (copy.hard and alike[base]):
             protocols[key] = protocol
-            groups[key][trial.result.id].append(_Copy(trial, submission))
+            alike[base].append(key)
+        for each in alike[base] if copy.hard else [key]:
+            groups[each][copy.trial.result.id].append(copy)
     named = _letters(groups)
     notes = [note for submission in submissions for note in submission.notes] + _disputes(groups)
     tables = []
@@ -107,23 +121,30 @@ def _counts(trial: Run) -> bool:
 
 
 def _teachers(submissions: Sequence[Submission]) -> dict[str, Run]:
-    """Teachers' own runs by id; of several copies one whose test accuracy is known."""
-    found: dict[str, Run] = {}
-    for trial in (trial for submission in submissions for trial in submission.trials):
-        if trial.config.phase == "teacher" and trial.result.status == "complete":
-            before = found.get(trial.result.id)
+    """The runs, of any phase, that some run names as its teacher; of several copies one with a test accuracy."""
+    runs = [run for submission in submissions for run in submission.trials]
+    named, found = {run.config.teacher_id for run in runs}, dict[str, Run]()
+    for run in runs:
+        if run.result.id in named and run.result.status == "complete":
+            before = found.get(run.result.id)
             if before is None or before.result.test_acc is None:
-                found[trial.result.id] = trial
+                found[run.result.id] = run
     return found
 
 
+def _teacher(config: RunConfig, teachers: Mapping[str, Run]) -> RunConfig | None:
+    """The run that taught this one, where somebody sent it."""
+    found = teachers.get(config.teacher_id or "")
+    return found.config if found else None
+
+
 def _letters(groups: Mapping[_Key, Mapping[str, list[_Copy]]]) -> dict[str, Mapping[str, str]]:
-    """By data set: protocol id to letter, the protocol that was used first being A."""
-    first: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    """By data set: protocol id to letter, the protocol that was used first being A; those of hard labels alone last."""
+    first: dict[str, list[tuple[bool, str, int, str]]] = defaultdict(list)
     for (dataset, name), trials in groups.items():
-        times = [copy.submission.when for copies in trials.values() for copy in copies]
-        first[dataset].append((min(times), name))
-    return {dataset: letters([name for _, name in sorted(found)]) for dataset, found in first.items()}
+        times = [(copy.hard, copy.submission.when) for copies in trials.values() for copy in copies]
+        first[dataset].append((*min(times), -len(trials), name))  # of several at once the largest
+    return {dataset: letters([name for *_, name in sorted(found)]) for dataset, found in first.items()}
 
 
 def _versions(copies: Sequence[_Copy]) -> dict[str, tuple[float, str]]:
@@ -152,19 +173,26 @@ def _group(
     dataset: str, letter: str, trials: Mapping[str, list[_Copy]], teachers: Mapping[str, Run]
 ) -> tuple[pd.DataFrame, list[str]]:
     """Ranked rows of one data set and protocol."""
-    chosen = _one_per_seed(trials)
-    runs = pd.DataFrame([_row(copy.trial) for copy in chosen.values()])
-    table = gather(runs, arm=("student", "teacher_id"), setting=("method", "setting")).frame
+    rows = {name: _row(copies[0].trial, teachers) for name, copies in trials.items()}
+    chosen = {name: trials[name][0] for name in _one_per_seed(rows)}
+    runs = pd.DataFrame([rows[name] for name in chosen])
+    table = gather(runs, setting=("taught", "method", "setting"), chances=False).frame
     told = [_about(point, chosen, trials, teachers) for point in named(table)]
-    more: dict[str, Any] = {name: [one[name] for one in told] for name in told[0]}
-    more |= {"dataset": dataset, "protocol": letter, "verdict": judge(table)}
-    table = table.assign(**more)
+    lo, hi = rank_intervals(pd.DataFrame(list(table["scores"])).to_numpy(dtype=float))
+    table = table.assign(
+        **{name: [one[name] for one in told] for name in told[0]},
+        dataset=dataset, protocol=letter, rank_lo=lo, rank_hi=hi, most_seeds=table["n_seeds"].max(),
+    )  # fmt: skip
+    held = [{chosen[name].submission.folder for name in ids.values()} for ids in table["trial_ids"]]
+    table = table.assign(verdict=pd.Series(_verdicts(table, held), table.index))
     where = f"{dataset}, protocol {letter}"
     notes = []
     if left := len(chosen) - int(table["n_seeds"].sum()):
         notes.append(f"{where}: {left} runs without a partner on the same seed do not count.")
+    if left := len(rows) - len(chosen):
+        notes.append(f"{where}: {left} runs repeat a seed of their row (other teacher or precision) and do not count.")
     if len(precisions := sorted({copy.trial.config.recipe.precision for copy in chosen.values()})) > 1:
-        notes.append(f"{where}: runs in {' and '.join(precisions)} are ranked together (each machine's faster one).")
+        notes.append(f"{where}: runs in {' and '.join(precisions)} are ranked together.")
     order = table.assign(worse=-table["test_acc"])
     order = order.sort_values(["worse", "params", "student", "teacher", "method", "setting"], kind="stable")
     rank = range(1, len(order) + 1)
@@ -172,21 +200,31 @@ def _group(
     return ranked, notes
 
 
-def _one_per_seed(trials: Mapping[str, list[_Copy]]) -> dict[str, _Copy]:
-    """The counting copy of each trial, the one given first; of two trials of one setting on one seed likewise."""
+def _verdicts(table: pd.DataFrame, folders: Sequence[set[Path]]) -> list[Verdict]:
+    """Verdicts corrected over the rows of each submission; a row of several has the most cautious of theirs."""
+    found: list[list[Verdict]] = [[] for _ in folders]
+    told = table[["method", "n_seeds", "gain", "gain_lo", "gain_hi", "p_value"]]
+    for folder in sorted(set().union(*folders)):
+        own = [k for k, held in enumerate(folders) if folder in held]
+        for k, verdict in zip(own, judge(told.iloc[own]), strict=True):
+            found[k].append(verdict)
+    return [max(each, key=lambda verdict: verdict.p_holm) for each in found]
+
+
+def _one_per_seed(rows: Mapping[str, Mapping[str, object]]) -> Iterable[str]:
+    """The trials that count: of two of one setting on one seed the one given first."""
     seen: dict[tuple[object, ...], str] = {}
-    for name, copies in trials.items():
-        row = _row(copies[0].trial)
-        seen.setdefault(tuple(row[part] for part in ("student", "teacher_id", "setting", "seed")), name)
-    return {name: trials[name][0] for name in seen.values()}
+    for name, row in rows.items():
+        seen.setdefault(tuple(row[part] for part in ("student", "taught", "setting", "seed")), name)
+    return seen.values()
 
 
-def _row(trial: Run) -> dict[str, object]:
+def _row(trial: Run, teachers: Mapping[str, Run]) -> dict[str, object]:
     """The trial's row, with all that makes it another point; the teacher's name may differ within a table."""
     config = trial.config
     setting = canonical_json([config.method, config.method_version, config.hyper if config.method != HARD else {}])
-    return {**row_of("", config, trial.result), "teacher_id": config.teacher_id or "", "setting": setting,
-            "teacher": None}  # fmt: skip
+    return {**row_of("", config, trial.result), "taught": teacher_of(config, _teacher(config, teachers)),
+            "setting": setting, "teacher": None}  # fmt: skip
 
 
 def _about(
@@ -195,16 +233,17 @@ def _about(
     """What a row says beside its numbers."""
     copies = {seed: chosen[name] for seed, name in point.trial_ids.items()}
     config = next(iter(copies.values())).trial.config
-    teacher = teachers.get(config.teacher_id or "")
-    acc = teacher.result.test_acc if teacher else None
+    named = {copy.trial.config.teacher_id for copy in copies.values()} if config.method != HARD else set()
+    taught = [teachers[name].result.test_acc for name in sorted(filter(None, named)) if name in teachers]
+    accs = [acc for acc in taught if acc is not None]
     known = {seed: copy.trial.result.wandb_run for seed, copy in copies.items()}
     return {
-        "teacher": str(config.teacher),
+        "teacher": "" if config.method == HARD else str(config.teacher),
         "hyper": config.hyper,
-        "teacher_acc": math.nan if acc is None else acc,
+        "teacher_acc": sum(accs) / len(accs) if accs else math.nan,
         "latency": _latency(config.model, [copy for name in point.trial_ids.values() for copy in trials[name]]),
         "by": _who(copies.values(), trials),
-        "when": max(copy.submission.when for copy in copies.values())[:10],
+        "when": max(min(copy.submission.when for copy in trials[name]) for name in point.trial_ids.values())[:10],
         "disputed": any(len(_versions(trials[name])) > 1 for name in point.trial_ids.values()),
         "sweeps": tuple(dict.fromkeys(copy.submission.sweep for copy in copies.values())),
         "wandb_runs": {seed: run for seed, run in known.items() if run},

@@ -19,17 +19,21 @@ from kdbench.report.page import environment
 from kdbench.report.render import Cell, Column, Grid, Screen, csv, escape, markdown
 
 LEGEND = (
-    "The letter of a row is its protocol: rows are ranked within a data set and protocol only, by mean test accuracy "
-    "at the last epoch (± half of the 95% t interval over seeds). ★: on the Pareto front of parameters and accuracy of "
-    "that group, hard-label rows included. Gain: percentage points over the same student on hard labels, paired by "
-    "seed, with its 95% interval; verdicts by paired t-test, Holm-corrected over the group. "
+    "The letter of a row is its protocol: rows are compared within a data set and protocol only, in the order of "
+    "their mean test accuracy at the last epoch (± half of the 95% t interval over seeds). Rank: rows whose "
+    "accuracies cannot be told apart share ranks (pair by pair at 95%, paired by seed where two rows share seeds, "
+    "else by Welch's test). ★: on the Pareto front of parameters and accuracy of that group. Hard-label rows "
+    "belong to every protocol of their data and recipe. Gain: percentage points over the same student on hard "
+    "labels, paired by seed, with its 95% interval; verdicts by paired t-test, Holm-corrected over the rows of "
+    "one submission: other people's rows change none. "
     f"{COVERS} A run that several folders hold counts once, and two runs on one seed are one seed."
 )
 COLUMNS = (
     Column("place", "#", least=True, optional=False),
     Column("student", "Student", left=True, names=True),
-    Column("method", "Method", left=True, optional=False),
     Column("accuracy", "Test accuracy (%)", short="Test %", optional=False),
+    Column("method", "Method", left=True, optional=False),
+    Column("rank", "Rank", least=True),
     Column("gain", "Gain (points)", short="Gain", optional=False),
     Column("verdict", "Verdict", left=True, optional=False),
     Column("seeds", "Seeds", spared=2, optional=False),
@@ -66,7 +70,8 @@ def _cells(row: Any, labels: dict[str, str], digits: int) -> dict[str, Cell | st
         "accuracy": Cell(acc, bool(row.on_front), order=row.test_acc),
         "gain": Cell("" if hard else gain, order=None if hard or unknown(row.gain) else row.gain),
         "verdict": Cell("" if hard else verdict, kind="" if hard else row.verdict.kind),
-        "seeds": Cell(str(row.n_seeds), order=row.n_seeds),
+        "rank": Cell(ranks(row.rank_lo, row.rank_hi), order=_known(row.rank_lo)),
+        "seeds": Cell(f"{row.n_seeds}{' (fewer)' * (row.n_seeds < row.most_seeds)}", order=row.n_seeds),
         "params": Cell(millions(row.params), order=_known(row.params)),
         # latencies of different hardware stay apart
         "latency": Cell(
@@ -79,6 +84,11 @@ def _cells(row: Any, labels: dict[str, str], digits: int) -> dict[str, Cell | st
         "when": row.when,
         "macs": Cell(millions(row.macs), order=_known(row.macs)),
     }
+
+
+def ranks(lo: float, hi: float) -> str:
+    """``2`` or ``1–3``; empty where one seed tells nothing."""
+    return "" if unknown(lo) else f"{lo:.0f}" if lo == hi else f"{lo:.0f}–{hi:.0f}"
 
 
 def settings(hyper: dict[str, float]) -> str:
@@ -94,13 +104,20 @@ def hardware_labels(board: Board) -> dict[str, str]:
     return {name: f"h{number}" for number, name in enumerate(sorted(names), start=1)}
 
 
-def caveats(board: Board, dataset: str) -> list[str]:
-    """``A3, B1: one seed gives no interval``: why verdicts marked with * are weaker than they look."""
-    found: dict[str, list[str]] = {}
+def below(board: Board, dataset: str) -> list[str]:
+    """``* A3, B1: one seed gives no interval.``: why verdicts marked with *, and rows of fewer seeds, are less sure."""
+    weak: dict[str, list[str]] = {}
+    few: dict[tuple[int, int], list[str]] = {}
     for row in board.rows:
         if row.dataset == dataset and row.method != HARD and row.verdict.caveat:
-            found.setdefault(row.verdict.caveat, []).append(row.place)
-    return [f"{', '.join(places)}: {caveat}." for caveat, places in found.items()]
+            weak.setdefault(row.verdict.caveat, []).append(row.place)
+        if row.dataset == dataset and row.n_seeds < row.most_seeds:
+            few.setdefault((row.n_seeds, row.most_seeds), []).append(row.place)
+    one = ": no interval, hence no rank; a star rests on a single run"
+    return [f"* {', '.join(places)}: {caveat}." for caveat, places in weak.items()] + [
+        f"{', '.join(places)}: {n} seed{'s' * (n > 1)}, where other rows have up to {most}{one * (n == 1)}."
+        for (n, most), places in sorted(few.items())
+    ]
 
 
 def protocol_lines(board: Board, dataset: str) -> dict[str, str]:
@@ -109,7 +126,7 @@ def protocol_lines(board: Board, dataset: str) -> dict[str, str]:
     start, first = next(iter(protocols.items()))
     lines = {}
     for letter, protocol in protocols.items():
-        text = f"{letter} ({protocol_id(protocol)}): {describe(protocol)}."
+        text = f"{letter} ({protocol_id(protocol)}): {describe(protocol, dataset)}."
         if protocol is not first:
             changed = ", ".join(differences(first, protocol))
             text += f" Not ranked against {start}, from which it differs in {changed}."
@@ -128,7 +145,9 @@ def _record(row: Any, board: Board) -> dict[str, Any]:
     return {
         **{name: getattr(row, name) for name in ("dataset", "protocol")},
         "protocol_id": protocol_id(board.protocols[row.dataset][row.protocol]),
-        **{name: getattr(row, name) for name in ("rank", "teacher", "student", "method")},
+        "rank": row.rank,
+        **{name: None if unknown(getattr(row, name)) else int(getattr(row, name)) for name in ("rank_lo", "rank_hi")},
+        **{name: getattr(row, name) for name in ("teacher", "student", "method")},
         "temperature": row.hyper.get("temperature"),
         "alpha": row.hyper.get("alpha"),
         "hyper": canonical_json(row.hyper),
@@ -144,7 +163,6 @@ def _record(row: Any, board: Board) -> dict[str, Any]:
         "verdict": "" if hard else row.verdict.short,
         "caveat": "" if hard else row.verdict.caveat,
         "on_front": bool(row.on_front),
-        "p_on_front": _known(row.p_on_front),
         "teacher_acc": _known(row.teacher_acc),
         "by": "; ".join(row.by),
         "when": row.when,
@@ -181,7 +199,7 @@ def text(board: Board, *, runs: bool = True) -> str:
     for dataset in board.datasets:
         lines += [f"## {escape(dataset)}", "", *markdown(grid(board, dataset).flat()), ""]
         lines += [f"- Protocol {escape(line)}" for line in protocol_lines(board, dataset).values()]
-        lines += [f"- \\* {escape(line)}" for line in caveats(board, dataset)]
+        lines += [f"- {escape(line)}" for line in below(board, dataset)]
         lines.append("")
         if runs:
             each = [_runs(row) for row in board.rows if row.dataset == dataset]
@@ -207,8 +225,7 @@ def page(board: Board) -> str:
         found, lines = grid(board, dataset), protocol_lines(board, dataset)
         rows = iter([row for row in board.rows if row.dataset == dataset])
         groups = [(lines[letter], [(cells, next(rows)) for cells in held]) for letter, held in found.grouped()]
-        sections.append({"name": dataset, "columns": found.columns, "groups": groups,
-                         "caveats": caveats(board, dataset)})  # fmt: skip
+        sections.append({"name": dataset, "columns": found.columns, "groups": groups, "below": below(board, dataset)})
     return environment("kdbench.board").get_template("leaderboard.html.j2").render(
         title=f"Leaderboard: {', '.join(board.datasets)}", sections=sections, notes=board.notes, legend=LEGEND,
         labels=hardware_labels(board),
@@ -221,12 +238,12 @@ def screen(board: Board) -> RenderableType:
     for dataset in board.datasets:
         found = grid(board, dataset)
         columns = [column for column in found.columns if column.key not in ("when", "macs")]
-        teachers = {row.teacher for row in board.rows if row.dataset == dataset}
+        teachers = {row.teacher for row in board.rows if row.dataset == dataset and row.teacher}
         if len(teachers) == 1:
             columns = [column for column in columns if column.key != "teacher"]
         title = f"{dataset}, teacher {next(iter(teachers))}" if len(teachers) == 1 else dataset
         parts.append(Screen(found.only(columns).flat(title)))
-        parts += [Text(f"* {line}") for line in caveats(board, dataset)]
+        parts += [Text(line) for line in below(board, dataset)]
         parts += [Text(f"Protocol {line}", style="dim") for line in protocol_lines(board, dataset).values()]
     parts += [Text(f"{label}: {name}", style="dim") for name, label in hardware_labels(board).items()]
     parts += [Text("★ on the Pareto front (parameters, accuracy) of its protocol, hard labels included", style="dim")]

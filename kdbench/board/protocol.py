@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdbench.config import RunConfig
+from kdbench.catalog.datasets import DATASETS
+from kdbench.config import HARD, RunConfig
 from kdbench.files import identify
 from kdbench.tracking.record import flatten
 
@@ -16,23 +17,55 @@ Protocol = dict[str, Any]
 def protocol_of(config: RunConfig, teacher: RunConfig | None, searched: int) -> Protocol:
     """The protocol of one confirm run: data, recipe, how the teacher was made, the budget of the selection.
 
-    Left out: what is compared (teacher, student, method, hyper-parameters), the seed, and the precision, which is
-    measured per machine. ``teacher`` is the teacher's own run, None where nobody sent it.
+    Left out: what is compared (teacher, student, method, hyper-parameters), every seed, and the precision, which
+    follows the machine. ``teacher`` is the teacher's own run, whatever its phase; None where nobody sent it. Hard
+    labels alone have no teacher and no search: what they share with a distilled run's protocol is ``fair``.
     """
-    protocol = {
-        "data": config.data.model_dump(mode="json", exclude={"name"}),
-        "recipe": config.recipe.model_dump(mode="json", exclude={"precision"}),
-        "budget": {"trials": searched},
-    }
-    if teacher is None:
+    data = config.data.model_dump(mode="json", exclude={"name"})
+    protocol: dict[str, Any] = {"data": data, "recipe": _recipe(config), "budget": {"trials": searched}}
+    if config.method == HARD:
+        protocol |= {"budget": {"trials": 0}, "teacher": {"weights": "none"}}
+    elif teacher is None:
         protocol["teacher"] = {"weights": f"unknown ({config.teacher_id})"}
-    elif teacher.teacher_id is not None:  # weights given by the user
-        several = teacher.teacher_id.count(",") + 1
+    elif _given(teacher):
+        several = str(teacher.teacher_id).count(",") + 1
         protocol["teacher"] = {"weights": "given" if several == 1 else f"an ensemble of {several}, weights given"}
     else:
-        protocol["teacher"] = {"weights": "trained"}
-        protocol["teacher-recipe"] = teacher.recipe.model_dump(mode="json", exclude={"precision"})
+        taught = {} if teacher.method == HARD else {"method": teacher.method}
+        seen = teacher.data.model_dump(mode="json", exclude={} if teacher.data.name != config.data.name else {"name"})
+        other = {key: seen.get(key) for key in {**data, **seen} if seen.get(key) != data.get(key)}
+        protocol |= {"teacher": {"weights": "trained", **taught}, "teacher-recipe": _recipe(teacher)}
+        protocol["teacher-data"] = other
     return flatten(protocol, separator=".")
+
+
+def fair(protocol: Protocol) -> Protocol:
+    """What a distilled run and its baseline on hard labels share: data and recipe."""
+    return {key: value for key, value in protocol.items() if key.startswith(("data.", "recipe."))}
+
+
+def teacher_of(config: RunConfig, teacher: RunConfig | None) -> str:
+    """Who teaches a run, as a name that teachers of one model, recipe and data share on all seeds.
+
+    Empty for hard labels. Weights that were given are themselves alone, and so is a teacher whose run nobody sent.
+    """
+    if config.method == HARD:
+        return ""
+    if teacher is None:
+        return str(config.teacher_id)
+    if _given(teacher):
+        return identify([teacher.model, teacher.teacher_id])
+    held = teacher.model_dump(mode="json", exclude={"seed", "phase", "teacher_id", "recipe"})
+    return identify({**held, "recipe": _recipe(teacher)})
+
+
+def _given(teacher: RunConfig) -> bool:
+    """Whether a teacher's weights are a file of the user's."""
+    return teacher.teacher is None and teacher.teacher_id is not None
+
+
+def _recipe(config: RunConfig) -> dict[str, Any]:
+    return config.recipe.model_dump(mode="json", exclude={"precision"})
 
 
 def protocol_id(protocol: Protocol) -> str:
@@ -40,23 +73,37 @@ def protocol_id(protocol: Protocol) -> str:
     return identify(protocol)[:6]
 
 
-def describe(protocol: Protocol) -> str:
+def describe(protocol: Protocol, dataset: str) -> str:
     """The heart of a protocol in a sentence."""
-    p = protocol
+    p, weights = protocol, protocol["teacher.weights"]
     teacher = {
         "trained": f"teacher trained {_epochs(p.get('teacher-recipe.epochs'))}",
         "given": "teacher's weights given",
+        "none": "hard labels alone",
     }
-    samples = "all training samples" if p["data.limit"] is None else f"{p['data.limit']} training samples"
-    held_out = f"{100 * p['data.val_fraction']:g}% of the training split for validation (seed {p['data.split_seed']})"
-    if p.get("data.validate_on") == "test":
-        held_out = "settings fixed beforehand (no validation split)"
     searched = f"{p['budget.trials']} search trials a size" if p["budget.trials"] else "settings given, not searched"
-    return (
-        f"{_epochs(p['recipe.epochs'])} of {p['recipe.optimizer']} at learning rate {p['recipe.lr']:g}, batch size "
-        f"{p['recipe.batch_size']}, {samples}, {held_out}, {searched}, "
-        f"{teacher.get(p['teacher.weights'], 'teacher ' + p['teacher.weights'])}"
-    )
+    parts = [
+        f"{_epochs(p['recipe.epochs'])} of {p['recipe.optimizer']} at learning rate {p['recipe.lr']:g}",
+        f"batch size {p['recipe.batch_size']}", *_samples(p, dataset),
+        *([searched] if weights != "none" else ()),
+        teacher.get(weights, f"teacher {weights}") + (f" by {p['teacher.method']}" if "teacher.method" in p else ""),
+    ]  # fmt: skip
+    return ", ".join(parts)
+
+
+def _samples(p: Protocol, dataset: str) -> list[str]:
+    """What is trained on and what is held out, in numbers where the data set's size is known."""
+    total = DATASETS.get(dataset).sizes.get("train", 0) if dataset in DATASETS else 0
+    held, limit, share = round(p["data.val_fraction"] * total), p["data.limit"], f"{100 * p['data.val_fraction']:g}%"
+    out = f"{f'{held:,} of the {total:,}' if total else f'{share} of the training split'} held out for validation "
+    out += f"(seed {p['data.split_seed']})"
+    if p.get("data.validate_on") == "test":
+        held, out = 0, "settings fixed beforehand (no validation split)"
+    count = min(limit or total, total - held) if total else limit
+    text = f"{count:,} training samples" if count else "all other training samples"
+    if classes := p.get("data.train_classes"):
+        text += f" (of these, classes {', '.join(map(str, classes))} alone)"
+    return [text, out]
 
 
 def _epochs(count: object) -> str:
@@ -67,7 +114,7 @@ def differences(first: Protocol, other: Protocol) -> list[str]:
     """``recipe.epochs 2 → 15``: every key in which ``other`` differs from ``first``."""
     keys = list(dict.fromkeys([*first, *other]))
     if other["teacher.weights"] != first["teacher.weights"]:  # the teacher's recipe is there in one of them only
-        keys = [key for key in keys if not key.startswith("teacher-recipe.")]
+        keys = [key for key in keys if not key.startswith("teacher-")]
     changed = [key for key in keys if first.get(key) != other.get(key)]
     return [f"{key} {_value(first.get(key))} → {_value(other.get(key))}" for key in changed]
 

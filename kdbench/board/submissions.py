@@ -116,7 +116,7 @@ def _submission(folder: Path, name: str, between: str) -> Submission:
         planned=spec is not None,
         hardware=", ".join(str(part) for part in parts if part) or "unknown hardware",
         latency={str(name): float(ms) for name, ms in latency.items() if isinstance(ms, int | float) and 0 < ms < 1e9},
-        trials=tuple(_under_its_teacher(trials)),
+        trials=tuple(trials),
         notes=tuple(notes),
     )
 
@@ -124,21 +124,6 @@ def _submission(folder: Path, name: str, between: str) -> Submission:
 def _mapping(value: object) -> dict[str, Any]:
     """A part of somebody's manifest, nothing where it is something else."""
     return value if isinstance(value, dict) else {}
-
-
-def _under_its_teacher(trials: list[Run]) -> list[Run]:
-    """Runs on hard labels hold no teacher; here they stand beside the teacher of their sweep (ids stay)."""
-    taught = {run.config.id: run.config.model for run in trials if run.config.phase == "teacher"}
-    if len(taught) != 1:
-        return trials
-    (teacher_id, model) = next(iter(taught.items()))
-    held = {"teacher": model, "teacher_id": teacher_id}
-    return [
-        run._replace(config=run.config.model_copy(update=held))
-        if run.config.teacher_id is None and run.config.phase != "teacher" and run.config.method == "hard"
-        else run
-        for run in trials
-    ]
 
 
 def _searched(spec: Sweep | None, trials: list[Run]) -> int:

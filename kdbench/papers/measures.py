@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from kdbench.config import RunConfig, RunResult
 from kdbench.errors import MachineFault
 from kdbench.papers.plan import Protocol
 from kdbench.papers.schema import Bias, Cell
-from kdbench.run.store import LOGITS, read_result, run_folder
+from kdbench.run.store import LOGITS, Run, read_result, run_folder
 
 VALUES = "values.csv"
 STEP = 0.1
@@ -121,11 +122,13 @@ class Trial:
 
 
 class Trials:
-    """Finished trials of a table by id, each read once."""
+    """Finished trials of a table by id, each read once; ``held``: those of a record, which has no folders of runs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, held: Iterable[Run] = ()) -> None:
         self.folder = folder
-        self._known: dict[str, Trial | None] = {}
+        self._known: dict[str, Trial | None] = {
+            run.config.id: Trial(run.config, run.result, run_folder(folder, run.config.id)) for run in held
+        }
 
     def get(self, config: RunConfig) -> Trial | None:
         """The trial, or None while it is not finished."""

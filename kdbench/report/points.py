@@ -74,6 +74,7 @@ def gather(
     setting: Sequence[str] = ("method",),
     chance: float | None = None,
     looks: Sequence[int] = (),
+    chances: bool = True,
 ) -> Points:
     """The operating points in a runs frame, one per ``arm`` and ``setting`` (columns of ``runs``).
 
@@ -90,6 +91,7 @@ def gather(
         chance: accuracy (fraction) of guessing; points near it are noted and never on the front.
         looks: numbers of seeds at which somebody looked and added seeds where nothing was decided; intervals of gains
             are wider and p larger for it (``kdbench.stats.at_look``).
+        chances: whether to find ``p_on_front``, which takes seconds for hundreds of points; else it is NaN.
 
     Raises:
         BadInput: for runs of several data sets or teachers, or a frame that is not a runs frame.
@@ -105,9 +107,9 @@ def gather(
             notes.append(f"{name[0]} {name[-1]}: {_runs(left)} with other settings or a repeated seed left out.")
     paired = _paired(chosen, arm, key)
     notes += _partners(chosen, paired, arm)
-    found = _with_front(
-        pd.DataFrame([_point(rows, paired, arm, key, looks) for _, rows in paired.groupby(key, sort=False)])
-    )
+    hard = paired[paired["method"] == HARD].set_index("seed")
+    points = [_point(rows, hard, arm, key, looks) for _, rows in paired.groupby(key, sort=False)]
+    found = _with_front(pd.DataFrame(points), chances)
     if chance and len(found) and (low := found["test_acc"] < AT_CHANCE * chance).any():
         found["on_front"] &= ~low
         names = ", ".join(f"{row.student} {row.method}" for row in named(found[low]))
@@ -182,11 +184,11 @@ def _partners(chosen: pd.DataFrame, paired: pd.DataFrame, arm: list[str]) -> lis
 
 
 def _point(
-    rows: pd.DataFrame, paired: pd.DataFrame, arm: list[str], key: list[str], looks: Sequence[int]
+    rows: pd.DataFrame, hard: pd.DataFrame, arm: list[str], key: list[str], looks: Sequence[int]
 ) -> dict[str, Any]:
-    """One row of ``Points.frame``."""
+    """One row of ``Points.frame``; ``hard``: all runs on hard labels, by seed."""
     rows, first = rows.sort_values("seed"), rows.iloc[0]
-    partner = paired[(paired[arm] == first[arm]).all(axis=1) & (paired["method"] == HARD)].set_index("seed")["test_acc"]
+    partner = hard["test_acc"][(hard[arm] == first[arm]).all(axis=1)]
     mean, lo, hi = t_interval(rows["test_acc"].to_numpy())
     seeds = [int(seed) for seed in rows["seed"]]
     point: dict[str, Any] = {
@@ -217,7 +219,7 @@ def _largest(column: pd.Series) -> float:
     return float(values.max()) if len(values) else math.nan
 
 
-def _with_front(points: pd.DataFrame) -> pd.DataFrame:
+def _with_front(points: pd.DataFrame, chances: bool) -> pd.DataFrame:
     """The points by ascending parameters, marked with the front over all of them."""
     if points.empty:
         return pd.DataFrame(columns=[*PARETO_COLUMNS, "scores", "trial_ids"])
@@ -226,7 +228,7 @@ def _with_front(points: pd.DataFrame) -> pd.DataFrame:
     table = np.array([[scores.get(seed, math.nan) for seed in seeds] for scores in points["scores"]])
     # Rounded so that equal accuracies added in another order still tie.
     front = pareto_front(points["params"], np.round(np.nanmean(table, axis=1), 12))
-    return points.assign(on_front=front, p_on_front=p_on_front(points["params"], table))
+    return points.assign(on_front=front, p_on_front=p_on_front(points["params"], table) if chances else math.nan)
 
 
 def undecided(runs: pd.DataFrame, images: int) -> list[str]:

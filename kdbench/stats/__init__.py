@@ -10,6 +10,7 @@ from kdbench.stats.decisions import (
     look_numbers,
     mean_gain,
     prediction_interval,
+    rank_intervals,
     ratio_interval,
     smallest_gain,
     spent_levels,
@@ -34,6 +35,6 @@ from kdbench.stats.tests import (
 __all__ = [
     "LEVEL", "Interval", "PairedDifference", "SizeSaved", "at_look", "equivalence_p", "friedman_p", "holm",
     "look_level", "look_numbers", "mean_gain", "mean_ranks", "p_on_front", "paired_difference", "paired_t_power",
-    "pareto_front", "prediction_interval", "ranks", "ratio_interval", "seeds_needed", "sign_flip_p", "size_saved",
-    "smallest_gain", "spent_levels", "student_replicates", "t_interval", "welch_p",
+    "pareto_front", "prediction_interval", "rank_intervals", "ranks", "ratio_interval", "seeds_needed",
+    "sign_flip_p", "size_saved", "smallest_gain", "spent_levels", "student_replicates", "t_interval", "welch_p",
 ]  # fmt: skip

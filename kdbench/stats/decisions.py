@@ -13,6 +13,7 @@ from scipy.special import stdtr, stdtrit
 from kdbench.stats.planning import paired_t_power
 from kdbench.stats.tests import (
     LEVEL,
+    NO_SPREAD,
     Interval,
     PairedDifference,
     check_confidence,
@@ -87,6 +88,42 @@ def welch_p(values: ArrayLike, mean: float, sd: float, n: int) -> float:
         return math.nan
     degrees = (ours + theirs) ** 2 / (ours**2 / (sample.size - 1) + theirs**2 / (n - 1))
     return float(2 * stdtr(degrees, -abs(_mean(sample) - mean) / math.sqrt(ours + theirs)))
+
+
+def rank_intervals(scores: ArrayLike, confidence: float = 0.95) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Which ranks each row may have, best and worst: rows that cannot be told apart share theirs.
+
+    One plus the rows that are surely better, and their number less the rows that are surely worse. Two rows are told
+    apart by the paired t-test over the seeds they share, where they share two or more, else by Welch's; pair by pair,
+    so among many equal rows some will be. NaN for a row with fewer than two scores: it says nothing of others' ranks.
+
+    Args:
+        scores: shape (rows, seeds), higher is better, NaN where a run is missing.
+        confidence: of each pair's difference.
+    """
+    check_confidence(confidence)
+    table = np.asarray(scores, dtype=np.float64)
+    best, worst = np.full(len(table), np.nan), np.full(len(table), np.nan)
+    some = np.flatnonzero(np.sum(~np.isnan(table), axis=1) > 1)
+    n, means, errors = _moments(table[some])
+    for k, place in enumerate(some):
+        common, gap, error = _moments(table[some] - table[place])
+        paired, both = common > 1, errors + errors[k]
+        with np.errstate(invalid="ignore", divide="ignore"):  # a row and itself, or rows without spread
+            welch = both**2 / (errors**2 / (n - 1) + errors[k] ** 2 / (n[k] - 1))
+        gap, error = np.where(paired, gap, means - means[k]), np.sqrt(np.where(paired, error, both))
+        half = error * stdtrit(np.where(paired, common - 1, welch), 0.5 + confidence / 2)
+        sure = (error > NO_SPREAD) & (np.abs(gap) > half)
+        best[place], worst[place] = 1 + np.sum(sure & (gap > 0)), len(some) - np.sum(sure & (gap < 0))
+    return best, worst
+
+
+def _moments(table: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Of each row of (rows, seeds), NaN left out: how many, their mean, its squared standard error."""
+    n = np.asarray(np.sum(~np.isnan(table), axis=1), dtype=np.int64)
+    means: NDArray[np.float64] = np.nansum(table, axis=1) / np.maximum(n, 1)
+    squares = np.nansum((table - means[:, None]) ** 2, axis=1)
+    return n, means, squares / np.maximum(n - 1, 1) / np.maximum(n, 1)
 
 
 def equivalence_p(differences: ArrayLike, margin: float) -> float:

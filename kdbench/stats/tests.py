@@ -12,7 +12,7 @@ from scipy.special import chdtrc, stdtr, stdtrit
 LEVEL = 0.05
 """Chance of one or more false verdicts in a table when no method makes a difference."""
 # Differences of fractions carry rounding of about 1e-16; anything this small is not spread.
-_NO_SPREAD = 1e-12
+NO_SPREAD = 1e-12
 # Up to this many pairs every sign pattern is tried; beyond, a fixed number of random ones.
 _EXACT_PAIRS, _RANDOM_FLIPS = 16, 1 << 16
 
@@ -53,7 +53,7 @@ def known(values: ArrayLike, name: str) -> NDArray[np.float64]:
 
 def has_spread(sample: NDArray[np.float64]) -> bool:
     """Whether a sample of shape (n,) varies by more than floating-point rounding."""
-    return bool(np.ptp(sample) > _NO_SPREAD * max(1.0, float(np.abs(sample).max())))
+    return bool(np.ptp(sample) > NO_SPREAD * max(1.0, float(np.abs(sample).max())))
 
 
 def t_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:

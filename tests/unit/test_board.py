@@ -143,6 +143,9 @@ def test_check_finds_what_the_runs_do_not_say(tmp_path: Path, cli: Cli) -> None:
     done = cli("leaderboard", "check", record)
     assert done.code == 1 and f"run {run['result']['id']}" in done.out and "by its result" in done.out
     assert "pareto.csv: the runs give another one" in done.out and "id is not that of their config" in done.out
+    paper = shutil.copytree(RECORDS / "fashion-mnist-crd", tmp_path / "paper")
+    (paper / "table.csv").write_text((paper / "table.csv").read_text().replace("84.50666666666666", "86.5"))
+    assert cli("leaderboard", "check", paper).out == "table.csv: the runs give another vgg13:vgg8:kd\n"
     assert cli("leaderboard", "check", RECORDS).code == 2
 
 
@@ -151,7 +154,7 @@ def test_one_seed_in_two_precisions_is_one_seed(tmp_path: Path) -> None:
         submit(tmp_path / name, precision=precision)
     found = board(tmp_path)
     assert {len(row.scores) for row in found.rows} == {3} and list(found.protocols["digits"]) == ["A"]
-    assert any("bf16 and fp32" in note for note in found.notes)
+    assert any("12 runs repeat a seed" in note for note in found.notes)
 
 
 def test_an_ensemble_competes_under_its_own_protocol() -> None:
@@ -159,7 +162,42 @@ def test_an_ensemble_competes_under_its_own_protocol() -> None:
     ways = [(None, "trained"), ("file:a", "weights given"), ("file:a,file:b", "an ensemble of 2, weights given")]
     found = [protocol_of(run, teacher.model_copy(update={"teacher_id": weights}), 4) for weights, _ in ways]
     assert len({protocol_id(one) for one in found}) == 3
-    assert all(says in protocol_text(one) for one, (_, says) in zip(found, ways, strict=True))
+    assert all(says in protocol_text(one, "digits") for one, (_, says) in zip(found, ways, strict=True))
+
+
+def test_a_papers_runs_take_part_and_its_teachers_are_known_by_their_recipe() -> None:
+    found = board(RECORDS / "hinton2015-mnist")
+    assert "unknown" not in markdown(found) and len(found.protocols["mnist"]) == 4
+    assert any("bf16 and fp32" in note for note in found.notes)
+    main = [row for row in found.rows if row.protocol == "A"]
+    soft = next(row for row in main if row.hyper == {"temperature": 20.0, "alpha": 0.9} and row.gain == row.gain)
+    assert (soft.teacher, soft.n_seeds, soft.verdict.short) == ("hinton_mlp_1200", 5, "helps")  # a teacher a seed
+    assert soft.teacher_acc == pytest.approx(1 - 72.4 / 10_000) and soft.gain == pytest.approx(53.8 / 10_000)
+    assert [row.teacher for row in main if row.method == "hard"] == [""]
+    assert "57,000 training samples (of these, classes 7, 8 alone)" in markdown(found)
+    text = markdown(board(RECORDS / "fashion-mnist-crd"))
+    assert "3,000 training samples, 1,200 of the 60,000 held out for validation (seed 0)" in text
+    assert "A1, A4, A8: 1 seed, where other rows have up to 3: no interval, hence no rank" in text
+    assert "| A1 | cifar_vgg13 | 86.4 ★ | hard labels |  |  |  | 1 (fewer) |" in text
+
+
+def test_teachers_of_one_recipe_are_one_and_hard_labels_have_none(tmp_path: Path) -> None:
+    submit(tmp_path / "a")
+    submit(tmp_path / "b", teacher_seed=7, search_seed=10)
+    submit(tmp_path / "c", search_seed=20, teacher_epochs=9, method="dkd")
+    found = board(tmp_path)
+    seeds = {(row.protocol, row.method, len(row.scores)) for row in found.rows}
+    assert seeds == {("A", "kd", 6), ("A", "hard", 6), ("B", "dkd", 3), ("B", "hard", 3)}
+
+
+def test_other_peoples_rows_change_no_verdict(tmp_path: Path) -> None:
+    submit(tmp_path / "a", lift=0.01)
+    for k in range(4):
+        submit(tmp_path / f"b{k}", lift=0.05, hyper={"temperature": 5.0 + k, "alpha": 0.5})
+    alone, crowd = board(tmp_path / "a"), board(tmp_path)
+    mine = {name: row.verdict for row in alone.rows for name in row.trial_ids.values()}
+    theirs = {name: row.verdict for row in crowd.rows for name in row.trial_ids.values()}
+    assert len(theirs) > len(mine) and {name: theirs[name] for name in mine} == mine
 
 
 def test_other_protocols_are_not_ranked_together_and_say_why(tmp_path: Path) -> None:
@@ -206,7 +244,7 @@ def test_names_reach_no_page_as_markup(tmp_path: Path) -> None:
     html, text = page(found), markdown(found)
     assert "<script>alert" not in html and "<img" not in html and "&lt;script&gt;alert(1)" in html
     body = [line for line in text.splitlines() if line.startswith("| A")]
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in body} == {15}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in body} == {16}
     assert not re.search(r"(?<!\\)<(?!/?(details|summary)>)", text)
     assert escape("_a_b_ [x](y)\n# h") == r"\_a_b\_ \[x\](y) # h"
     cells = list(csv.DictReader(io.StringIO(table(board(f"=1+1={tmp_path / 'a'}")))))

@@ -12,6 +12,7 @@ from kdbench.stats.decisions import (
     equivalence_p,
     mean_gain,
     prediction_interval,
+    rank_intervals,
     ratio_interval,
     smallest_gain,
     spent_levels,
@@ -84,3 +85,23 @@ def test_looking_often_is_false_seldom():
     assert (ps < 0.05).any(axis=0).mean() > 0.08  # as it is without
     with pytest.raises(ValueError, match="ascend"):
         spent_levels((5, 3))
+
+
+def test_rows_that_scipy_cannot_tell_apart_share_ranks():
+    table = np.r_[RNG.normal(0.9, 0.01, (6, 4)), RNG.normal(0.93, 0.01, (3, 4)), np.full((1, 4), 0.95)]
+    table[0, 1:], table[1, :2], table[2, 2:], table[-1, 1] = math.nan, math.nan, math.nan, 0.951
+    lo, hi = rank_intervals(table)
+    assert math.isnan(lo[0]) and math.isnan(hi[0])  # one score: no rank
+    for one in range(1, len(table)):
+        sides = []
+        for other in {*range(1, len(table))} - {one}:
+            both = ~np.isnan(table[one]) & ~np.isnan(table[other])
+            if both.sum() > 1:
+                test = stats.ttest_rel(table[one][both], table[other][both])
+            else:
+                test = stats.ttest_ind(table[one], table[other], equal_var=False, nan_policy="omit")
+            sides.append(np.sign(test.statistic) if test.pvalue < 0.05 else 0)
+        assert (lo[one], hi[one]) == (1 + sides.count(-1), len(table) - 1 - sides.count(1))
+    assert (lo[1:] < hi[1:]).any() and (lo[1:] > 1).any()
+    same = rank_intervals([[0.5, 0.5], [0.5, 0.5], [0.4, 0.4]])  # nothing to learn a spread from
+    assert [list(side) for side in same] == [[1, 1, 1], [3, 3, 3]]
