@@ -194,7 +194,7 @@ def at_look(p: float, n: int, looks: Sequence[int]) -> float:
     that adds seeds only where nothing is decided yet: a row decided at an earlier look stays decided, and the others
     are corrected for those that were open with them. Without ``looks`` it is ``p``.
     """
-    return min(1.0, p * LEVEL / look_level(n, looks)) if p == p else p
+    return min(1.0, p * LEVEL / look_level(n, looks)) if looks and p == p else p
 
 
 def look_level(n: int, looks: Sequence[int]) -> float:
