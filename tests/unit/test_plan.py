@@ -47,10 +47,10 @@ def walk(plan: SweepPlan, finished: dict[str, RunResult], **more: object) -> lis
     return taken
 
 
-def test_phases_come_in_order_and_every_size_has_every_phase() -> None:
+def test_sizes_come_one_after_the_other_and_each_has_every_phase_in_order() -> None:
     found = list(groups(spec(method="kd,dkd")))
-    phases = [group.phase for group in found]
-    assert phases == sorted(phases, key=("baseline", "search", "confirm").index)
+    places = [([SMALL, LARGE].index(g.model), ("baseline", "search", "confirm").index(g.phase)) for g in found]
+    assert places == sorted(places)
     assert {tuple(group) for group in found} == {
         *itertools.product(["baseline"], [SMALL, LARGE], ["hard"]),
         *itertools.product(["search"], [SMALL, LARGE], ["kd", "dkd"]),
@@ -120,6 +120,33 @@ def test_more_trials_and_seeds_add_runs_and_keep_the_others(tmp_path: Path) -> N
     assert not {job.id for job in before} & {job.id for job in more}
     assert sum(job.config.phase == "search" for job in more) == 4  # two more of each student
     assert sum(job.config.method == "hard" and job.config.phase == "confirm" for job in more) == 2
+
+
+def test_seeds_are_added_where_a_row_is_not_decided_and_nowhere_else() -> None:
+    def measured(job: Job) -> RunResult:
+        """Distilling helps the small student for sure, the large one not at all."""
+        c = job.config
+        luck = (c.seed * 7919 % 101 + len(c.model)) / 10_000
+        other = (c.seed * 104_729 % 97) / 10_000 if c.method == "kd" else 0.005
+        gain = 0.1 if (c.model, c.method) == (SMALL, "kd") else 0.0
+        return ended(job, val_acc=0.5, test_acc=None if c.phase == "search" else 0.5 + luck + other + gain)
+
+    def whole(**options: object) -> tuple[dict[str, RunResult], dict[tuple[str, str], int]]:
+        plan, finished = SweepPlan(spec(seeds=3, until="decided", max_seeds=10, **options)), dict[str, RunResult]()
+        counts: dict[tuple[str, str], int] = {}
+        while (job := next(iter(plan.jobs(finished)), None)) is not None:
+            finished[job.id] = measured(job)
+            plan.ended(job, finished[job.id])
+            if job.config.phase == "confirm":
+                counts[job.config.model, job.config.method] = counts.get((job.config.model, job.config.method), 0) + 1
+        assert not list(SweepPlan(spec(seeds=3, until="decided", max_seeds=10, **options)).jobs(finished))  # resumed
+        return finished, counts
+
+    finished, counts = whole()
+    assert counts == {(SMALL, "hard"): 3, (SMALL, "kd"): 3, (LARGE, "hard"): 10, (LARGE, "kd"): 10}
+    assert len(finished) == 1 + 2 + 4 + 26
+    assert spec(seeds=3, until="decided", max_seeds=10).looks == (3, 6, 10)
+    assert spec(seeds=3).looks == () and "max_seeds" not in spec(seeds=3).model_dump()
 
 
 def test_equal_points_are_one_run() -> None:

@@ -171,6 +171,9 @@ def test_any_text_is_a_dimension_or_bad_input(text: str) -> None:
         ({"dataset": "digitz"}, "did you mean 'digits'"),
         ({"dataset": 7}, "dataset: should be a valid string"),
         ({"pair": None}, "no pair given"),
+        ({"max-seeds": 9}, "bounds --until decided"),
+        ({"until": "decided", "seeds": 9, "max-seeds": 9}, "leaves none to add"),
+        ({"until": "decided", "seeds": 1}, "needs 2 at least"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(options: dict[str, Any], says: str) -> None:

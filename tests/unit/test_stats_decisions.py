@@ -9,7 +9,9 @@ import pytest
 from scipy import stats
 
 from kdbench.stats.decisions import (
+    at_look,
     equivalence_p,
+    look_numbers,
     mean_gain,
     prediction_interval,
     rank_intervals,
@@ -18,6 +20,7 @@ from kdbench.stats.decisions import (
     spent_levels,
     welch_p,
 )
+from kdbench.stats.tests import holm, paired_difference
 
 RNG = np.random.default_rng(7)
 SAMPLE, OTHER = RNG.normal(3, 1, 8), RNG.normal(2.5, 0.5, 8)
@@ -85,6 +88,22 @@ def test_looking_often_is_false_seldom():
     assert (ps < 0.05).any(axis=0).mean() > 0.08  # as it is without
     with pytest.raises(ValueError, match="ascend"):
         spent_levels((5, 3))
+
+
+def test_rows_that_stop_at_different_looks_are_wrong_seldom_together():
+    """Five rows without a difference, three with one; seeds are added where Holm has not decided yet."""
+    looks, false, rows = look_numbers(3, 20), 0, np.array([0.0] * 5 + [1.0, 2.0, 4.0])
+    assert looks == (3, 6, 12, 20)
+    for _ in range(250):
+        draws, n = RNG.normal(size=(8, 20)) + rows[:, None], np.full(8, looks[0])
+        for look in looks:
+            ps = [at_look(paired_difference(d[:m], np.zeros(m)).p, m, looks) for d, m in zip(draws, n, strict=True)]
+            decided = holm(ps) < 0.05
+            n = np.where(~decided & (n == look), looks[min(looks.index(look) + 1, 3)], n)
+        false += bool(decided[:5].any())
+        assert (decided | (n == 20)).all()
+    assert false / 250 <= 0.05
+    assert at_look(0.04, 3, ()) == 0.04 and at_look(0.001, 4, looks) == pytest.approx(0.001 * 20 / 3)
 
 
 def test_rows_that_scipy_cannot_tell_apart_share_ranks():
