@@ -126,6 +126,10 @@ class Recipe(Frozen):
     of 1,000 classes is then a tenth (K = 50) on disk."""
 
 
+TUNABLE = ("lr", "weight_decay", "label_smoothing")
+"""Fields of a recipe that a sweep can search, for hard labels as for each method."""
+
+
 class RunConfig(Frozen):
     """One training run, whole. Its ``id`` is the hash of this and nothing else."""
 

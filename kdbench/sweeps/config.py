@@ -76,10 +76,10 @@ class SweepConfig(RunOptions):
     alpha: Annotated[Values, Flag(WHAT, "VALUES", "0..1", ("space.alpha",))] = None
     """Weight of the soft targets, the same forms."""
     tune: Annotated[tuple[Tuned, ...], Flag(WHAT, "NAME,...", shown="none")] = ()
-    """Recipe fields searched for every method and, with as many trials, for hard labels: lr, weight-decay, label-smoothing."""
+    """Searched on hard labels as with each method, in as many trials: the recipe's lr, weight-decay, label-smoothing."""
     controls: Annotated[tuple[Control, ...], Flag(WHAT, "NAME,...", shown="none")] = ()
-    """Rows that test other explanations: smoothing (hard labels with label smoothing 0.1), self (a teacher of the
-    student's own kind), compute (hard labels for as much computing as distilling took)."""
+    """Other explanations of a gain, as rows: smoothing (hard labels, smoothed by 0.1), self (a teacher of the student's
+    own kind), compute (hard labels, trained for what distilling cost)."""
     budget: Annotated[str, Flag(WHAT, "PRESET", sets=("budget.name",))] = "quick"
     """Epochs, trials and seeds: smoke, quick, standard or paper (`kdbench ls recipes`)."""
     trials: Annotated[int | None, Flag(WHAT, sets=("budget.trials",))] = None

@@ -17,7 +17,7 @@ LONGEST = 20
 
 
 def compute_epochs(sweep: Sweep, macs: Mapping[str, int], views: int | None, trials: int) -> dict[str, int]:
-    """Epochs on hard labels that cost as much computing as distilling did, by student; at most ``LONGEST`` times as many.
+    """Epochs on hard labels, by student, that cost as much computing as distilling did; ``LONGEST`` times at most.
 
     Counted, never timed: an image costs three forward passes to train on (one forward, two backward), one to ask the
     teacher about. The teacher's training (none where its weights were given) and its views of two seeds, the search's
@@ -35,3 +35,10 @@ def compute_epochs(sweep: Sweep, macs: Mapping[str, int], views: int | None, tri
     shared = macs[sweep.pair.teacher] * (taught + asked) / len(students)
     whole = {student: (trials + 1) * epochs + shared / (3 * max(macs[student], 1)) for student in students}
     return {student: min(LONGEST * epochs, round(count)) for student, count in whole.items()}
+
+
+def capped(lengthened: Mapping[str, int], epochs: int) -> list[str]:
+    """A note on students whose ``compute_epochs`` are all that is allowed beside the recipe's ``epochs``."""
+    short = [student for student, count in lengthened.items() if count >= LONGEST * epochs]
+    return [f"The control compute ends at {LONGEST} times the recipe's epochs, below what distilling cost, for "
+            f"{', '.join(short)}."] if short else []  # fmt: skip

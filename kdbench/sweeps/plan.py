@@ -124,8 +124,8 @@ class SweepPlan:
         return RunConfig(
             data=sweep.data,
             model=group.model,
-            teacher=teacher and teacher.model,
-            teacher_id=teacher and teacher.id,
+            teacher=teacher.model if teacher else None,
+            teacher_id=teacher.id if teacher else None,
             method=method,
             method_version=METHODS.get(method).version,
             hyper={**held, **hyper} if teacher else {},

@@ -28,7 +28,7 @@ from kdbench.run.machine import threads_each
 from kdbench.run.observers import Observer
 from kdbench.run.store import WEIGHTS, load_runs
 from kdbench.run.worker import pick_device
-from kdbench.sweeps.controls import compute_epochs
+from kdbench.sweeps.controls import capped, compute_epochs
 from kdbench.sweeps.plan import SweepPlan, teacher_config, trials_of
 from kdbench.sweeps.spec import spec_difference
 from kdbench.sweeps.store import read_spec, write_spec
@@ -187,6 +187,7 @@ def plan_sweep(sweep: Sweep, run: RunOptions, observer: Observer, *, teacher_wei
     plan, workers = SweepPlan(sweep), worker_count(run.workers, device.type)
     place = run.cache / "teachers" / plan.teacher.id
     notes = [f"the teacher is in the cache: {place}"] if (place / "result.json").exists() else []
+    notes += capped(sweep.compute_epochs, sweep.recipe.epochs)
     notes += [f"data: {spec.source}"] if sweep.data_path is not None else []
     threads = torch.get_num_threads() if workers == 1 else threads_each(workers)
     return dry_run(

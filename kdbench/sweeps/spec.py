@@ -95,7 +95,7 @@ def build_sweep(
         pruner=config.pruner,
         recipe=recipe,
         tuned=_tuned(config),
-        controls=config.controls,
+        controls=tuple(name for name in CONTROLS if name in config.controls),
         teacher_recipe=_recipe(config, spec, "teacher"),
         teacher_weights=None if weights is None else weights_digest(weights, pair.teacher),
         teacher_floor=floor if config.teacher_floor is None else config.teacher_floor,
