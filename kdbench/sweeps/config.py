@@ -76,7 +76,7 @@ class SweepConfig(RunOptions):
     alpha: Annotated[Values, Flag(WHAT, "VALUES", "0..1", ("space.alpha",))] = None
     """Weight of the soft targets, the same forms."""
     tune: Annotated[tuple[Tuned, ...], Flag(WHAT, "NAME,...", shown="none")] = ()
-    """Searched on hard labels as with each method, in as many trials: the recipe's lr, weight-decay, label-smoothing."""
+    """Searched on hard labels as with each method, in as many trials: lr, weight-decay, label-smoothing."""
     controls: Annotated[tuple[Control, ...], Flag(WHAT, "NAME,...", shown="none")] = ()
     """Other explanations of a gain, as rows: smoothing (hard labels, smoothed by 0.1), self (a teacher of the student's
     own kind), compute (hard labels, trained for what distilling cost)."""
