@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdbench.config import CONTROLS
 from kdbench.errors import BadInput
 from kdbench.run.launch import WandbOptions
 from kdbench.run.observers import Observer, Observers
@@ -266,7 +267,7 @@ class Result:
 
         Args:
             name: timm name of the student.
-            method: only runs of this loss (``hard`` for the baseline); None: of the methods that distil.
+            method: only runs of this loss (``hard`` for the baseline) or control; None: of the methods that distil.
 
         Raises:
             BadInput: no confirm run of that student with its weights is here.
@@ -277,7 +278,7 @@ class Result:
         found = [
             run for run in self._runs
             if run.config.phase == "confirm" and run.config.model == name and run.result.status == "complete"
-            and (run.config.method == method if method else run.config.method != "hard")
+            and (run.config.condition == method if method else run.config.condition not in ("hard", *CONTROLS))
             and (run_folder(self.folder, run.config.id) / WEIGHTS).exists()
         ]  # fmt: skip
         if not found:

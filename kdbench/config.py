@@ -14,6 +14,13 @@ from kdbench.files import identify
 Phase = Literal["teacher", "baseline", "search", "confirm"]
 HARD = "hard"
 """The method that every other one is compared with: true labels alone."""
+Control = Literal["smoothing", "self", "compute"]
+CONTROLS: dict[str, str] = {
+    "smoothing": "label smoothing",
+    "self": "self-distillation",
+    "compute": "longer training on hard labels",
+}
+"""What else could explain a gain, and how sentences call it: rows of their own beside the methods."""
 PHASES: tuple[Phase, ...] = ("teacher", "baseline", "search", "confirm")
 Status = Literal["complete", "pruned", "failed"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -119,6 +126,10 @@ class Recipe(Frozen):
     of 1,000 classes is then a tenth (K = 50) on disk."""
 
 
+TUNABLE = ("lr", "weight_decay", "label_smoothing")
+"""Fields of a recipe that a sweep can search, for hard labels as for each method."""
+
+
 class RunConfig(Frozen):
     """One training run, whole. Its ``id`` is the hash of this and nothing else."""
 
@@ -138,6 +149,13 @@ class RunConfig(Frozen):
     """Seed of initialisation, order and augmentation."""
     phase: Phase
     """Only ``confirm`` reads the test split (and ``teacher``, in confirm, its own)."""
+    control: Control | None = Field(default=None, exclude_if=unset)
+    """Which control it is of: ``smoothing`` and ``compute`` train on hard labels, ``self`` by kd."""
+
+    @property
+    def condition(self) -> str:
+        """What tables call it: the control, else the method."""
+        return self.control or self.method
 
     @cached_property
     def id(self) -> str:

@@ -114,9 +114,14 @@ def leaderboard(submissions: Sequence[Submission]) -> Board:
 
 
 def _counts(trial: Run) -> bool:
-    """A whole confirm run; one on hard labels has no hyper-parameters that could make it another run."""
+    """A whole confirm run, of no control; one on hard labels has no hyper-parameters that could make it another run."""
     config, result = trial.config, trial.result
-    whole = config.phase == "confirm" and result.status == "complete" and result.test_acc is not None
+    whole = (
+        config.phase == "confirm"
+        and config.control is None
+        and result.status == "complete"
+        and result.test_acc is not None
+    )
     return whole and not (config.method == HARD and config.hyper)
 
 

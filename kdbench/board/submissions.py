@@ -12,8 +12,7 @@ from typing import Any
 from kdbench.errors import BadInput, MachineFault
 from kdbench.run.manifest import read_manifest
 from kdbench.run.store import RUNS_FILE, Run, load_runs
-from kdbench.sweeps.plan import space_of
-from kdbench.sweeps.search import search_size
+from kdbench.sweeps.plan import trials_of
 from kdbench.sweeps.store import read_spec
 from kdbench.sweeps.types import Sweep
 
@@ -130,7 +129,7 @@ def _searched(spec: Sweep | None, trials: list[Run]) -> int:
     """The budget that selection had: what the spec allowed, or the most that any size and method got."""
     if spec is not None:
         try:
-            return max(search_size(spec, space_of(spec, method)) for method in spec.methods)
+            return trials_of(spec)
         except BadInput:  # a method of a package that is not installed here
             return spec.budget.trials
     return max(Counter((t.config.model, t.config.method) for t in trials if t.config.phase == "search").values() or [0])

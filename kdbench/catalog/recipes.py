@@ -98,3 +98,9 @@ def recipe_for(role: Role, spec: DatasetSpec, budget_name: str) -> Recipe:
     if large:
         values = {"views": "resized-crop", "pad": 0, **values}
     return Recipe(**values)
+
+
+def schedule_of(recipe: Recipe, scale: float) -> dict[str, Any]:
+    """Fields of ``recipe`` for ``scale`` times its epochs: steps keep their share, a short run warms up less."""
+    milestones = tuple(max(1, round(milestone * scale)) for milestone in recipe.milestones)
+    return {"warmup_epochs": round(recipe.warmup_epochs * min(scale, 1), 3), "milestones": milestones}

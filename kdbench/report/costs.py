@@ -19,7 +19,7 @@ SMALLEST_GAIN = 1e-4
 
 
 def cost_table(frame: pd.DataFrame, points: Points) -> pd.DataFrame:
-    """One row per (student, method), hard labels included, with the columns of ``COST_COLUMNS``.
+    """One row per (student, method), hard labels included and controls not, with the columns of ``COST_COLUMNS``.
 
     Wall-clock hours: ``run_hours`` of one confirm run (mean over seeds), ``teacher_hours`` the teacher's training
     shared evenly among the students that it taught (a teacher that came with its weights costs nothing here),
@@ -29,20 +29,24 @@ def cost_table(frame: pd.DataFrame, points: Points) -> pd.DataFrame:
     """
     timed = frame[frame["seconds"] > 0]
     teacher = timed[timed["phase"] == "teacher"]
-    taught = {point.student for point in points if point.method != HARD}
+    taught = {point.student for point in points.compared if point.method != HARD}
     share = float(teacher["seconds"].sum()) / max(len(taught), 1) / 3600 if len(teacher) else math.nan
     rows = []
-    for point in points:
+    for point in points.compared:
         used = own = timed[timed["trial_id"].isin(list(point.trial_ids.values()))]
         run = float(own["seconds"].mean()) / 3600 if len(own) else math.nan
         row = dict.fromkeys(COST_COLUMNS, math.nan) | {"run_hours": run, "total_hours": run}
         row |= {name: getattr(point, name) for name in COST_COLUMNS[:4]}
+        search = timed[(timed["phase"] == "search") & (timed["student"] == point.student)]
+        search = search[search["method"] == point.method]
+        if point.method != HARD or len(search):
+            row["search_hours"] = float(search["seconds"].sum()) / 3600
+            row["total_hours"] += row["search_hours"]
+            used = pd.concat([own, search])
         if point.method != HARD:
-            search = timed[(timed["phase"] == "search") & (timed["student"] == point.student)]
-            search = search[search["method"] == point.method]
-            row |= {"teacher_hours": share, "search_hours": float(search["seconds"].sum()) / 3600}
-            row["total_hours"] = run + row["search_hours"] + (share if share == share else 0.0)
-            used = pd.concat([own, search, teacher])
+            row["teacher_hours"] = share
+            row["total_hours"] += share if share == share else 0.0
+            used = pd.concat([used, teacher])
         rows.append(row | {"hardware": " + ".join(sorted(used["hardware"].dropna().unique()))})
     table = pd.DataFrame(rows, columns=list(COST_COLUMNS))
     hard = table[table["method"] == HARD].set_index("student")

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from kdbench.config import HARD
+from kdbench.config import CONTROLS, HARD
 from kdbench.report.labels import Box, Label, place
 from kdbench.report.numbers import millions, shared_prefix, short_names, tick
 from kdbench.report.points import Points, gather
@@ -55,7 +55,8 @@ def pareto_figure(points: Points | pd.DataFrame) -> Figure:
         BadInput: for a frame that ``gather`` refuses.
     """
     points = points if isinstance(points, Points) else gather(points)
-    shown = [(k, point) for k, point in enumerate(points, start=1) if point.params == point.params]
+    shown = [(k, point) for k, point in enumerate(points, start=1)
+             if point.params == point.params and point.method not in CONTROLS]  # fmt: skip
     with style():
         figure = new_figure(_WIDTH, _HEIGHT)
         axes = figure.add_subplot()

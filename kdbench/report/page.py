@@ -16,8 +16,9 @@ from kdbench.report.figures import title_of
 from kdbench.report.numbers import millions, percent, spread, unknown
 from kdbench.report.points import Points
 from kdbench.report.render import Grid
-from kdbench.report.rerun import rerun_command
-from kdbench.report.tables import LEGEND, caveats, pareto_grid
+from kdbench.report.rerun import PLAIN, rerun_command
+from kdbench.report.style import label
+from kdbench.report.tables import LEGEND, caveats, further_legend, pareto_grid
 from kdbench.report.verdicts import headline, judge
 from kdbench.report.worth import SAVED_LEGEND, Worth, saved_grid
 
@@ -71,7 +72,7 @@ def page(
         grid=grid,
         rows=[(cells, anchors[student, method]) for cells, student, method in rows],
         caveats=caveats(pareto),
-        legend=LEGEND,
+        legend=LEGEND + further_legend(pareto),
         saved=_ordered(saved_grid(worth.saved), len(worth.gains) > 1) if len(worth.saved) else None,
         saved_legend=SAVED_LEGEND,
         pictures=shown,
@@ -133,7 +134,7 @@ def _card(
     ]
     acc = spread(point.test_acc, point.test_acc_lo, point.test_acc_hi, 2).replace(" ±", "% ±")
     further = {name[6:]: value for name, value in point._asdict().items() if name.startswith("hyper_")}
-    numbers = {} if hard else {"temperature T": point.temperature, "alpha": point.alpha, **further}
+    numbers = {"temperature T": point.temperature, "alpha": point.alpha, **further}
     chance = "" if unknown(point.p_on_front) else f" (in {percent(point.p_on_front, 0)}% of bootstrap draws)"
     facts = {
         "parameters": millions(point.params),
@@ -143,7 +144,7 @@ def _card(
         "Pareto front": ("on it" if point.on_front else "off it") + chance,
     }
     wandb = dict(zip(frame["trial_id"], frame["wandb_run"].fillna(""), strict=True))
-    method = "hard labels" if hard else f"distilled ({point.method})"
+    method = label(point.method)
     settings = ", ".join(f"{name} {facts[name]}" for name in numbers if name in facts)
     lines = [f"{point.student}, {method}", acc if "%" in acc else f"{acc}%", f"{facts['parameters']} parameters"]
     return {
@@ -153,6 +154,6 @@ def _card(
         "runs": [(seed, percent(score, 2), point.trial_ids[seed], str(wandb.get(point.trial_ids[seed], "")))
                  for seed, score in sorted(point.scores.items())],
         "command": rerun_command(point, points, manifest),
-        "remark": "A sweep of this student makes it as its baseline:" if hard else "",
+        "remark": "A sweep of this student makes it as its baseline:" if point.method in PLAIN else "",
         "label": [*lines, *([settings] if settings else []), *told],
     }  # fmt: skip

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from kdbench.config import HARD
+from kdbench.config import CONTROLS, HARD
 from kdbench.errors import BadInput
 from kdbench.report.numbers import percent
 from kdbench.run.frame import conform, named
@@ -60,6 +60,11 @@ class Points:
     def find(self, student: str, method: str) -> Any:
         """The point of ``student`` and ``method``, or None."""
         return next((point for point in self if (point.student, point.method) == (student, method)), None)
+
+    @property
+    def compared(self) -> Points:
+        """The same without controls."""
+        return replace(self, frame=self.frame[~self.frame["method"].isin([*CONTROLS])])
 
     @property
     def students(self) -> tuple[str, ...]:
@@ -220,15 +225,16 @@ def _largest(column: pd.Series) -> float:
 
 
 def _with_front(points: pd.DataFrame, chances: bool) -> pd.DataFrame:
-    """The points by ascending parameters, marked with the front over all of them."""
+    """The points by ascending parameters, marked with the front over all of them but controls."""
     if points.empty:
         return pd.DataFrame(columns=[*PARETO_COLUMNS, "scores", "trial_ids"])
     points = points.sort_values(["params", "student"], kind="stable").reset_index(drop=True)
     seeds = sorted({seed for scores in points["scores"] for seed in scores})
     table = np.array([[scores.get(seed, math.nan) for seed in seeds] for scores in points["scores"]])
+    size = points["params"].mask(points["method"].isin([*CONTROLS]))  # what has no size is on no front
     # Rounded so that equal accuracies added in another order still tie.
-    front = pareto_front(points["params"], np.round(np.nanmean(table, axis=1), 12))
-    return points.assign(on_front=front, p_on_front=p_on_front(points["params"], table) if chances else math.nan)
+    front = pareto_front(size, np.round(np.nanmean(table, axis=1), 12))
+    return points.assign(on_front=front, p_on_front=p_on_front(size, table) if chances else math.nan)
 
 
 def undecided(runs: pd.DataFrame, images: int) -> list[str]:
@@ -267,7 +273,7 @@ def the_only(frame: pd.DataFrame, column: str) -> str | None:
 def pareto_table(
     runs: pd.DataFrame | Points, latency: Mapping[str, float] | None = None, chance: float | None = None
 ) -> pd.DataFrame:
-    """One row per student and method, by ascending parameters, with the columns of ``PARETO_COLUMNS``.
+    """One row per student and method or control, by ascending parameters, with the columns of ``PARETO_COLUMNS``.
 
     - ``test_acc`` and its bounds: mean over seeds and 95% t interval (normal noise between seeds assumed; cut to
       [0, 1]). ``n_seeds``: the seeds it is over, shared with the hard labels.
@@ -277,7 +283,7 @@ def pareto_table(
     - With one seed, or no spread at all between the seeds, bounds are NaN.
     - ``on_front``: whether this row's point is on the Pareto front of (parameters, mean accuracy) over ALL points,
       every student's hard-label point included: a size whose hard labels win has a row that is off the front.
-      ``p_on_front``: bootstrap chance of that over seeds.
+      ``p_on_front``: bootstrap chance of that over seeds. Controls are on no front.
     - A student with hard-label runs only has a row with method ``hard`` and no gain. Failed runs are left out.
 
     Args:

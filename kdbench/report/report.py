@@ -22,6 +22,7 @@ from kdbench.report.verdicts import verdicts
 from kdbench.report.worth import Worth, worth
 from kdbench.run.frame import conform
 from kdbench.stats import look_numbers
+from kdbench.sweeps.controls import capped
 
 
 @dataclass(frozen=True)
@@ -154,12 +155,17 @@ def _looked(points: Points, looks: Sequence[int]) -> list[str]:
 
 
 def _rehearsal(manifest: Mapping[str, Any]) -> list[str]:
-    """A warning where the spec in the manifest uses a part of the training samples only."""
-    spec = manifest.get("spec")
-    limit = ((spec if isinstance(spec, Mapping) else {}).get("data") or {}).get("limit")
+    """Warnings where the spec in the manifest uses a part of the training samples only, or cuts a control short."""
+    held = manifest.get("spec")
+    spec = held if isinstance(held, Mapping) else {}
+    notes = capped(spec.get("compute_epochs") or {}, (spec.get("recipe") or {}).get("epochs") or 1)
+    limit = (spec.get("data") or {}).get("limit")
     if not limit:
-        return []
-    return [f"A rehearsal on {limit:,} training samples: these numbers say that everything runs, and nothing else."]
+        return notes
+    return [
+        f"A rehearsal on {limit:,} training samples: these numbers say that everything runs, and nothing else.",
+        *notes,
+    ]
 
 
 def _figures(
@@ -173,8 +179,8 @@ def _figures(
         "pareto": figures.pareto_figure(points),
         "temperature_alpha": figures_runs.temperature_alpha_figure(frame),
         "gain": figures.gain_figure(pareto, title),
-        "curves": figures_runs.curves_figure(points, histories),
+        "curves": figures_runs.curves_figure(points.compared, histories),
         "cost": figures.cost_figure(costs, points, title),
-        "reliability": figures_runs.reliability_figure(points, histories),
+        "reliability": figures_runs.reliability_figure(points.compared, histories),
     }
     return {name: figure for name, figure in found.items() if figure is not None}

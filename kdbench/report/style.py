@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from kdbench.config import HARD
+from kdbench.config import CONTROLS, HARD
 from kdbench.files import atomic
 
 GREY = "#6b6b6b"
@@ -77,7 +77,8 @@ def look(method: str, methods: Sequence[str]) -> dict[str, Any]:
 
 def label(method: str) -> str:
     """A method in a legend."""
-    return "hard labels" if method == HARD else f"distilled ({method})"
+    told = f"control: {CONTROLS[method]}" if method in CONTROLS else f"distilled ({method})"
+    return "hard labels" if method == HARD else told
 
 
 def below(figure: Figure, text: str, axes: Sequence[Axes] = ()) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from kdbench.config import HARD
+from kdbench.config import CONTROLS, HARD, TUNABLE
 from kdbench.files import atomic, atomic_text
 from kdbench.report.numbers import COVERS, bounds, decimals, millions, number, percent, signed, spread
 from kdbench.report.points import Points
@@ -44,6 +46,30 @@ COLUMNS = (
 )
 
 
+CONTROLS_LEGEND = (
+    " Rows smoothing, self and compute are controls: hard labels with label smoothing 0.1, a teacher of the student's "
+    "own kind, hard labels trained for what distilling cost. They get no star; their verdicts are corrected among "
+    "themselves."
+)
+
+
+def further_legend(pareto: pd.DataFrame) -> str:
+    """What a legend says of a tuned baseline and of controls, where they are."""
+    tuned = ", ".join(name for name in TUNABLE if f"hyper_{name}" in pareto)
+    text = f" Tuned baseline: {tuned} searched on hard labels in as many trials as with each method." if tuned else ""
+    return text + (CONTROLS_LEGEND if pareto["method"].isin([*CONTROLS]).any() else "")
+
+
+def _columns(pareto: pd.DataFrame) -> list[Column]:
+    """``COLUMNS`` with the headings that are true of ``pareto``."""
+    heads: dict[str, dict[str, Any]] = {}
+    if pareto["method"].isin([*CONTROLS]).any():
+        heads["distilled"] = {"head": "Accuracy (%)", "short": "Accuracy"}
+    if any(f"hyper_{name}" in pareto for name in TUNABLE):
+        heads["hard"] = {"head": "Tuned hard labels (%)", "short": "Tuned\nbaseline"}
+    return [replace(column, **heads.get(column.key, {})) for column in COLUMNS]
+
+
 def pareto_grid(pareto: pd.DataFrame) -> Grid:
     """``pareto`` in words: percent for accuracies, points for gains, a star on what is on the front."""
     digits, records = decimals(pareto), pareto.to_dict("records")
@@ -71,7 +97,7 @@ def pareto_grid(pareto: pd.DataFrame) -> Grid:
                 "verdict": Cell(verdict.short + (" *" if verdict.caveat else ""), kind=verdict.kind),
             }
         )
-    return Grid.of(COLUMNS, rows)
+    return Grid.of(_columns(pareto), rows)
 
 
 def _order(value: object) -> float | None:
@@ -81,7 +107,8 @@ def _order(value: object) -> float | None:
 def baselines_on_front(pareto: pd.DataFrame) -> list[bool]:
     """Whether each row's hard-label point is on the front of all points in the table."""
     params = pareto["params"].to_numpy(dtype=float, na_value=np.nan)
-    scores = np.concatenate([pareto[name].to_numpy(dtype=float) for name in ("test_acc", "baseline_acc")])
+    own = pareto["test_acc"].mask(pareto["method"].isin([*CONTROLS]))
+    scores = np.concatenate([column.to_numpy(dtype=float) for column in (own, pareto["baseline_acc"])])
     # A hard-only row stands in both halves; equal duplicates are both on the front, so nothing changes.
     front = pareto_front(np.tile(params, 2), np.round(scores, 12))[len(pareto) :]
     return list(map(bool, front))
@@ -101,7 +128,7 @@ def render_table(pareto: pd.DataFrame) -> RenderableType:
     before = f"Teacher {100 * teacher.iloc[0]:.1f}%. " if len(teacher) else ""
     return Group(
         Screen(grid.only(kept).flat(title)),
-        Text(f"{before}{STAR}. {COVERS}", style="dim"),
+        Text(f"{before}{STAR}. {COVERS}{further_legend(pareto)}", style="dim"),
         *(Text(f"* {line}") for line in caveats(pareto)),
     )
 
@@ -150,7 +177,7 @@ def pareto_markdown(pareto: pd.DataFrame, notes: Sequence[str] = (), worth: Wort
         return "\n".join(["No confirmed runs yet.", "", *remarks]).rstrip() + "\n"
     told = zip(pareto["student"], pareto["method"], judge(pareto), strict=True)
     told_first = [line for text in (worth.sentences if worth is not None else []) for line in (escape(text), "")]
-    lines = [*told_first, *markdown(pareto_grid(pareto)), "", LEGEND, ""]
+    lines = [*told_first, *markdown(pareto_grid(pareto)), "", LEGEND + further_legend(pareto), ""]
     lines += [f"- {escape(str(student))} ({method}): {verdict.text}" for student, method, verdict in told] + remarks
     if worth is not None and len(worth.saved):
         lines += ["", "Size saved at equal accuracy", "", *markdown(saved_grid(worth.saved)), "", SAVED_LEGEND]
@@ -167,6 +194,6 @@ def pareto_latex(pareto: pd.DataFrame, points: Points | None = None, worth: Wort
         about += f" (teacher: {percent(points.teacher_acc)}%)"
     how = f", distilled by {pareto['method'].iloc[0]}" if pareto["method"].nunique() == 1 else ""
     told = "".join(f"{text} " for text in (worth.sentences if worth is not None else []))
-    caption = f"{about}{how}. {told}{LEGEND.replace('A star marks', 'Bold:')}"
+    caption = f"{about}{how}. {told}{LEGEND.replace('A star marks', 'Bold:')}{further_legend(pareto)}"
     name = "students" if points is None else f"{points.dataset}-{points.teacher}"
     return latex(grid, caption, name)

@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
-from kdbench.config import HARD
+from kdbench.config import CONTROLS, HARD
 from kdbench.report.numbers import bounds, decimals, signed, unknown
 from kdbench.stats import LEVEL, holm
 
@@ -33,17 +34,21 @@ def verdicts(pareto: pd.DataFrame) -> list[str]:
 
     ``distilling helps`` (or ``hurts``) is said only when the paired t-test, Holm-corrected over all rows of the table
     (the sizes, times the methods compared), is below 0.05: the chance of even one false claim in the table is then at
-    most 5%. The line says so when the interval alone excludes 0 but the correction does not let it count.
+    most 5%. Rows of controls are a family of their own. The line says so when the interval alone excludes 0 but the
+    correction does not let it count.
     """
     return [verdict.text for verdict in judge(pareto)]
 
 
 def judge(pareto: pd.DataFrame) -> list[Verdict]:
     """``verdicts`` with their kinds."""
-    corrected = holm(pareto["p_value"].to_numpy(dtype=float))
-    tested, digits = int(pareto["p_value"].notna().sum()), decimals(pareto)
-    rows = pareto.to_dict("records")
-    return [_verdict(row, float(p), tested, digits) for row, p in zip(rows, corrected, strict=True)]
+    raw, digits = pareto["p_value"].to_numpy(dtype=float), decimals(pareto)
+    control = pareto["method"].isin([*CONTROLS]).to_numpy(dtype=bool)
+    corrected, tested = np.array(raw), np.zeros(len(raw), dtype=int)
+    for family in (control, ~control):
+        corrected[family], tested[family] = holm(raw[family]), np.isfinite(raw[family]).sum()
+    rows = zip(pareto.to_dict("records"), corrected, tested, strict=True)
+    return [_verdict(row, float(p), int(n), digits) for row, p, n in rows]
 
 
 def _verdict(row: dict[Any, Any], p_holm: float, tested: int, digits: int) -> Verdict:
@@ -67,7 +72,7 @@ def _verdict(row: dict[Any, Any], p_holm: float, tested: int, digits: int) -> Ve
         caveat = (
             f"the interval alone excludes 0, Holm's correction over {tested} comparisons does not: p = {p_holm:.2g}"
         )
-    said = short if kind == "none" else f"distilling {short}"
+    said = short if kind == "none" else f"{CONTROLS.get(row['method'], 'distilling')} {short}"
     text = f"{start} {bounds(lo, hi, digits)}".rstrip() + f", {seeds}: {said}" + (f" ({caveat})" if caveat else "")
     return Verdict(kind, text, short, caveat, p_holm)
 
@@ -76,7 +81,7 @@ def headline(pareto: pd.DataFrame) -> list[str]:
     """One sentence per method: at how many sizes it helps, hurts, or makes no difference that these seeds show."""
     told = pareto.assign(kind=[verdict.kind for verdict in judge(pareto)])
     lines = []
-    for method, rows in told[told["method"] != HARD].groupby("method", sort=False):
+    for method, rows in told[~told["method"].isin([HARD, *CONTROLS])].groupby("method", sort=False):
         counts = {kind: int((rows["kind"] == kind).sum()) for kind in ("helps", "hurts", "none", "unknown")}
         said = {
             "helps": f"helps at {counts['helps']} of {len(rows)} sizes",

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from kdbench.config import HARD
+from kdbench.config import CONTROLS, HARD
 from kdbench.report.numbers import bounds, decimals, millions, percent, signed
 from kdbench.report.points import Points
 from kdbench.report.render import Cell, Column, Grid
@@ -29,6 +32,9 @@ SAVED_COLUMNS = (
 )
 """Columns of size_saved.csv, in order."""
 
+Key = TypeVar("Key")
+Scores = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class Worth:
@@ -45,6 +51,8 @@ class Worth:
     one of them (at the level that Holm gives the first row; from the spread of all sizes together)."""
     sizes: dict[str, int]
     """By method: how many sizes share seeds with hard labels."""
+    beyond: dict[tuple[str, str], tuple[PairedDifference, int]]
+    """By method and control: the same difference between the two, and at how many sizes; Holm over these alone."""
     digits: int
     """Decimals of percentages, as in the table."""
     image_error: str
@@ -52,29 +60,37 @@ class Worth:
 
     @property
     def sentences(self) -> list[str]:
-        """The pre-stated headline, what these seeds could have seen, and where distilling helps the size saved."""
-        return [text for method in self.gains for text in (*self._on_gain(method), *self._on_size(method))]
+        """The headline, stated beforehand; what these seeds could have seen; size saved; what controls leave of it."""
+        told = [text for method in self.gains for text in (*self._on_gain(method), *self._on_size(method))]
+        better = ("better than the control", "worse than the control")
+        return told + [
+            self._difference(gain, sizes, method, *better, over=f" over {CONTROLS[control]}")
+            for (method, control), (gain, sizes) in self.beyond.items()
+        ]
 
     def helps(self, method: str) -> bool:
         """Whether the mean gain is above 0 for sure."""
         return self.gains[method].mean > 0 and self.gains[method].p < LEVEL
 
-    def _on_gain(self, method: str) -> Iterator[str]:
-        mean, lo, hi, p, n = self.gains[method]
-        sizes, digits = self.sizes[method], self.digits
-        where = f"the {sizes} sizes" if sizes > 1 else "its one size"
+    def _difference(
+        self, gain: PairedDifference, sizes: int, method: str, better: str, worse: str, over: str = ""
+    ) -> str:
+        mean, lo, hi, p, n = gain
         seeds = f"{n} seed{'s' * (n != 1)}"
-        start = f"Over {where}, {method}"
+        start = f"Over {f'the {sizes} sizes' if sizes > 1 else 'its one size'}, {method}"
         if mean == mean:
-            start += f" {'changes accuracy by' if mean < 0 else 'gains'} {signed(mean, digits)} points"
+            start += f" {'changes accuracy by' if mean < 0 else 'gains'} {signed(mean, self.digits)} points"
         if p != p:
-            yield f"{start} ({seeds} with every size on both sides): too few to tell."
-            return
+            return f"{start}{over} ({seeds} with every size on both sides): too few to tell."
+        told = "no difference that these seeds can tell from chance"
         if p < LEVEL:
-            told = "distilling helps" if mean > 0 else "distilling hurts"
-        else:
-            told = "no difference that these seeds can tell from chance"
-        yield f"{start} {bounds(lo, hi, digits)}".rstrip() + f" (paired by seed, {seeds}, p = {_p(p)}): {told}."
+            told = better if mean > 0 else worse
+        start = f"{start} {bounds(lo, hi, self.digits)}".rstrip()
+        return f"{start}{over} (paired by seed, {seeds}, p = {_p(p)}): {told}."
+
+    def _on_gain(self, method: str) -> Iterator[str]:
+        gain, sizes = self.gains[method], self.sizes[method]
+        yield self._difference(gain, sizes, method, "distilling helps", "distilling hurts")
         if method in self.shows:
             mean_shown, row_shown = self.shows[method]
             one = f", and at one size one of {points_of(row_shown)}" if sizes > 1 else ""
@@ -120,22 +136,13 @@ def worth(points: Points, images: int = 0, looks: Sequence[int] = ()) -> Worth:
     Where seeds were added after ``looks``, both keep to those of the first: they are stated before anything is seen.
     """
     rows, gains, shows, sizes_of = list[tuple[object, ...]](), dict[str, PairedDifference](), {}, dict[str, int]()
-    hard = {point.student: point for point in points if point.method == HARD}
-    methods = list(dict.fromkeys(point.method for point in points if point.method != HARD))
+    methods = list(dict.fromkeys(point.method for point in points.compared if point.method != HARD))
     for method in methods:
-        both = [
-            (point, hard[point.student])
-            for point in points
-            if point.method == method and point.student in hard and {*point.scores} & {*hard[point.student].scores}
-        ]
+        both, soft, plain = _beside(points, method, HARD)
         if not both:
             continue
-        seeds = sorted({seed for pair in both for point in pair for seed in point.scores})[
-            : looks[0] if looks else None
-        ]
-        soft, plain = (
-            np.array([[pair[side].scores.get(seed, math.nan) for seed in seeds] for pair in both]) for side in (0, 1)
-        )
+        if looks:
+            soft, plain = soft[:, : looks[0]], plain[:, : looks[0]]
         known = [k for k, (one, base) in enumerate(both) if one.params > 0 and base.params > 0]
         sizes = np.array([both[k][0].params for k in known])
         front = pareto_front(sizes, np.round(np.nanmean(plain[known], axis=1), 12))
@@ -156,13 +163,41 @@ def worth(points: Points, images: int = 0, looks: Sequence[int] = ()) -> Worth:
                 smallest_gain(own, len(whole), level=level),
                 smallest_gain(row, most, level=look_level(most, looks) / len(methods) / len(both)),
             )
-    corrected = holm([gain.p for gain in gains.values()])
-    gains = {name: gain._replace(p=float(p)) for (name, gain), p in zip(gains.items(), corrected, strict=True)}
+    beyond, sizes_beyond = dict[tuple[str, str], PairedDifference](), dict[tuple[str, str], int]()
+    for method, control in product(methods, CONTROLS):
+        both, ours, theirs = _beside(points, method, control)
+        if both:
+            beyond[method, control], sizes_beyond[method, control] = mean_gain(ours, theirs), len(both)
+    gains, beyond = _corrected(gains), _corrected(beyond)
     best, error = points.frame["test_acc"].max(), ""
     if images and 0 < best < 1:
         each = points_of(math.sqrt(best * (1 - best) / images))
         error = f"; the standard error of an accuracy on {images:,} test images is {each}"
-    return Worth(pd.DataFrame(rows, columns=list(SAVED_COLUMNS)), gains, shows, sizes_of, decimals(points.frame), error)
+    saved, digits = pd.DataFrame(rows, columns=list(SAVED_COLUMNS)), decimals(points.frame)
+    return Worth(
+        saved, gains, shows, sizes_of, {k: (gain, sizes_beyond[k]) for k, gain in beyond.items()}, digits, error
+    )
+
+
+def _beside(points: Points, one: str, other: str) -> tuple[list[tuple[Any, Any]], Scores, Scores]:
+    """Points of two methods of the students that have seeds of both, and their scores, each (students, seeds)."""
+    theirs = {point.student: point for point in points if point.method == other}
+    both = [
+        (point, theirs[point.student])
+        for point in points
+        if point.method == one and point.student in theirs and {*point.scores} & {*theirs[point.student].scores}
+    ]
+    seeds = sorted({seed for pair in both for point in pair for seed in point.scores})
+    soft, plain = (
+        np.array([[pair[side].scores.get(seed, math.nan) for seed in seeds] for pair in both]) for side in (0, 1)
+    )
+    return both, soft, plain
+
+
+def _corrected(gains: dict[Key, PairedDifference]) -> dict[Key, PairedDifference]:
+    """With p-values after Holm's correction over all of them."""
+    corrected = holm([gain.p for gain in gains.values()])
+    return {name: gain._replace(p=float(p)) for (name, gain), p in zip(gains.items(), corrected, strict=True)}
 
 
 def saved_grid(saved: pd.DataFrame) -> Grid:

@@ -162,7 +162,7 @@ def dry_run(
             seconds += passes * epoch * FORWARD_SHARE
         rows.append(
             Row(
-                phase=kind.phase, label=kind.label, model=config.model, method=config.method, runs=kind.runs,
+                phase=kind.phase, label=kind.label, model=config.model, method=config.condition, runs=kind.runs,
                 done=kind.done, epochs=epochs, params=params, seconds=seconds,
             )
         )  # fmt: skip

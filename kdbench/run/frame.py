@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 
-from kdbench.config import HARD, PHASES, RunConfig, RunResult
+from kdbench.config import CONTROLS, HARD, PHASES, RunConfig, RunResult
 from kdbench.errors import BadInput
 
 _SHOWN = ("temperature", "alpha")
@@ -18,16 +18,18 @@ COLUMNS: tuple[str, ...] = (
     *("seed", "params", "macs", "epochs", "val_acc", "test_acc", "best_val_acc", "nll", "ece", "agreement"),
     *("seconds", "hardware", "wandb_run"),
 )
-"""Columns of trials.csv, in order; a method's further hyper-parameters follow as ``hyper_<name>``."""
+"""Columns of trials.csv, in order; a method's further hyper-parameters, and what was tuned, follow as
+``hyper_<name>``."""
 
 
-def row_of(name: str, config: RunConfig, result: RunResult) -> dict[str, Any]:
-    """One run of the plan called ``name`` as a row."""
-    further = {f"hyper_{key}": value for key, value in sorted(config.hyper.items()) if key not in _SHOWN}
+def row_of(name: str, config: RunConfig, result: RunResult, tuned: Sequence[str] = ()) -> dict[str, Any]:
+    """One run of the plan called ``name`` as a row; ``tuned``: fields of the students' recipe that were searched."""
+    held = config.hyper | {key: getattr(config.recipe, key) for key in tuned if config.phase != "teacher"}
+    further = {f"hyper_{key}": value for key, value in sorted(held.items()) if key not in _SHOWN}
     about = {
         "sweep": name, "trial_id": config.id, "phase": config.phase, "dataset": config.data.name,
         "teacher": config.model if config.phase == "teacher" else config.teacher, "student": config.model,
-        "method": config.method, "temperature": config.hyper.get("temperature"), "alpha": config.hyper.get("alpha"),
+        "method": config.condition, "temperature": config.hyper.get("temperature"), "alpha": config.hyper.get("alpha"),
         "seed": config.seed,
     }  # fmt: skip
     return {**dict.fromkeys(COLUMNS), **result.model_dump(include=set(COLUMNS)), **about, **further}
@@ -85,7 +87,7 @@ def _ordered(frame: pd.DataFrame) -> pd.DataFrame:
             "unsized": ~(size > 0).fillna(False).astype(bool),
             "size": size.fillna(0.0).astype("float64"),
             "student": frame["student"].fillna(""),
-            "distilled": (frame["method"] != HARD).fillna(True).astype(bool),
+            "kind": frame["method"].map({HARD: 0, **dict.fromkeys(CONTROLS, 2)}).fillna(1),
             "method": frame["method"].fillna(""),
             "seed": frame["seed"].fillna(-1).astype("int64"),
         }

@@ -166,7 +166,7 @@ class JsonLines:
 
 def _about(config: RunConfig) -> dict[str, Any]:
     return {
-        "phase": config.phase, "trial_id": config.id, "student": config.model, "method": config.method,
+        "phase": config.phase, "trial_id": config.id, "student": config.model, "method": config.condition,
         "seed": config.seed, "hyper": dict(config.hyper),
     }  # fmt: skip
 
@@ -260,7 +260,7 @@ class LiveTable:
 
 def _trial(config: RunConfig) -> str:
     """Loss, hyper-parameters and seed."""
-    return " ".join(word for word in (config.method, hyper_text(config.hyper), f"seed={config.seed}") if word)
+    return " ".join(word for word in (config.condition, hyper_text(config.hyper), f"seed={config.seed}") if word)
 
 
 def _standing_table(rows: list[tuple[str, str, float, float, int]]) -> Table:

@@ -34,7 +34,7 @@ def hyper_text(hyper: Mapping[str, float]) -> str:
 
 def run_text(config: RunConfig, label: str = "") -> str:
     """A run in a few words: network (or a paper's name for the run), loss, hyper-parameters, seed."""
-    words = [label or config.model, config.method, hyper_text(config.hyper), f"seed={config.seed}"]
+    words = [label or config.model, config.condition, hyper_text(config.hyper), f"seed={config.seed}"]
     return " ".join(word for word in words if word)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from kdbench.catalog.types import Dimension
-from kdbench.config import DataConfig, Flag, Precision, Recipe, Stem
+from kdbench.config import Control, DataConfig, Flag, Precision, Recipe, Stem
 from kdbench.errors import BadInput
 from kdbench.run.launch import WHERE, RunOptions
 from kdbench.sweeps.types import Pruner, Sampler
@@ -58,6 +58,7 @@ def _named(value: Any, info: ValidationInfo) -> Dimension | None:
     return None if value is None else parse_dimension(value, info.field_name or "value")
 
 
+Tuned = Literal["lr", "weight-decay", "label-smoothing"]
 Values = Annotated[Dimension | None, BeforeValidator(_named)]
 
 
@@ -74,6 +75,11 @@ class SweepConfig(RunOptions):
     """4, 1,2,4,8 or 1..20."""
     alpha: Annotated[Values, Flag(WHAT, "VALUES", "0..1", ("space.alpha",))] = None
     """Weight of the soft targets, the same forms."""
+    tune: Annotated[tuple[Tuned, ...], Flag(WHAT, "NAME,...", shown="none")] = ()
+    """Searched on hard labels as with each method, in as many trials: lr, weight-decay, label-smoothing."""
+    controls: Annotated[tuple[Control, ...], Flag(WHAT, "NAME,...", shown="none")] = ()
+    """Other explanations of a gain, as rows: smoothing (hard labels, smoothed by 0.1), self (a teacher of the student's
+    own kind), compute (hard labels, trained for what distilling cost)."""
     budget: Annotated[str, Flag(WHAT, "PRESET", sets=("budget.name",))] = "quick"
     """Epochs, trials and seeds: smoke, quick, standard or paper (`kdbench ls recipes`)."""
     trials: Annotated[int | None, Flag(WHAT, sets=("budget.trials",))] = None
@@ -129,14 +135,14 @@ class SweepConfig(RunOptions):
     teacher_recipe: Recipe = Recipe.model_validate({})
     """Likewise of the teacher's."""
     space: dict[str, Dimension] = Field(default_factory=dict)
-    """Hyper-parameters other than temperature and alpha."""
+    """Hyper-parameters other than temperature and alpha, and ranges of what ``tune`` names."""
 
-    @field_validator("method", mode="before")
+    @field_validator("method", "tune", "controls", mode="before")
     @classmethod
-    def _names(cls, value: Any) -> Any:
+    def _names(cls, value: Any, info: ValidationInfo) -> Any:
         parts = value.split(",") if isinstance(value, str) else value
         if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
-            raise BadInput(f"method must be a name or a list of names, not {reprlib.repr(value)}")
+            raise BadInput(f"{info.field_name} must be a name or a list of names, not {reprlib.repr(value)}")
         return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
 
     @field_validator("teacher_weights", mode="before")

@@ -16,7 +16,7 @@ from kdbench.config import EpochLog, RunConfig, RunResult
 from kdbench.errors import BadInput, MachineFault
 from kdbench.run.manifest import hide_password
 from kdbench.run.observers import Progress
-from kdbench.sweeps.plan import Group, space_of
+from kdbench.sweeps.plan import Group, point_of, space_of
 from kdbench.sweeps.search import suggest
 from kdbench.sweeps.types import Sweep
 
@@ -88,7 +88,7 @@ class Mirror:
                 load_if_exists=True, sampler=optuna.samplers.RandomSampler(seed=0),
             )  # fmt: skip
         study, space = self._studies[key], space_of(self._sweep, config.method)
-        study.enqueue_trial({name: config.hyper[name] for name in space}, user_attrs={"trial_id": config.id})
+        study.enqueue_trial(point_of(self._sweep, config), user_attrs={"trial_id": config.id})
         trial = study.ask()
         for name, dimension in space.items():
             suggest(trial, name, dimension)

@@ -9,14 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from kdbench.catalog.recipes import schedule_of
 from kdbench.catalog.types import Dimension
-from kdbench.config import HARD, EpochLog, Hyper, Phase, Recipe, RunConfig, RunResult
+from kdbench.config import CONTROLS, HARD, EpochLog, Hyper, Phase, Recipe, RunConfig, RunResult
 from kdbench.errors import KdbenchError
 from kdbench.methods import METHODS
 from kdbench.run.job import Finished, Job, Planned
 from kdbench.run.store import Run, read_epochs, run_folder
 from kdbench.stats import LEVEL, at_look, holm, paired_difference
-from kdbench.sweeps.search import Journal, Search
+from kdbench.sweeps.controls import BORN_AGAIN, SMOOTHING
+from kdbench.sweeps.search import Journal, Search, search_size
 from kdbench.sweeps.types import Sweep
 
 
@@ -26,6 +28,7 @@ class Group(NamedTuple):
     phase: Phase
     model: str
     method: str
+    """Or the name of a control."""
 
     @property
     def key(self) -> str:
@@ -35,17 +38,24 @@ class Group(NamedTuple):
 
 def groups(sweep: Sweep) -> Iterator[Group]:
     """All students' groups, in the order in which their runs are taken: a row of the table is there early."""
+    searched = (HARD, *sweep.methods) if sweep.tuned else sweep.methods
     for student in sweep.pair.students:
-        yield Group("baseline", student, HARD)
-        yield from (Group("search", student, method) for method in sweep.methods)
-        yield from (Group("confirm", student, method) for method in (HARD, *sweep.methods))
+        baseline = Group("baseline", student, HARD)
+        searches = [Group("search", student, method) for method in searched]
+        yield from (*searches, baseline) if sweep.tuned else (baseline, *searches)  # a tuned baseline is a winner too
+        yield from (Group("confirm", student, method) for method in (HARD, *sweep.methods, *sweep.controls))
 
 
 def space_of(sweep: Sweep, method: str) -> dict[str, Dimension]:
-    """The part of the sweep's search space that a method has, in a fixed order."""
-    knobs = sorted(METHODS.get(method).knobs)
+    """The part of the sweep's search space that a method has, in a fixed order: its own, and the tuned recipe's."""
+    knobs = [*sorted(METHODS.get(method).knobs), *sweep.tuned]
     found = {name: sweep.space.get(f"{method}.{name}", sweep.space.get(name)) for name in knobs}
     return {name: dimension for name, dimension in found.items() if dimension is not None}
+
+
+def trials_of(sweep: Sweep) -> int:
+    """Search trials of a student, for the method that has most."""
+    return max(search_size(sweep, space_of(sweep, method)) for method in sweep.methods)
 
 
 def fixed_of(sweep: Sweep, method: str) -> Hyper:
@@ -53,6 +63,12 @@ def fixed_of(sweep: Sweep, method: str) -> Hyper:
     spec = METHODS.get(method)
     held = {**spec.defaults, **{name: value for name, value in sweep.fixed.items() if name in spec.knobs}}
     return {name: value for name, value in held.items() if name not in space_of(sweep, method)}
+
+
+def point_of(sweep: Sweep, config: RunConfig) -> Hyper:
+    """Where in the search space a run lies."""
+    tuned = {name: getattr(config.recipe, name) for name in sweep.tuned}
+    return {name: (tuned | config.hyper)[name] for name in space_of(sweep, config.method)}
 
 
 def with_precision(sweep: Sweep, model: str, recipe: Recipe) -> Recipe:
@@ -96,19 +112,37 @@ class SweepPlan:
 
     def config(self, group: Group, hyper: Hyper, seed: int) -> RunConfig:
         """One student's run. One on hard labels holds no teacher: it is the same under every one."""
-        distilled = group.method != HARD
+        sweep, teacher = self.sweep, self._teacher_of(group)
+        control = next((name for name in sweep.controls if name == group.method), None)
+        method = "kd" if control == "self" else HARD if control else group.method
+        changes: dict[str, Any] = {name: hyper[name] for name in sweep.tuned if name in hyper}
+        if control == "smoothing":
+            changes["label_smoothing"] = SMOOTHING
+        if control == "compute":
+            epochs = sweep.compute_epochs[group.model]
+            changes |= {"epochs": epochs, **schedule_of(sweep.recipe, epochs / sweep.recipe.epochs)}
+        held = (BORN_AGAIN if control == "self" else {}) | fixed_of(sweep, method)
+        hyper = {name: value for name, value in hyper.items() if name not in sweep.tuned}
         return RunConfig(
-            data=self.sweep.data,
+            data=sweep.data,
             model=group.model,
-            teacher=self.sweep.pair.teacher if distilled else None,
-            teacher_id=self.teacher.id if distilled else None,
-            method=group.method,
-            method_version=METHODS.get(group.method).version,
-            hyper={**fixed_of(self.sweep, group.method), **hyper} if distilled else {},
-            recipe=with_precision(self.sweep, group.model, self.sweep.recipe),
+            teacher=teacher.model if teacher else None,
+            teacher_id=teacher.id if teacher else None,
+            method=method,
+            method_version=METHODS.get(method).version,
+            hyper={**held, **hyper} if teacher else {},
+            recipe=with_precision(sweep, group.model, sweep.recipe).model_copy(update=changes),
             seed=seed,
             phase=group.phase,
+            control=control,
         )
+
+    def _teacher_of(self, group: Group) -> RunConfig | None:
+        """Whose weights guide a group's runs: for ``self`` those of the student's own run on hard labels."""
+        if group.method != "self":
+            return None if group.method in (HARD, *CONTROLS) else self.teacher
+        own = Group("baseline", group.model, HARD)
+        return self._configs.get((own.key, 0)) or self.config(own, {}, self.sweep.search_seed)
 
     def jobs(self, finished: Finished) -> Iterator[Job]:
         taught = finished.get(self.teacher.id)
@@ -137,25 +171,37 @@ class SweepPlan:
 
     def _fixed(self, group: Group, finished: Finished) -> tuple[list[Job], bool | None]:
         """Open baseline or confirm runs, and whether all have ended; None while their point is not known yet."""
-        hyper: Hyper | None = {}
-        if group.phase == "confirm" and group.method == HARD:
-            if Group("baseline", group.model, HARD).key not in self._closed:
+        own = Group("baseline", group.model, HARD)
+        hyper: Hyper = {}
+        if group.phase == "confirm" and group.method not in self.sweep.methods and own.key not in self._closed:
+            return [], None
+        if (decided := self._decided_by(group)) is not None:
+            if not self._searches[decided].done:
                 return [], None
-        elif group.phase == "confirm":
-            search = self._searches[Group("search", group.model, group.method).key]
-            if not search.done:
-                return [], None
-            hyper = search.winner()
-        if hyper is None:  # no trial of the search came to an end: nothing to confirm
-            return [], True
+            winner = self._searches[decided].winner()
+            if winner is None:  # no trial of the search came to an end: nothing to confirm
+                return [], True
+            hyper = winner
+        if group.method == "self":  # of a network that went astray there is nothing to learn
+            taught = self._configs.get((own.key, 0))
+            if taught is None or finished[taught.id].status != "complete":
+                return [], True
         for number, seed in enumerate(self._seeds(group)):
             if (group.key, number) not in self._configs:
                 self._configs[group.key, number] = self.config(group, hyper, seed)
         configs = [self._configs[group.key, number] for number in range(self.size(group))]
-        keep: frozenset[Literal["weights", "logits"]] = frozenset({"weights"} if group.phase == "confirm" else ())
-        teacher = self.teacher if group.method != HARD else None
+        kept = group.phase == "confirm" or "self" in self.sweep.controls
+        keep: frozenset[Literal["weights", "logits"]] = frozenset({"weights"} if kept else ())
+        teacher = self._teacher_of(group)
         left = [Job(config, teacher, keep) for config in configs if config.id not in finished]
         return left, not left
+
+    def _decided_by(self, group: Group) -> str | None:
+        """Key of the search whose winner a group's runs share; None where nothing of theirs is searched."""
+        method = "kd" if group.method == "self" and "kd" in self.sweep.methods else group.method
+        if method not in self.sweep.methods:
+            return Group("search", group.model, HARD).key if self.sweep.tuned else None
+        return Group("search", group.model, method).key
 
     def _seeds(self, group: Group) -> tuple[int, ...]:
         if group.phase != "confirm":
@@ -170,7 +216,8 @@ class SweepPlan:
         looks = self.sweep.looks
         if not looks or any(group.key not in self._closed for group in groups(self.sweep)):
             return False
-        rows = [group for group in groups(self.sweep) if group.phase == "confirm" and group.method != HARD]
+        methods = self.sweep.methods  # controls keep to the first look's seeds
+        rows = [group for group in groups(self.sweep) if group.phase == "confirm" and group.method in methods]
         tests = [paired_difference(*self._scores(group, finished)).p for group in rows]
         corrected = holm([at_look(p, self.size(group), looks) for group, p in zip(rows, tests, strict=True)])
         more = False
@@ -207,7 +254,7 @@ class SweepPlan:
         config, search = self._configs[group.key, number], self._searches[group.key]
         result = finished.get(config.id)
         if result is None:
-            yield Job(config, self.teacher, study=group.key, number=number)
+            yield Job(config, self._teacher_of(group), study=group.key, number=number)
         elif number not in search.ended:  # from before an interruption, or the same point as another trial
             for log in self._epochs(config):
                 search.epoch(number, log)
@@ -271,13 +318,12 @@ class SweepPlan:
         return self._searches[group.key].size if group.phase == "search" else len(self._seeds(group))
 
     def planned(self, runs: Iterable[Run]) -> list[Planned]:
-        done = Counter((run.config.phase, run.config.model, run.config.method) for run in runs)
+        done = Counter((run.config.phase, run.config.model, run.config.condition) for run in runs)
         kinds = [
             Planned("teacher", self.teacher.model, self.teacher, None, 1, done["teacher", self.teacher.model, HARD])
         ]
         for group in groups(self.sweep):
             example, size = self.config(group, {}, self._seeds(group)[0]), self.size(group)
-            teacher = self.teacher if group.method != HARD else None
             ended = min(size, done[group.phase, group.model, group.method])
-            kinds.append(Planned(group.phase, group.model, example, teacher, size, ended))
+            kinds.append(Planned(group.phase, group.model, example, self._teacher_of(group), size, ended))
         return kinds

@@ -15,9 +15,10 @@ from kdbench.catalog.types import DatasetSpec
 from kdbench.config import Recipe
 from kdbench.data import resolve_dataset
 from kdbench.data.task import check_parts
+from kdbench.data.views import augment_for
 from kdbench.errors import BadInput, KdbenchError
 from kdbench.methods import METHODS
-from kdbench.models import build, latencies, load_weights
+from kdbench.models import build, count_macs, latencies, load_weights, members
 from kdbench.models.build import planned
 from kdbench.run import manifest
 from kdbench.run.estimate import DryRun, dry_run
@@ -27,7 +28,8 @@ from kdbench.run.machine import threads_each
 from kdbench.run.observers import Observer
 from kdbench.run.store import WEIGHTS, load_runs
 from kdbench.run.worker import pick_device
-from kdbench.sweeps.plan import SweepPlan, teacher_config
+from kdbench.sweeps.controls import capped, compute_epochs
+from kdbench.sweeps.plan import SweepPlan, teacher_config, trials_of
 from kdbench.sweeps.spec import spec_difference
 from kdbench.sweeps.store import read_spec, write_spec
 from kdbench.sweeps.types import Sweep
@@ -126,14 +128,27 @@ def _built(sweep: Sweep, spec: DatasetSpec, model: str, recipe: Recipe) -> nn.Mo
     return build(model, **_shape(sweep, spec, recipe), stem=recipe.stem, options=recipe.model_options)
 
 
+def _compute_epochs(sweep: Sweep) -> dict[str, int]:
+    spec, _ = resolve_dataset(sweep.data_path or sweep.data.name, skip_corrupt=sweep.data.skip_corrupt)
+    macs = {}
+    for model, recipe in (sweep.pair.teacher, sweep.teacher_recipe), *((s, sweep.recipe) for s in sweep.pair.students):
+        shape = _shape(sweep, spec, recipe)
+        macs[model] = count_macs(_built(sweep, spec, model, recipe), shape["channels"], shape["input_size"])
+    macs[sweep.pair.teacher] *= len(members(sweep.teacher_weights or ""))
+    return compute_epochs(sweep, macs, augment_for(spec, sweep.recipe).n_views, trials_of(sweep))
+
+
 def resolved(sweep: Sweep, folder: Path, device: torch.device) -> Sweep:
     """The spec with its precisions: those that the sweep in ``folder`` began with, else what holds for the device.
+    With the control ``compute`` also its epochs, which the networks' sizes say.
 
     More trials or more seeds than stored extend a sweep.
 
     Raises:
         BadInput: when the folder holds another sweep, with the difference.
     """
+    if "compute" in sweep.controls:
+        sweep = sweep.model_copy(update={"compute_epochs": _compute_epochs(sweep)})
     models = (sweep.pair.teacher, *sweep.pair.students)
     auto = [
         m for m in models if (sweep.recipe if m in sweep.pair.students else sweep.teacher_recipe).precision == "auto"
@@ -172,6 +187,7 @@ def plan_sweep(sweep: Sweep, run: RunOptions, observer: Observer, *, teacher_wei
     plan, workers = SweepPlan(sweep), worker_count(run.workers, device.type)
     place = run.cache / "teachers" / plan.teacher.id
     notes = [f"the teacher is in the cache: {place}"] if (place / "result.json").exists() else []
+    notes += capped(sweep.compute_epochs, sweep.recipe.epochs)
     notes += [f"data: {spec.source}"] if sweep.data_path is not None else []
     if sweep.looks:
         notes.append(f"seeds are added where a row is not decided, up to {sweep.looks[-1]}: they are not counted here")

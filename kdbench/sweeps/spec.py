@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from kdbench.catalog.pairs import parse_pair
-from kdbench.catalog.recipes import Role, budget, recipe_for
+from kdbench.catalog.recipes import Role, budget, recipe_for, schedule_of
 from kdbench.catalog.types import Budget, DatasetSpec, Dimension, Pair
-from kdbench.config import DataConfig, Hyper, Recipe
+from kdbench.config import CONTROLS, DataConfig, Hyper, Recipe
 from kdbench.errors import BadInput, readable, unknown
 from kdbench.methods import METHODS, Method
 from kdbench.sweeps.config import SweepConfig
@@ -71,7 +71,8 @@ def build_sweep(
     preset = budget(config.budget)
     spec, digest = resolve_dataset(config.dataset.strip(), skip_corrupt=config.skip_corrupt)
     pair = parse_pair(config.pair, known_models)
-    space, fixed = _space(config)
+    recipe = _recipe(config, spec, "student")
+    space, fixed = _space(config, recipe)
     ranged = [name for name, dimension in space.items() if dimension.choices is None]
     if config.sampler == "grid" and ranged:
         name = ranged[0].rpartition(".")[2]
@@ -94,7 +95,9 @@ def build_sweep(
         budget=_model(Budget, {**preset.model_dump(), **_given(spent)}, "budget"),
         sampler=config.sampler,
         pruner=config.pruner,
-        recipe=_recipe(config, spec, "student"),
+        recipe=recipe,
+        tuned=_tuned(config),
+        controls=tuple(name for name in CONTROLS if name in config.controls),
         teacher_recipe=_recipe(config, spec, "teacher"),
         teacher_weights=None if weights is None else weights_digest(weights, pair.teacher),
         teacher_floor=floor if config.teacher_floor is None else config.teacher_floor,
@@ -111,6 +114,9 @@ def build_sweep(
         raise BadInput("batch-size: batch normalisation needs 2 samples a step or more, not 1")
     if sweep.teacher_recipe.teacher_top_k is not None:
         raise BadInput("teacher-recipe.teacher-top-k: the teacher has no teacher; students have recipe.teacher-top-k")
+    if "smoothing" in sweep.controls and ("label_smoothing" in sweep.tuned or recipe.label_smoothing):
+        has = "tunes label smoothing" if "label_smoothing" in sweep.tuned else "has label smoothing in its recipe"
+        raise BadInput(f"controls: 'smoothing' says nothing where the baseline itself {has}: leave it out")
     if not 0 <= sweep.teacher_floor <= 1:
         raise BadInput(f"teacher-floor must lie in [0, 1], not at {sweep.teacher_floor}")
     return sweep
@@ -152,13 +158,8 @@ def _recipe(config: SweepConfig, spec: DatasetSpec, role: Role) -> Recipe:
     recipe = _model(
         Recipe, {**preset.model_dump(), **changes}, "recipe" if role == "student" else "teacher-recipe"
     )  # fmt: skip
-    scale = recipe.epochs / preset.epochs
-    follow: dict[str, Any] = {}
-    if "warmup_epochs" not in changes and scale < 1:
-        follow["warmup_epochs"] = round(recipe.warmup_epochs * scale, 3)
-    if "milestones" not in changes and scale != 1:
-        follow["milestones"] = tuple(max(1, round(milestone * scale)) for milestone in recipe.milestones)
-    return recipe.model_copy(update=follow)
+    follow = schedule_of(recipe, recipe.epochs / preset.epochs)
+    return recipe.model_copy(update={name: value for name, value in follow.items() if name not in changes})
 
 
 def _check_methods(names: tuple[str, ...]) -> None:
@@ -169,9 +170,43 @@ def _check_methods(names: tuple[str, ...]) -> None:
         METHODS.get(name)
     if "hard" in names:
         raise BadInput("method 'hard' is the baseline of every sweep: leave it out and name a distillation loss")
+    if taken := sorted({*names} & {*CONTROLS}):
+        raise BadInput(f"method '{taken[0]}' has the name of a control (--controls): register it under another one")
 
 
-def _space(config: SweepConfig) -> tuple[dict[str, Dimension], Hyper]:
+def _tuned(config: SweepConfig) -> tuple[str, ...]:
+    """Names of recipe fields, in one order however they were asked for."""
+    return tuple(sorted(name.replace("-", "_") for name in config.tune))
+
+
+def _ranges(config: SweepConfig, recipe: Recipe) -> dict[str, Dimension]:
+    """What is searched of the recipe: around its values, or what ``space`` says."""
+    decay = recipe.weight_decay or Recipe.model_fields["weight_decay"].default
+    usual = {
+        "lr": Dimension(low=recipe.lr / 4, high=recipe.lr * 4, log=True),
+        "weight_decay": Dimension(low=decay / 10, high=decay * 10, log=True),
+        "label_smoothing": Dimension(low=0.0, high=0.2),
+    }
+    found = {}
+    for name in _tuned(config):
+        asked = config.space.get(name, usual[name])
+        if asked.choices is not None and len(asked.choices) == 1:
+            raise BadInput(f"space.{name}: one value is nothing to tune; set it with --set recipe.{name}={asked}")
+        for value in asked.choices or (asked.low, asked.high):
+            _model(Recipe, {**recipe.model_dump(), name: value}, "space")
+        found[name] = _scaled(name, asked, usual[name].log)
+    return found
+
+
+def _scaled(name: str, dimension: Dimension, log: bool) -> Dimension:
+    """A range on the scale of what it takes the place of."""
+    log = log and dimension.low is not None
+    if log and (dimension.low or 0) <= 0:
+        raise BadInput(f"{name}: the range {dimension} is searched on a logarithmic scale and must start above 0")
+    return dimension.model_copy(update={"log": log})
+
+
+def _space(config: SweepConfig, recipe: Recipe) -> tuple[dict[str, Dimension], Hyper]:
     """What is searched and what is held at one value.
 
     A method's own range is filed as ``method.name`` where another method of the sweep searches that name over another
@@ -185,26 +220,27 @@ def _space(config: SweepConfig) -> tuple[dict[str, Dimension], Hyper]:
             same = all(other.space.get(name, dimension) == dimension for other in specs)
             space[name if same else f"{spec.name}.{name}"] = dimension
     fixed: Hyper = {}
+    tuned = _ranges(config, recipe)
     known = {name for spec in specs for name in spec.knobs}
     asked: dict[str, Dimension] = _given({"temperature": config.temperature, "alpha": config.alpha}) | config.space
+    if both := sorted(known & {*tuned}):
+        raise BadInput(f"tune: {both[0]} is also the name of a hyper-parameter of a method here")
     for name, dimension in asked.items():
+        if name in tuned:
+            continue
         if name not in known:
             some = f"hyper-parameter of {', '.join(config.method)}"
             raise unknown(some, name, known, f"known: {', '.join(sorted(known))}")
         _check_bounds(name, dimension, specs)
         replaced = [key for key in space if key.rpartition(".")[2] == name]
-        log = dimension.low is not None and any(space[key].log for key in replaced)
-        if log and (dimension.low or 0) <= 0:
-            raise BadInput(
-                f"{name}: the range {dimension} is searched on a logarithmic scale and must start above 0"
-            )  # fmt: skip
+        scaled = _scaled(name, dimension, any(space[key].log for key in replaced))
         for key in replaced:
             del space[key]
         if dimension.choices is not None and len(dimension.choices) == 1:
             fixed[name] = dimension.choices[0]
         else:
-            space[name] = dimension.model_copy(update={"log": log})
-    return space, fixed
+            space[name] = scaled
+    return space | tuned, fixed
 
 
 def _check_bounds(name: str, dimension: Dimension, specs: list[Method]) -> None:

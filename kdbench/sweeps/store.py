@@ -52,7 +52,9 @@ def load_trials(sweep_dir: Path, runs: list[Run] | None = None) -> pd.DataFrame:
     """The runs frame of all finished runs, possibly empty; of ``runs`` where they are read already."""
     sweep, _ = read_spec(sweep_dir)
     found = load_runs(sweep_dir) if runs is None else runs
-    return frame_of({**row_of(sweep.name, run.config, run.result), "teacher": sweep.pair.teacher} for run in found)
+    return frame_of(
+        {**row_of(sweep.name, run.config, run.result, sweep.tuned), "teacher": sweep.pair.teacher} for run in found
+    )
 
 
 def read_status(sweep_dir: Path) -> dict[str, Any]:
@@ -91,7 +93,7 @@ def _progress(place: Path) -> dict[str, Any]:
         "trial_id": config.id,
         "phase": config.phase,
         "student": config.model,
-        "method": config.method,
+        "method": config.condition,
         **{name: config.hyper.get(name) for name in ("temperature", "alpha")},
         "seed": config.seed,
         "epoch": len(logs),

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from kdbench.catalog.types import Budget, Dimension, Pair
-from kdbench.config import DataConfig, Frozen, Hyper, Recipe, unset
+from kdbench.config import Control, DataConfig, Frozen, Hyper, Recipe, is_default, unset
 from kdbench.files import identify
 
 Sampler = Literal["tpe", "random", "grid", "qmc", "gp"]
@@ -42,6 +42,12 @@ class Sweep(Frozen):
     """Students' recipe, the same for baseline, search and confirm."""
     precisions: dict[str, Literal["fp32", "bf16"]] = Field(default_factory=dict)
     """Measured precision per model, where the recipe says ``auto``."""
+    tuned: tuple[str, ...] = Field(default=(), exclude_if=is_default(()))
+    """Fields of the students' recipe that are searched as well, over their ranges in ``space``: on hard labels too."""
+    controls: tuple[Control, ...] = Field(default=(), exclude_if=is_default(()))
+    """What is confirmed beside the methods."""
+    compute_epochs: dict[str, int] = Field(default_factory=dict, exclude_if=is_default({}))
+    """Epochs of the control ``compute`` by student, counted in multiply-accumulates."""
     teacher_recipe: Recipe
     """The teacher's recipe."""
     teacher_weights: str | None = None

@@ -66,7 +66,7 @@ def init_arguments(config: RunConfig, *, sweep: str, attempt: int, extra: Mappin
     described = describe(config, sweep=sweep, attempt=attempt, extra=extra)
     return {
         "id": wandb_id(config.id, sweep, attempt),
-        "name": f"{config.phase} {config.model} {config.method} s{config.seed}",
+        "name": f"{config.phase} {config.model} {config.condition} s{config.seed}",
         "group": sweep,
         "job_type": config.phase,
         "tags": tags(described),

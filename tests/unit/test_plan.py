@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 from kdbench.config import RunResult
 from kdbench.errors import KdbenchError
 from kdbench.run.job import Job
-from kdbench.sweeps.plan import SweepPlan, fixed_of, groups
+from kdbench.sweeps.controls import capped, compute_epochs
+from kdbench.sweeps.plan import SweepPlan, fixed_of, groups, point_of
 from kdbench.sweeps.search import Journal, Search, startup
 from tests.support.helpers import ROOT
 from tests.support.sweeps import LARGE, SMALL, TEACHER, search, spec
@@ -264,3 +266,84 @@ def test_a_run_names_its_teacher_and_one_on_hard_labels_none() -> None:
     }
     soft = [job for job in jobs if job.config.method == "kd"]
     assert {(j.config.teacher_id, j.config.teacher) for j in soft} == {(plan.teacher.id, TEACHER)}
+
+
+def told(plan: SweepPlan, jobs: list[Job]) -> None:
+    """Runs are distinct, a dry run foresees each of them, and hard labels ask no teacher."""
+    trained = [job.config for job in jobs if job.task == "train"]
+    assert len({config.id for config in trained}) == len(trained)
+    kinds = Counter((config.phase, config.model, config.condition) for config in trained)
+    assert kinds == {(k.phase, k.label, k.example.condition): k.runs for k in plan.planned([])}
+    assert all((job.teacher is None) == (job.config.method == "hard") for job in jobs if job.task == "train")
+
+
+def test_tuning_searches_hard_labels_in_as_many_trials_and_confirms_each_winner(tmp_path: Path) -> None:
+    sweep, finished = spec(tune="lr,label-smoothing", trials=4, space__lr="0.01..0.3"), dict[str, RunResult]()
+    plan = SweepPlan(sweep, tmp_path)
+    jobs = walk(plan, finished)
+    told(plan, jobs)
+    for method, own in (("hard", set()), ("kd", {"temperature", "alpha"})):
+        trials = [j for j in jobs if (j.config.phase, j.config.model, j.config.method) == ("search", LARGE, method)]
+        assert len(trials) == 4 == len({j.config.recipe.lr for j in trials})
+        assert {frozenset(j.config.hyper) for j in trials} == {frozenset(own)}
+        assert all(0.01 <= j.config.recipe.lr <= 0.3 and j.config.recipe.label_smoothing <= 0.2 for j in trials)
+        assert all({*point_of(sweep, j.config)} == {"lr", "label_smoothing", *own} for j in trials)
+        best = max(trials, key=lambda job: finished[job.id].val_acc or 0).config
+        phases = ("baseline", "confirm") if method == "hard" else ("confirm",)
+        again = [
+            j.config for j in jobs if j.config.phase in phases and (j.config.model, j.config.method) == (LARGE, method)
+        ]
+        assert {f"{config.recipe} {config.hyper}" for config in again} == {f"{best.recipe} {best.hyper}"}
+    plain = jobs[0].config.recipe, sweep.recipe
+    assert plain == (SweepPlan(spec()).teacher.recipe, spec().recipe), "the teacher and the sweep's own recipe stay"
+    assert walk(SweepPlan(sweep, tmp_path), finished) == [], "the journal and the results tell the same plan again"
+
+
+@pytest.mark.parametrize("method", ["kd", "dkd"])
+@pytest.mark.parametrize("tune", ["", "weight-decay"])
+def test_controls_differ_from_what_they_control_in_one_thing(method: str, tune: str) -> None:
+    sweep = spec(method=method, tune=tune, controls="compute,self,smoothing", trials=3)
+    plan = SweepPlan(sweep.model_copy(update={"compute_epochs": {SMALL: 7, LARGE: 20}}))
+    jobs = walk(plan, {})
+    told(plan, jobs)
+    confirm = {j.config.condition: j for j in jobs if j.config.phase == "confirm" and j.config.model == SMALL}
+    baseline = next(j for j in jobs if j.config.phase == "baseline" and j.config.model == SMALL)
+    hard = confirm["hard"].config
+    for control, changed in (("smoothing", {"label_smoothing": 0.1}), ("compute", {"epochs": 7})):
+        same = {"recipe": hard.recipe.model_copy(update=changed), "control": control}
+        assert confirm[control].config == hard.model_copy(update=same)
+    own = confirm["self"]
+    assert own.teacher == baseline.config and "weights" in baseline.keep
+    assert (own.config.teacher, own.config.teacher_id, own.config.method) == (SMALL, baseline.id, "kd")
+    if method == "kd":
+        taught = {"teacher": TEACHER, "teacher_id": plan.teacher.id, "control": None}
+        assert own.config.model_copy(update=taught) == confirm["kd"].config
+    else:
+        assert (own.config.hyper, own.config.recipe) == ({"temperature": 4.0, "alpha": 0.9}, hard.recipe)
+    without = walk(SweepPlan(spec(method=method, tune=tune, trials=3)), {})
+    assert {job.id for job in without} == {job.id for job in jobs if job.config.control is None}
+
+
+def test_a_network_that_went_astray_teaches_nobody() -> None:
+    finished: dict[str, RunResult] = {}
+    plan = SweepPlan(spec(controls="self", trials=2))
+    teacher = next(iter(plan.jobs(finished)))
+    finished[teacher.id] = ended(teacher)
+    lost = [job for job in plan.jobs(finished) if job.config.phase == "baseline"]
+    finished |= {job.id: ended(job, status="failed", val_acc=None, error="diverged") for job in lost}
+    jobs = walk(plan, finished)
+    assert {job.config.condition for job in jobs if job.config.phase == "confirm"} == {"hard", "kd"}
+
+
+def test_compute_is_counted_in_forward_passes() -> None:
+    sweep = spec(trials=3, epochs=10, teacher_epochs=4)
+    macs = {TEACHER: 600, SMALL: 100, LARGE: 300}
+    # 600 * (3 * 4 + 20) / 2 = 9600 of the teacher each; 3 trials and one run of 10 epochs
+    assert compute_epochs(sweep, macs, None, 3) == {SMALL: 40 + 32, LARGE: 40 + 11}
+    assert compute_epochs(sweep, macs, 2, 3) == {SMALL: 40 + 14, LARGE: 40 + 5}, "two views a sample, asked for once"
+    given = sweep.model_copy(update={"teacher_weights": "file:abc"})
+    assert compute_epochs(given, macs, 2, 3) == {SMALL: 42, LARGE: 41}
+    most = compute_epochs(sweep, {**macs, SMALL: 1}, None, 3)
+    assert most == {SMALL: 200, LARGE: 51}
+    assert capped(most, 10) and SMALL in capped(most, 10)[0] and LARGE not in capped(most, 10)[0]
+    assert capped({SMALL: 199}, 10) == capped({}, 10) == []

@@ -108,6 +108,20 @@ def test_no_method_s_search_depends_on_which_others_are_compared() -> None:
         assert (space_of(asked, name)["temperature"].low, space_of(asked, name)["temperature"].high) == (2, 3)
 
 
+def test_what_is_tuned_is_searched_around_the_recipe_for_hard_labels_too() -> None:
+    sweep, plain = resolved(tune="weight-decay,label-smoothing,lr", lr=0.2), resolved(lr=0.2)
+    space = space_of(sweep, "hard")
+    assert {name: str(one) for name, one in space.items()} == {
+        "lr": "0.05..0.8", "weight_decay": "5e-05..0.005", "label_smoothing": "0..0.2",
+    }  # fmt: skip
+    assert [space[name].log for name in ("lr", "weight_decay", "label_smoothing")] == [True, True, False]
+    assert space_of(sweep, "kd") == {**space_of(plain, "kd"), **space}
+    assert resolved(tune="weight-decay", **{"recipe.weight-decay": 0}).space["weight_decay"].high == 5e-3
+    assert resolved(tune="lr", **{"space.lr": "0.1,0.2"}).space["lr"].choices == (0.1, 0.2)
+    more = {"tuned", "controls", "compute_epochs"}
+    assert not more & plain.model_dump().keys(), "the ids of sweeps without them stay"
+
+
 @given(st.lists(finite, min_size=1))
 def test_a_list_keeps_its_values_in_order(values: list[float]) -> None:
     parsed = parse_dimension(",".join(map(repr, values)))
@@ -174,6 +188,14 @@ def test_any_text_is_a_dimension_or_bad_input(text: str) -> None:
         ({"max-seeds": 9}, "bounds --until decided"),
         ({"until": "decided", "seeds": 9, "max-seeds": 9}, "leaves none to add"),
         ({"until": "decided", "seeds": 1}, "needs 2 at least"),
+        ({"tune": "lr,momentum"}, "tune.1: should be 'lr'"),
+        ({"tune": "lr", "space.lr": 0.1}, "one value is nothing to tune; set it with --set recipe.lr=0.1"),
+        ({"tune": "lr", "space.lr": "0..1"}, "space.lr: should be greater than 0"),
+        ({"tune": "weight-decay", "space.weight-decay": "0..1"}, "logarithmic"),
+        ({"space.lr": "0.1..1"}, "unknown hyper-parameter of kd 'lr'"),
+        ({"tune": "label-smoothing", "controls": "smoothing"}, "the baseline itself tunes label smoothing"),
+        ({"recipe.label-smoothing": 0.2, "controls": "smoothing"}, "has label smoothing in its recipe"),
+        ({"controls": "itself"}, "controls.0: should be 'smoothing'"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(options: dict[str, Any], says: str) -> None:

@@ -1,0 +1,48 @@
+"""A real sweep with a tuned baseline and controls: foreseen, run, gone on with, mirrored, reported."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import optuna
+import pandas as pd
+
+from tests.support.sweeps import LARGE, SMALL, TEACHER, UNEQUAL, command, finish
+
+
+def test_a_tuned_sweep_with_controls_is_foreseen_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    words = [*command(tmp_path / "results", tmp_path / "cache", "--pair", f"{TEACHER}:{SMALL},{LARGE}", "--name", "s")]
+    words += ["--tune", "lr", "--controls", "self,compute", "--trials", "1", "--wandb", "disabled", "--json"]
+    told = finish([*words, "--dry-run"], tmp_path / "plan.log")
+    planned = json.loads(told[told.index("{\n") :])
+    finish([*words, "--storage", f"sqlite:///{tmp_path / 'mirror.db'}"], tmp_path / "run.log")
+    folder = tmp_path / "results" / "s"
+    trials = pd.read_csv(folder / "trials.csv", index_col="trial_id")
+    assert {(row["phase"], row["model"], row["method"]): row["runs"] for row in planned["rows"]} == trials.groupby(
+        ["phase", "student", "method"]
+    ).size().to_dict()
+    confirm = trials[trials["phase"] == "confirm"]
+    assert set(confirm["method"]) == {"hard", "kd", "self", "compute"}
+    epochs = json.loads((folder / "sweep.json").read_text())["sweep"]["compute_epochs"]
+    for student, rows in confirm.groupby("student"):
+        by_method = rows.groupby("method")[["hyper_lr", "epochs", "temperature", "alpha"]].first().T
+        assert by_method["compute"]["epochs"] == epochs[student] > by_method["hard"]["epochs"]
+        assert by_method["compute"]["hyper_lr"] == by_method["hard"]["hyper_lr"] != by_method["kd"]["hyper_lr"]
+        assert by_method["self"].equals(by_method["kd"])
+    own = {path.parents[1].name for path in tmp_path.glob("cache/teachers/*/logits/*")} - {
+        trials.index[trials["phase"] == "teacher"][0]
+    }
+    assert own == set(trials.index[trials["phase"] == "baseline"]), "each student's own network fills a logit cache"
+    studies = optuna.get_all_study_summaries(f"sqlite:///{tmp_path / 'mirror.db'}")
+    assert {one.study_name for one in studies} == {f"s/search/{s}/{m}" for s in (SMALL, LARGE) for m in ("hard", "kd")}
+    assert {name for one in studies for name in (one.best_trial.params if one.best_trial else {})} == {
+        "lr", "temperature", "alpha",
+    }  # fmt: skip
+
+    for lost in (trials.index[trials["phase"] == "search"][0], *confirm.index[confirm["method"] != "kd"][::2]):
+        shutil.rmtree(folder / "trials" / lost)
+    finish(words, tmp_path / "again.log")
+    again = pd.read_csv(folder / "trials.csv", index_col="trial_id")
+    pd.testing.assert_frame_equal(again.drop(columns=UNEQUAL), trials.drop(columns=UNEQUAL))
