@@ -163,7 +163,7 @@ def _rehearsal(manifest: Mapping[str, Any]) -> list[str]:
     if not limit:
         return notes
     return [
-        f"A rehearsal on {limit:,} training samples: these numbers say that everything runs, and nothing else.",
+        f"Trained on {limit:,} of the training samples, the teacher too: this says nothing of what all of them give.",
         *notes,
     ]
 
