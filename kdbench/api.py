@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from kdbench.run.store import Run
     from kdbench.run.student import Student
     from kdbench.sweeps.config import SweepConfig
+    from kdbench.sweeps.types import Sweep
 
 FIGURES = ("pareto", "gain", "temperature_alpha", "curves", "cost", "reliability")
 
@@ -70,21 +71,28 @@ def sweep(
 
 def run_sweep(config: SweepConfig, observer: Observer, command: str | None = None) -> Path:
     """What ``kdbench sweep`` and ``sweep`` do: what was asked for to a finished folder, without its report."""
-    from kdbench.sweeps.spec import build_sweep
-
-    spec = build_sweep(config)
+    spec = _spec(config)
     from kdbench.sweeps.run import run_sweep as start  # imports torch: what was typed wrong is said before
 
     tracking = tracked(config.out / spec.name, spec.name, config.tracking, observer, spec.pair.teacher)
     words = command or shlex.join(["kdbench", "sweep", *config.words()])
-    return start(spec, config, observer, command=words, teacher_weights=config.teacher_weights, tracking=tracking)
+    return start(
+        spec, config, observer, command=words, teacher_weights=config.teacher_weights, tracking=tracking,
+        against=config.against,
+    )  # fmt: skip
+
+
+def _spec(config: SweepConfig) -> Sweep:
+    """What was asked for, resolved: on its own, or beside a record's runs."""
+    from kdbench.sweeps.against import sweep_against
+    from kdbench.sweeps.spec import build_sweep
+
+    return build_sweep(config) if config.against is None else sweep_against(config)
 
 
 def plan_sweep(config: SweepConfig, observer: Observer) -> DryRun:
     """What ``run_sweep`` would do, and about how long that takes here. Writes nothing."""
-    from kdbench.sweeps.spec import build_sweep
-
-    spec = build_sweep(config)
+    spec = _spec(config)
     from kdbench.sweeps.run import plan_sweep as plan
 
     return plan(spec, config, observer, teacher_weights=config.teacher_weights)

@@ -158,7 +158,11 @@ def _rehearsal(manifest: Mapping[str, Any]) -> list[str]:
     """Warnings where the spec in the manifest uses a part of the training samples only, or cuts a control short."""
     held = manifest.get("spec")
     spec = held if isinstance(held, Mapping) else {}
-    notes = capped(spec.get("compute_epochs") or {}, (spec.get("recipe") or {}).get("epochs") or 1)
+    notes = [
+        f"{held['runs']} runs are those of the record {held['record']}, not trained here."
+        for held in (manifest.get("against"),) if held
+    ]  # fmt: skip
+    notes += capped(spec.get("compute_epochs") or {}, (spec.get("recipe") or {}).get("epochs") or 1)
     limit = (spec.get("data") or {}).get("limit")
     if not limit:
         return notes

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import reprlib
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
@@ -80,6 +81,8 @@ class SweepConfig(RunOptions):
     controls: Annotated[tuple[Control, ...], Flag(WHAT, "NAME,...", shown="none")] = ()
     """Other explanations of a gain, as rows: smoothing (hard labels, smoothed by 0.1), self (a teacher of the student's
     own kind), compute (hard labels, trained for what distilling cost)."""
+    against: Annotated[Path | None, Flag(WHAT, "RECORD")] = None
+    """A record or sweep whose finished runs stand beside those of --method; all else is as there."""
     budget: Annotated[str, Flag(WHAT, "PRESET", sets=("budget.name",))] = "quick"
     """Epochs, trials and seeds: smoke, quick, standard or paper (`kdbench ls recipes`)."""
     trials: Annotated[int | None, Flag(WHAT, sets=("budget.trials",))] = None

@@ -68,7 +68,7 @@ def read_config(
         else:
             values[section] = value
     asked = _model(SweepConfig, values)
-    if not asked.pair.strip():
+    if not asked.pair.strip() and asked.against is None:
         raise BadInput("no pair given: name a teacher and its students, for example --pair resnet50:mobilenetv3")
     return asked
 

@@ -28,6 +28,7 @@ from kdbench.run.machine import threads_each
 from kdbench.run.observers import Observer
 from kdbench.run.store import WEIGHTS, load_runs
 from kdbench.run.worker import pick_device
+from kdbench.sweeps.against import take_over
 from kdbench.sweeps.controls import capped, compute_epochs
 from kdbench.sweeps.plan import SweepPlan, teacher_config, trials_of
 from kdbench.sweeps.spec import spec_difference
@@ -49,6 +50,7 @@ def run_sweep(
     command: str,
     teacher_weights: str | None = None,
     tracking: Callable[[], Observer] | None = None,
+    against: Path | None = None,
 ) -> Path:
     """Run a sweep to its end, or go on with it; returns its folder, ``<out>/<name>``.
 
@@ -73,12 +75,13 @@ def run_sweep(
         more.append(partial(Mirror, run.storage, sweep, observer.message))
     samples = {"classes": spec.classes, **spec.sizes}
     (folder / "trials").mkdir(parents=True, exist_ok=True)
+    taken = take_over(against, folder) if against is not None else {}
     plan = SweepPlan(sweep, folder)
     run_plan(
         plan, run, observer, device=str(device), hardware=describe_hardware(device), command=command,
         data_path=sweep.data_path, teacher_source=teacher_weights, runs=plan.runs, more=more,
         first=lambda: write_spec(folder, sweep, run.storage and manifest.hide_password(run.storage)),
-        last=lambda setting: manifest.finish(folder, {"samples": samples, **_latencies(sweep, spec, setting)}),
+        last=lambda setting: manifest.finish(folder, {"samples": samples, **taken, **_latencies(sweep, spec, setting)}),
     )  # fmt: skip
     searched = [each.result for each in load_runs(folder) if each.config.phase == "search"]
     if searched and all(result.status == "failed" for result in searched):
@@ -154,6 +157,8 @@ def resolved(sweep: Sweep, folder: Path, device: torch.device) -> Sweep:
         m for m in models if (sweep.recipe if m in sweep.pair.students else sweep.teacher_recipe).precision == "auto"
     ]
     if not (folder / "sweep.json").exists():
+        if sweep.precisions:  # those of the record that it stands beside
+            return sweep
         return sweep.model_copy(update={"precisions": dict.fromkeys(auto, precision_for(device))})
     stored, _ = read_spec(folder)
     asked = sweep.model_copy(update={"precisions": stored.precisions})
