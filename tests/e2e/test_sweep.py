@@ -16,7 +16,7 @@ from scipy import stats
 
 from kdbench.run.store import read_epochs, read_result
 from tests.support.helpers import Cli
-from tests.support.sweeps import LARGE, SMALL, UNEQUAL, WHOLE, command, finish, lines
+from tests.support.sweeps import LARGE, SMALL, UNEQUAL, WHOLE, command, finish, here, lines
 from tests.support.wandb_files import find_runs, read_offline
 
 FILES = [
@@ -164,14 +164,14 @@ def test_the_mirror_holds_the_searches(place: Path, folder: Path, trials: pd.Dat
 
 
 def test_another_name_takes_equal_runs_over_and_trains_the_teacher_no_more(place: Path, folder: Path) -> None:
-    finish(command(place / "results", place / "cache", *WHOLE, "--name", "again"), place / "again.log")
+    here(command(place / "results", place / "cache", *WHOLE, "--name", "again"), place / "again.log")
     told = lines(place / "again.log")
     assert not [line for line in told if line["event"] == "epoch" and line["seconds"] == 0]
     frames = [pd.read_parquet(place / "results" / name / "trials.parquet") for name in ("whole", "again")]
     frames = [frame.drop(columns=["wandb_run", "sweep"]) for frame in frames]
     pd.testing.assert_frame_equal(*frames)  # the very same runs, down to their seconds
     more = command(place / "results", place / "cache", *WHOLE, "--name", "again", "--seeds", 3)
-    finish(more, place / "more.log")
+    here(more, place / "more.log")
     frame = pd.read_parquet(place / "results" / "again" / "trials.parquet")
     assert len(frame) == len(frames[0]) + 4  # one more seed of two students, hard and distilled
 

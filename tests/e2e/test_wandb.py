@@ -133,13 +133,11 @@ def test_a_run_read_back_is_what_was_told(tmp_path: Path) -> None:
 
 
 USERS = [
-    {"WANDB_RUN_ID": "one", "WANDB_NAME": "one", "WANDB_NOTES": "one"},
-    {"WANDB_SWEEP_ID": "s1", "WANDB_SWEEP_PARAM_PATH": "x", "WANDB_PROJECT": "other"},
-    {"WANDB_RUN_GROUP": "other", "WANDB_JOB_TYPE": "other", "WANDB_RESUME": "must"},
-    {"WANDB_MODE": "disabled", "WANDB_DISABLED": "true"},
-    {"WANDB_TAGS": "mine," + "x" * 99, "WANDB_ENTITY": "team"},
-    {"WANDB_SERVICE": "3-1-tcp-localhost-1"},
-]
+    {"WANDB_RUN_ID": "one", "WANDB_NAME": "one", "WANDB_NOTES": "one", "WANDB_SWEEP_ID": "s1", "WANDB_PROJECT": "other",
+     "WANDB_SWEEP_PARAM_PATH": "x", "WANDB_RUN_GROUP": "other", "WANDB_JOB_TYPE": "other", "WANDB_RESUME": "must"},
+    {"WANDB_MODE": "disabled", "WANDB_DISABLED": "true", "WANDB_SERVICE": "3-1-tcp-localhost-1",
+     "WANDB_TAGS": "mine," + "x" * 99, "WANDB_ENTITY": "team"},
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("variables", USERS, ids=lambda variables: next(iter(variables)))
