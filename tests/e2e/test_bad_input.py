@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import os
-import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -196,9 +193,7 @@ GIVEN: dict[str, Case] = {
     "missing data": Case("not on this machine", KMNIST, code=MACHINE),
     "truncated IDX file": Case("train-images", KMNIST, idx("kmnist", damage=lambda old: old[: len(old) // 2])),
     "IDX file with a wrong size": Case(
-        "train-images",
-        KMNIST,
-        idx("kmnist", damage=lambda old: gzip.compress(gzip.decompress(old)[:-100])),
+        "train-images", KMNIST, idx("kmnist", damage=lambda old: gzip.compress(gzip.decompress(old)[:-100]))
     ),
     "IDX file of another kind": Case(
         "train-images", KMNIST, idx("kmnist", damage=lambda old: gzip.compress(b"not an IDX file at all"))
@@ -324,34 +319,3 @@ def test_online_without_a_network_goes_on_offline_and_says_so_once(place: Path) 
     assert done.code == 0, done.err
     assert sum("offline" in line for line in done.err.splitlines()) == 1
     assert any((place / "results").rglob("run-*.wandb"))
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one MiB, almost full."""
-    mount = shutil.which("mount")
-    if mount is None or os.geteuid() != 0:
-        pytest.skip("a small file system needs root and mount")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    made = subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, check=False)
-    if made.returncode:
-        pytest.skip(f"a small file system cannot be mounted here: {made.stderr.decode().strip()}")
-    (disk / "ballast").write_bytes(bytes(1000 * 1024))
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
-@pytest.mark.parametrize("option", ["--out", "--cache"])
-def test_a_full_disk_is_the_machines_fault_and_the_sweep_goes_on_elsewhere(
-    option: str, place: Path, tiny_disk: Path, cli: Cli
-) -> None:
-    full = cli(*SMOKE, "--limit", "60", option, tiny_disk / "here")
-    assert full.code == MACHINE
-    assert full.err.startswith("error: ")
-    assert "no space" in full.err.lower()
-    assert str(tiny_disk) in full.err
-    assert "Traceback" not in full.err
-    (tiny_disk / "ballast").unlink()
-    subprocess.run(["mount", "-o", "remount,size=64m", str(tiny_disk)], check=True)
-    assert cli(*SMOKE, "--limit", "60", option, tiny_disk / "here").code == 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +14,7 @@ import pytest
 import kdbench
 from kdbench.errors import MachineFault
 from tests.support.helpers import Cli
-from tests.support.sweeps import SMALL, UNEQUAL, WHOLE
+from tests.support.sweeps import SMALL, TEACHER, UNEQUAL, WHOLE
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "cut off": lambda old: old[: len(old) // 2],
@@ -100,3 +102,47 @@ def test_damaged_weights_are_named(damage: Damage, finished: Path) -> None:
         shutil.rmtree(place)
     with pytest.raises(MachineFault, match="delete that folder to train it again"):
         again()
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one MiB, almost full."""
+    mount = shutil.which("mount")
+    if mount is None or os.geteuid() != 0:
+        pytest.skip("a small file system needs root and mount")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    made = subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {made.stderr.decode().strip()}")
+    (disk / "ballast").write_bytes(bytes(1000 * 1024))
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("option", ["--out", "--cache"])
+def test_a_full_disk_is_the_machines_fault_and_the_sweep_goes_on_elsewhere(
+    option: str, bench: Path, tiny_disk: Path, cli: Cli
+) -> None:
+    words = [
+        "sweep",
+        "--pair",
+        f"{TEACHER}:{SMALL}",
+        "--budget",
+        "smoke",
+        "--wandb",
+        "disabled",
+        "--quiet",
+        "--limit",
+        "60",
+    ]
+    full = cli(*words, option, tiny_disk / "here")
+    assert full.code == 1
+    assert full.err.startswith("error: ")
+    assert "no space" in full.err.lower()
+    assert str(tiny_disk) in full.err
+    assert "Traceback" not in full.err
+    (tiny_disk / "ballast").unlink()
+    subprocess.run(["mount", "-o", "remount,size=64m", str(tiny_disk)], check=True)
+    done = cli(*words, option, tiny_disk / "here")
+    assert done.code == 0 and SMALL in done.out  # --quiet prints the table

@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import pandas as pd
 import pytest
@@ -16,7 +15,7 @@ from scipy import stats
 
 from kdbench.run.store import read_epochs, read_result
 from tests.support.helpers import Cli
-from tests.support.sweeps import LARGE, SMALL, UNEQUAL, WHOLE, command, finish, here, lines
+from tests.support.sweeps import LARGE, SMALL, WHOLE, command, here, lines
 from tests.support.wandb_files import find_runs, read_offline
 
 FILES = [
@@ -226,22 +225,3 @@ def test_another_spec_under_the_same_name_is_refused_with_the_difference(place: 
     assert "recipe.epochs: stored 1, asked 3" in refused.err
     assert "--name" in refused.err
     assert (folder / "sweep.json").read_bytes() == before
-
-
-@pytest.mark.slow
-def test_two_workers_complete_every_run_once_with_the_accuracies_of_one(place: Path) -> None:
-    one = ["--sampler", "random", "--pruner", "none", "--trials", 3, "--wandb", "disabled", "--quiet"]
-    frames = []
-    for workers in (1, 2):
-        cache = place / f"cache-{workers}"
-        words = command(place / f"by-{workers}", cache, *one, "--name", "same", "--workers", workers)
-        told = finish(words, place / f"by-{workers}.log")
-        assert SMALL in told  # --quiet prints the table
-        assert "trial" not in told.split("student")[0]  # ... and nothing before it
-        frame = pd.read_parquet(place / f"by-{workers}" / "same" / "trials.parquet")
-        assert frame["trial_id"].is_unique
-        frames.append(frame.drop(columns=UNEQUAL).set_index("trial_id"))
-        shutil.rmtree(cache)
-    assert len(frames[0]) == 1 + 1 + 3 + 4
-    pd.testing.assert_frame_equal(*frames)  # exactly
-    assert np.isfinite(frames[0]["val_acc"].astype(float)).all()

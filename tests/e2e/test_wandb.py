@@ -320,23 +320,3 @@ def test_another_run_of_the_same_id_is_left_alone(tmp_path: Path, server: StandI
         assert not report.ok and "another run" in report.failed[name()]
         assert [run.exit_code for run in files(tmp_path / mode).values()] == [0]
     assert len(server.runs[name()]["history"]) == 3
-
-
-@pytest.mark.slow
-def test_a_server_lost_midway_keeps_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    with StandIn() as first:
-        monkeypatch.setenv("WANDB_BASE_URL", first.url)
-        watcher = watch(tmp_path, "online", said.append)
-        tell(watcher, tmp_path, 1)
-        watcher.start(trial(2), 1, "")
-        until(lambda: name(2) in first.runs)
-    begin = time.monotonic()
-    tell(watcher, tmp_path, 3)
-    assert time.monotonic() - begin < 1
-    watcher.close()
-    assert [run.exit_code for (seed, _), run in files(tmp_path).items() if seed == 3] == [0]
-    with StandIn() as second:
-        monkeypatch.setenv("WANDB_BASE_URL", second.url)
-        assert send(tmp_path).uploaded == [name(1), name(3)]
