@@ -17,6 +17,7 @@ from tests.support.wandb_files import find_runs, read_offline
 USER, MACHINE = 2, 1
 PAIR = ["--pair", "test_resnet:test_efficientnet"]
 SMOKE = ["sweep", *PAIR, "--budget", "smoke", "--wandb", "disabled", "--quiet"]
+FEW = ["--limit", "60", "--trials", "1", "--seeds", "1"]
 
 
 class Case(NamedTuple):
@@ -295,7 +296,7 @@ def test_passwords_are_neither_shown_nor_written(place: Path, cli: Cli) -> None:
         refused = cli(*SMOKE, "--storage", url)
         assert refused.code in (USER, MACHINE) and "***" in refused.err and "hunter2" not in refused.err
     url = f"sqlite:///{place}/q.db?password=hunter2"
-    done = cli("sweep", *PAIR, "--budget", "smoke", "--limit", 60, "--storage", url, "--name", "mine")
+    done = cli("sweep", *PAIR, "--budget", "smoke", *FEW, "--storage", url, "--name", "mine")
     told = [done, cli("status", "mine"), cli("record", "mine")]
     assert [each.code for each in told] == [0, 0, 0] and "hunter2" not in str(told)
     assert (place / "q.db").exists() and not [name for name, held in contents(place).items() if b"hunter2" in held]

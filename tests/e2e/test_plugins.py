@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from tests.support.helpers import ROOT, Outcome, run_process
 
 WORDS = ["sweep", "--budget", "smoke", "--precision", "fp32", "--workers", "1", "--quiet", "--limit", "60"]
+WORDS += ["--trials", "1", "--seeds", "1"]
 
 
 def plugin(place: Path, loss: str | None = None) -> str:

@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+import kdbench
 from kdbench.run.store import read_epochs, read_result
 from tests.support.helpers import Cli
-from tests.support.sweeps import LARGE, SMALL, WHOLE, command, here, lines
+from tests.support.sweeps import LARGE, SMALL, WHOLE, command, here, lines, sweep_here
 from tests.support.wandb_files import find_runs, read_offline
 
 FILES = [
@@ -169,10 +170,8 @@ def test_another_name_takes_equal_runs_over_and_trains_the_teacher_no_more(place
     frames = [pd.read_parquet(place / "results" / name / "trials.parquet") for name in ("whole", "again")]
     frames = [frame.drop(columns=["wandb_run", "sweep"]) for frame in frames]
     pd.testing.assert_frame_equal(*frames)  # the very same runs, down to their seconds
-    more = command(place / "results", place / "cache", *WHOLE, "--name", "again", "--seeds", 3)
-    here(more, place / "more.log")
-    frame = pd.read_parquet(place / "results" / "again" / "trials.parquet")
-    assert len(frame) == len(frames[0]) + 4  # one more seed of two students, hard and distilled
+    more = kdbench.load(sweep_here(place, pair=WHOLE[1], name="again", seeds=3))
+    assert len(more.runs) == len(frames[0]) + 4  # one more seed of two students, hard and distilled
 
 
 def test_the_json_lines_tell_every_run(place: Path, folder: Path, trials: pd.DataFrame) -> None:
