@@ -9,11 +9,11 @@ from pathlib import Path
 # Read when the engine is imported, here and in every process that a test starts: a checkpoint an epoch, so that the
 # tiny runs of these tests really are resumed and not started over.
 os.environ["KDBENCH_CHECKPOINT_SECONDS"] = "0"
-# The tests run in as many processes as there are cores: more threads would only wait for each other.
+# The tests run in as many processes as there are cores: more threads or workers would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("KDBENCH_THREADS", "1")
 
 import pytest
-from filelock import FileLock
 
 from tests.support.helpers import Cli, Outcome
 
@@ -44,20 +44,20 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(autouse=True, scope="session")
+def drafts() -> None:
+    """Pictures with fewer dots, and fonts drawn into PDFs, not embedded: a report in seconds."""
+    from kdbench.report import style
+
+    style._RC |= {"savefig.dpi": 60, "pdf.fonttype": 3}
+
+
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The place of a finished sweep, see ``build_whole``: trained once for all test processes, never to be changed."""
-    from tests.support.sweeps import build_whole
+    from tests.support.sweeps import build_whole, once
 
-    base = tmp_path_factory.getbasetemp()
-    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "whole"
-    with FileLock(f"{place}.lock"):
-        if not place.with_suffix(".done").exists():
-            shutil.rmtree(place, ignore_errors=True)
-            place.mkdir()
-            build_whole(place)
-            place.with_suffix(".done").touch()
-    return place
+    return once(tmp_path_factory, "whole", build_whole)
 
 
 @pytest.fixture

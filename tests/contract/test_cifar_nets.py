@@ -76,13 +76,12 @@ def test_macs_by_hand() -> None:
         assert count_macs(made("vgg8"), 3, 32) == 9 * vgg + 51_200
 
 
-@pytest.mark.parametrize(("channels", "classes"), [(1, 10), (3, 100)])
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_net_runs_forward_and_backward(name: str, channels: int, classes: int) -> None:
-    model = made(name, channels, classes, seed=1)
-    x = torch.randn(2, channels, 32, 32, generator=torch.Generator().manual_seed(0))
+def test_a_net_runs_forward_and_backward(name: str) -> None:
+    model = made(name, channels=1, classes=10, seed=1)
+    x = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     out = model(x.contiguous(memory_format=torch.channels_last))
-    assert model.training and out.shape == (2, classes) and out.isfinite().all()
+    assert model.training and out.shape == (2, 10) and out.isfinite().all()
     nn.functional.cross_entropy(out, torch.tensor([0, 1])).backward()
     grads = {key: p.grad for key, p in model.named_parameters()}
     assert not [key for key, grad in grads.items() if grad is None or not grad.isfinite().all()]

@@ -19,7 +19,7 @@ from kdbench.config import RunResult
 from kdbench.errors import BadInput
 from kdbench.run import lease
 from kdbench.run.events import Broken, Ended, Epoch, Event, Setting
-from kdbench.run.executors import Executor, LocalExecutor, make_executor
+from kdbench.run.executors import Executor, InlineExecutor, LocalExecutor, make_executor
 from kdbench.run.job import Job
 from kdbench.run.observers import Observers
 from kdbench.run.scheduler import Scheduler
@@ -61,17 +61,21 @@ def jobs(count: int, epochs: int = 3) -> list[Job]:
     return [Job(plan.config(groups[k % 2], {}, k // 2)) for k in range(count)]
 
 
+@pytest.fixture(scope="module")
+def no_cluster_left() -> Iterator[None]:
+    """Ray's cluster serves all tests."""
+    yield
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
+
+
 @pytest.fixture(params=KINDS, ids=["inline", "local", "ray"])
-def executor(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Executor, Heard]]:
+def executor(request: pytest.FixtureRequest, tmp_path: Path, no_cluster_left: None) -> Iterator[tuple[Executor, Heard]]:
     kind, workers = request.param
     heard = Heard(LARGE)
     made = make_executor("ray" if kind == "ray" else "local", workers, setting(tmp_path), heard)
     yield made, heard
     made.close()
-    if kind == "ray":
-        import ray
-
-        ray.shutdown()
 
 
 def drive(made: Executor, heard: Heard, todo: list[Job]) -> None:
@@ -86,6 +90,7 @@ def drive(made: Executor, heard: Heard, todo: list[Job]) -> None:
 
 
 def test_every_job_ends_once_and_answers_are_heard(executor: tuple[Executor, Heard], tmp_path: Path) -> None:
+    """And what concerns more than one run comes back as it was raised."""
     made, heard = executor
     todo = jobs(4)
     drive(made, heard, todo)
@@ -99,16 +104,11 @@ def test_every_job_ends_once_and_answers_are_heard(executor: tuple[Executor, Hea
     stored = {run.config.id: run.result for run in load_runs(tmp_path / "plan")}
     assert stored == ended
     assert not list(tmp_path.glob("plan/trials/*/lease"))
-
-
-def test_what_concerns_more_than_a_run_comes_back_as_it_was_raised(executor: tuple[Executor, Heard]) -> None:
-    made, heard = executor
-    config = jobs(1)[0].config
-    left, until = [Job(config.model_copy(update={"data": config.data.model_copy(update={"name": "no-such"})}))], 120
-    until += time.monotonic()
+    config, until = todo[0].config, time.monotonic() + 120
+    while not made.free():
+        made.poll(0.5)
+    made.submit(Job(config.model_copy(update={"data": config.data.model_copy(update={"name": "no-such"})})))
     while not (broken := [event for event in heard.events if isinstance(event, Broken)]) and time.monotonic() < until:
-        if left and made.free():
-            made.submit(left.pop())
         made.poll(0.5)
     assert [isinstance(each.error, BadInput) and "no-such" in str(each.error) for each in broken] == [True]
 
@@ -139,7 +139,7 @@ def test_a_killed_worker_is_replaced_and_its_run_goes_on(tmp_path: Path) -> None
         where, left, done = setting(place), [kill], list[LocalExecutor]()
         where.folder.mkdir(parents=True)
         scheduler = Scheduler(
-            SweepPlan(sweep, where.folder), where, Watch(), speeds=Speeds(where.cache, "cpu", 1), workers=2
+            SweepPlan(sweep, where.folder), where, Watch(), speeds=Speeds(where.cache, "cpu", 1), workers=1 + kill
         )  # fmt: skip
 
         def handle(event: Event) -> bool:
@@ -151,6 +151,8 @@ def test_a_killed_worker_is_replaced_and_its_run_goes_on(tmp_path: Path) -> None
             return scheduler.handle(event)
 
         def make(_: object) -> Executor:
+            if not kill:
+                return InlineExecutor(where, handle)
             done.append(LocalExecutor(where, handle, 2))
             return done[0]
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +15,7 @@ import pytest
 import kdbench
 from kdbench.errors import MachineFault
 from tests.support.helpers import Cli
-from tests.support.sweeps import SMALL, UNEQUAL, WHOLE
+from tests.support.sweeps import SMALL, TEACHER, UNEQUAL, WHOLE
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "cut off": lambda old: old[: len(old) // 2],
@@ -22,9 +25,11 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "a list": lambda old: b'[["x"], 7]\n',
 }
 damaged = pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
+turns = cycle(DAMAGES.values())
 quickly = pytest.mark.parametrize(  # each trains some runs again
     "damage",
-    [pytest.param(f, id=k, marks=() if k in ("cut off", "a list") else pytest.mark.slow) for k, f in DAMAGES.items()],
+    [lambda old: next(turns)(old), *(pytest.param(f, marks=pytest.mark.slow) for f in DAMAGES.values())],
+    ids=["one after another", *DAMAGES],
 )
 Damage = Callable[[bytes], bytes]
 
@@ -100,3 +105,37 @@ def test_damaged_weights_are_named(damage: Damage, finished: Path) -> None:
         shutil.rmtree(place)
     with pytest.raises(MachineFault, match="delete that folder to train it again"):
         again()
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one MiB, almost full."""
+    mount = shutil.which("mount")
+    if mount is None or os.geteuid() != 0:
+        pytest.skip("a small file system needs root and mount")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    made = subprocess.run([mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {made.stderr.decode().strip()}")
+    (disk / "ballast").write_bytes(bytes(1000 * 1024))
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("option", ["--out", "--cache"])
+def test_a_full_disk_is_the_machines_fault_and_the_sweep_goes_on_elsewhere(
+    option: str, bench: Path, tiny_disk: Path, cli: Cli
+) -> None:
+    asked = f"sweep --pair {TEACHER}:{SMALL} --budget smoke --limit 60 --trials 1 --seeds 1"
+    words = [*asked.split(), "--wandb", "disabled", "--quiet"]
+    full = cli(*words, option, tiny_disk / "here")
+    assert full.code == 1
+    assert full.err.startswith("error: ")
+    assert "no space" in full.err.lower()
+    assert str(tiny_disk) in full.err
+    assert "Traceback" not in full.err
+    (tiny_disk / "ballast").unlink()
+    subprocess.run(["mount", "-o", "remount,size=64m", str(tiny_disk)], check=True)
+    done = cli(*words, option, tiny_disk / "here")
+    assert done.code == 0 and SMALL in done.out  # --quiet prints the table

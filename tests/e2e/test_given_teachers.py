@@ -13,7 +13,7 @@ from kdbench.models import build, count_params, load_weights, weights_digest
 from kdbench.run.store import read_config, read_result
 from kdbench.sweeps.store import read_spec
 from kdbench.teacher import CacheKey, LogitCache
-from tests.support.sweeps import TEACHER, command, finish
+from tests.support.sweeps import TEACHER, command, here
 
 
 def test_two_files_teach_as_an_ensemble(tmp_path: Path) -> None:
@@ -26,11 +26,11 @@ def test_two_files_teach_as_an_ensemble(tmp_path: Path) -> None:
     words = command(out, cache, "--teacher-weights", source, "--name", "two", "--trials", 1, "--seeds", 1, "--json")
     both = load_weights(TEACHER, source=source, **shape)  # type: ignore[arg-type]
 
-    told = finish([*words, "--dry-run"], tmp_path / "plan.log")
+    told = here([*words, "--dry-run"], tmp_path / "plan.log")
     row = json.loads(told[told.index("{\n") :])["rows"][0]
     assert (row["params"], row["epochs"]) == (count_params(both), 0)
 
-    finish(words, tmp_path / "log")
+    here(words, tmp_path / "log")
     (file,) = cache.glob("teachers/*/result.json")
     held, config = read_result(file.parent), read_config(file.parent)
     assert held is not None and config is not None and held.weights

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from tests.support.helpers import ROOT, Outcome, run_process
 
 WORDS = ["sweep", "--budget", "smoke", "--precision", "fp32", "--workers", "1", "--quiet", "--limit", "60"]
+WORDS += ["--trials", "1", "--seeds", "1"]
 
 
 def plugin(place: Path, loss: str | None = None) -> str:
@@ -76,10 +77,10 @@ def test_a_bad_loss_is_told_before_anything_is_trained(tmp_path: Path, loss: str
 
 def test_doctor_names_plugins_and_what_is_wrong_with_one(tmp_path: Path) -> None:
     plugin(tmp_path)
-    done = run(tmp_path, "doctor", "--json")
-    assert "my_package:" in {c["name"]: c["found"] for c in json.loads(done.out)}["kdbench.pairs"]
-    (tmp_path / "my_package.py").write_text("import nothing_of_this_name")
+    points = tmp_path / "my_package-1.dist-info/entry_points.txt"
+    points.write_text(points.read_text() + "\n[kdbench.methods]\nbad = nothing_of_this_name:X\n")
     done = run(tmp_path, "doctor", "--json")
     checks = {check["name"]: check for check in json.loads(done.out)}
-    assert done.code == 1 and "nothing_of_this_name" in checks["kdbench.pairs"]["found"]
+    assert done.code == 1 and "nothing_of_this_name" in checks["kdbench.methods"]["found"]
+    assert "my_package:" in checks["kdbench.pairs"]["found"]
     assert checks["digits"]["state"] == "ok" and "Traceback" not in done.err

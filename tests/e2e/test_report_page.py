@@ -1,4 +1,4 @@
-"""The page of a sweep in headless Chromium: it works from a file, by mouse, keyboard, phone and printer."""
+"""The pages of a sweep and of a leaderboard in Chromium: they work from a file, by mouse, keyboard, phone, printer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from typing import Any
 
 import pytest
 
+from kdbench.board.leaderboard import leaderboard
+from kdbench.board.pages import page
+from kdbench.board.submissions import read
 from kdbench.report.report import write_report
+from tests.support.boards import submit
 from tests.support.helpers import ROOT
 from tests.support.report_frames import GAINS, LADDER, sweep_frame
 
@@ -146,3 +150,27 @@ def test_tables_and_regions_have_names(browser: Any, report: Path) -> None:
     assert opened.page.locator("html").get_attribute("lang") == "en"
     levels = [int(tag[1]) for tag in opened.page.locator("h1, h2, h3").evaluate_all("all => all.map(e => e.tagName)")]
     assert levels[0] == 1 and all(after - before <= 1 for before, after in pairwise(levels))
+
+
+SORTED = """name => {
+  const table = document.querySelector("table"), heads = [...table.tHead.rows[0].cells];
+  const column = heads.findIndex(head => head.textContent.startsWith(name));
+  heads[column].querySelector("button").click();
+  return [...table.tBodies].map(body => [...body.rows].slice(1).map(row => row.cells[column].textContent.trim()));
+}"""
+
+
+def test_a_leaderboard_sorts_within_protocols_and_asks_for_nothing(browser: Any, tmp_path: Path) -> None:
+    submit(tmp_path / "a", hardware="box 1", ms=9.0)
+    submit(tmp_path / "b", hardware="box 2", ms=3.0, method="dkd", when="2026-01-03")
+    submit(tmp_path / "c", epochs=7, when="2026-01-04")
+    file = tmp_path / "page.html"
+    file.write_text(page(leaderboard(read([tmp_path]))), encoding="utf-8")
+    opened = Page(browser, file)
+    small = opened.page.evaluate(SORTED, "Params")
+    assert small == [["0.30 M"] * 3 + ["0.40 M"] * 3, ["0.30 M"] * 2 + ["0.40 M"] * 2]
+    assert opened.page.evaluate(SORTED, "Params") == [row[::-1] for row in small]
+    latency = opened.page.evaluate(SORTED, "Latency")
+    assert [cell.split(",")[0] for cell in latency[0][:3]] == ["9.0 (h1)", "9.0 (h1)", "3.0 (h2)"]
+    assert opened.page.evaluate(SORTED, "#") == [["A1", "A2", "A3", "A4", "A5", "A6"], ["B1", "B2", "B3", "B4"]]
+    assert opened.faults == [] and opened.requests == [file.as_uri()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -13,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.helpers import Cli, run_process
-from tests.support.sweeps import PATIENCE, finish, start
+from tests.support.helpers import Cli
+from tests.support.sweeps import PATIENCE, finish, here, once, start
 from tests.support.wandb_files import find_runs, read_offline
 
 SHORT = ["--epochs", "2", "--limit", "300", "--seeds", "2"]
@@ -33,13 +34,17 @@ def tables(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An uninterrupted rehearsal."""
+def paper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted rehearsal, shared by all test processes."""
     if not Path(os.environ.get("KDBENCH_DATA", "?")).is_dir():
         pytest.skip("KDBENCH_DATA names no folder of data sets")
-    out = tmp_path_factory.mktemp("whole")
-    finish(words(out), out / "log")
-    return out
+    return once(tmp_path_factory, "paper", lambda out: here(words(out), out / "log"))
+
+
+@pytest.fixture
+def whole(paper: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(paper, tmp_path / "whole", symlinks=True))
 
 
 def test_the_table_has_a_verdict_or_a_reason_in_every_row(whole: Path) -> None:
@@ -70,27 +75,27 @@ def test_the_students_of_the_transfer_set_never_see_a_three_and_are_tracked(whol
 
 def test_a_second_run_trains_nothing_and_prints_the_same(whole: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.glob(f"{NAME}/trials/*/*")}
-    first = finish(words(whole, "--quiet"), whole / "again")
-    (whole / "again").unlink()
+    first = here(words(whole, "--quiet"), whole / "first")
     held = tables(whole / NAME)
-    assert finish(words(whole, "--quiet"), whole / "again") == first
+    assert here(words(whole, "--quiet"), whole / "again") == first
     assert tables(whole / NAME) == held
     assert {path: path.stat().st_mtime_ns for path in whole.glob(f"{NAME}/trials/*/*")} == before
 
 
-def test_a_kill_midway_leaves_the_same_table(whole: Path, tmp_path: Path) -> None:
-    for moment in ("metrics.jsonl", "result.json"):
-        process = start(words(tmp_path, "--wandb", "disabled"), tmp_path / "log")
-        seen = len(list(tmp_path.glob(f"{NAME}/trials/*/{moment}")))
-        deadline = time.monotonic() + PATIENCE
-        while len(list(tmp_path.glob(f"{NAME}/trials/*/{moment}"))) == seen and time.monotonic() < deadline:
-            assert process.poll() is None, (tmp_path / "log").read_text(encoding="utf-8")
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def test_a_kill_midway_leaves_the_same_table(paper: Path, tmp_path: Path) -> None:
+    asked, log = words(tmp_path, "--wandb", "disabled"), tmp_path / "log"
+    process, end = start(asked, log), time.monotonic() + PATIENCE
+    while not [  # a run has ended, another one is under way
+        path for path in tmp_path.glob(f"{NAME}/trials/*/metrics.jsonl")
+        if any(tmp_path.glob(f"{NAME}/trials/*/result.json")) and not path.with_name("result.json").exists()
+    ]:  # fmt: skip
+        assert process.poll() is None and time.monotonic() < end, log.read_text(encoding="utf-8")
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     assert len(list(tmp_path.glob(f"{NAME}/trials/*/result.json"))) < 6
-    finish(words(tmp_path, "--wandb", "disabled"), tmp_path / "log")
-    assert tables(tmp_path / NAME) == tables(whole / NAME)
+    here(asked, log)
+    assert tables(tmp_path / NAME) == tables(paper / NAME)
 
 
 @pytest.mark.slow
@@ -108,13 +113,13 @@ def test_another_table_takes_over_runs_that_are_there(whole: Path) -> None:
     mine = whole / "mine.yaml"
     mine.write_bytes(paper_files()["hinton2015-mnist"].read_bytes())
     other = [str(mine) if word == "hinton2015-mnist" else word for word in words(whole, "--wandb", "disabled")]
-    log = finish(other, whole / "mine")
+    log = here(other, whole / "mine")
     assert log.count(f"taken from {NAME}") == 6
     assert (whole / "mine-e2-n300" / "table.csv").read_bytes() == (whole / NAME / "table.csv").read_bytes()
 
 
 def test_a_record_holds_the_table_and_every_run(whole: Path) -> None:
-    finish(words(whole, "--record", "--quiet"), whole / "record")
+    here(words(whole, "--record", "--quiet"), whole / "record")
     record = whole / "records" / NAME
     assert (record / "table.md").read_bytes() == (whole / NAME / "table.md").read_bytes()
     assert len((record / "runs.jsonl").read_text(encoding="utf-8").splitlines()) == 6
@@ -152,11 +157,9 @@ def test_a_dry_run_says_what_is_missing(cli: Cli, bench: Path, monkeypatch: pyte
     assert run.code == 1 and "not run" in run.out and "cifar100" in run.err and not (bench / "results").exists()
 
 
-def test_what_would_take_too_long_is_refused_with_the_estimate(whole: Path) -> None:
-    out = whole / "elsewhere"
-    done = run_process(
-        "reproduce", "hinton2015-mnist", "--rows", "T20-30", "--max-hours", "0.0001", "--out", out, "--quiet"
-    )
+def test_what_would_take_too_long_is_refused_with_the_estimate(bench: Path, kdbench_data: Path, cli: Cli) -> None:
+    out = bench / "elsewhere"
+    done = cli("reproduce", "hinton2015-mnist", "--rows", "T20-30", "--max-hours", "0.0001", "--out", out, "--quiet")
     assert done.code == 2 and "hours on this machine" in done.err and "--rows" in done.err
     assert "not run" in done.out and not out.exists()
 

@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +16,61 @@ import psutil
 import pytest
 import torch
 
+import kdbench
 from kdbench.config import EpochLog, RunConfig
 from kdbench.data import load, resolve_dataset
+from kdbench.run.observers import Observer
+from kdbench.run.watch import JsonLines
 from kdbench.train import run_training
 from kdbench.train.checkpoint import Checkpoint, load_checkpoint
-from tests.support.sweeps import PATIENCE, SMALL, UNEQUAL, command, finish, lines, spec, start
+from tests.support.sweeps import PATIENCE, SMALL, UNEQUAL, command, finish, lines, once, spec, start, sweep_here
 from tests.support.wandb_files import find_runs, read_offline
 
 # five trials: Sobol points in slots 0-2, TPE's own in 3 and 4; three epochs, so that a kill falls within a run
-ARGUMENTS = ["--trials", 5, "--epochs", 3, "--name", "run", "--json"]
+ASKED: dict[str, Any] = {"trials": 5, "epochs": 3, "name": "run"}
 ROWS = {"teacher": 1, "baseline": 1, "search": 5, "confirm": 4}
 
 
+class Killed(BaseException):
+    """Ends a sweep in this process at once."""
+
+
+class Stirred(JsonLines):
+    """Writes down what happens; calls ``act`` at the ``seen``-th epoch of ``phase`` and at those that are given too."""
+
+    def __init__(self, log: Path, phase: str = "", seen: tuple[int, ...] = (), act: Any = None) -> None:
+        super().__init__(log.open("a"))
+        self._phase, self._seen, self._act, self._epochs = phase, seen, act, 0
+
+    def epoch(self, config: RunConfig, log: EpochLog, again: bool = False) -> None:
+        super().epoch(config, log, again)
+        self._epochs += self._phase in ("", config.phase)
+        if self._epochs in self._seen:
+            self._act()
+
+
 def table(place: Path) -> pd.DataFrame:
-    frame = pd.read_parquet(place / "results/run/trials.parquet")
-    return frame.drop(columns=UNEQUAL).set_index("trial_id")
+    return kdbench.load(place / "results/run").runs.drop(columns=UNEQUAL).set_index("trial_id")
 
 
 def pareto(place: Path) -> pd.DataFrame:
-    return pd.read_csv(place / "results/run/pareto.csv").drop(columns="latency_ms")
+    return kdbench.load(place / "results/run").pareto.drop(columns="latency_ms")
 
 
-def sweep(place: Path) -> list[str]:
-    return command(place / "results", place / "cache", *ARGUMENTS)
+def sweep(place: Path, observer: Observer | None = None) -> None:
+    sweep_here(place, observer, wandb="offline", **ASKED)
+
+
+def words(place: Path) -> list[str]:
+    """The same in a process of its own."""
+    more = [word for name, value in ASKED.items() for word in (f"--{name}", value)]
+    return command(place / "results", place / "cache", *more, "--json")
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted sweep."""
-    place = tmp_path_factory.mktemp("whole")
-    finish(sweep(place), place / "log")
+    place = once(tmp_path_factory, "calm", sweep)
     assert table(place)["phase"].value_counts().to_dict() == ROWS
     return place
 
@@ -61,7 +85,7 @@ def events(log: Path) -> list[dict[str, Any]]:
 def stop_after(place: Path, phase: str, seen: int, delay: float, how: signal.Signals) -> subprocess.Popen[bytes]:
     """Start the sweep; ``delay`` seconds after its ``seen``-th event of ``phase`` send a signal to all of it."""
     log = place / f"{phase}.log"
-    process = start(sweep(place), log)
+    process = start(words(place), log)
     end = time.monotonic() + PATIENCE
     try:
         while sum(line.get("phase") == phase for line in events(log)) < seen:
@@ -76,68 +100,68 @@ def stop_after(place: Path, phase: str, seen: int, delay: float, how: signal.Sig
     return process
 
 
-def agree(place: Path, whole: Path) -> None:
+def agree(place: Path, calm: Path) -> None:
     """The tables of two sweeps are equal; every run is there once with every epoch once."""
-    pd.testing.assert_frame_equal(table(place), table(whole))
-    pd.testing.assert_frame_equal(pareto(place), pareto(whole))
+    pd.testing.assert_frame_equal(table(place), table(calm))
+    pd.testing.assert_frame_equal(pareto(place), pareto(calm))
     folder = place / "results/run"
-    assert {path.name for path in (folder / "trials").iterdir()} == set(table(whole).index)
-    for trial_id, row in table(whole).iterrows():
+    assert {path.name for path in (folder / "trials").iterdir()} == set(table(calm).index)
+    for trial_id, row in table(calm).iterrows():
         logs = lines(folder / "trials" / str(trial_id) / "metrics.jsonl")
         assert [log["epoch"] for log in logs] == list(range(1, row["epochs"] + 1))
     assert list(folder.glob("trials/*/checkpoint.pt")) == []
 
 
-def test_three_kills_change_nothing(whole: Path, tmp_path: Path) -> None:
-    seed = int(os.environ.get("KDBENCH_TEST_SEED", "2"))
-    draw = random.Random(seed)
-    killed = []
+def test_three_kills_change_nothing(calm: Path, tmp_path: Path) -> None:
+    """A real one in the search; within an epoch's end in the other phases."""
+    draw = random.Random(int(os.environ.get("KDBENCH_TEST_SEED", "2")))
+
+    def kill() -> None:
+        raise Killed
+
+    def killed_in(phase: str, epochs: int) -> None:
+        with pytest.raises(Killed):
+            sweep(tmp_path, Stirred(tmp_path / f"{phase}.log", phase, (draw.randint(1, epochs),), kill))
+
+    killed_in("teacher", 2)
     # events of a phase: a start, an epoch each, an end
-    for phase, most in (("teacher", 2), ("search", 24), ("confirm", 18)):
-        process = stop_after(tmp_path, phase, draw.randint(1, most), draw.uniform(0, 0.5), signal.SIGKILL)
-        assert process.returncode == -signal.SIGKILL
-        killed.append(phase)
-    finish(sweep(tmp_path), tmp_path / "last.log")
-    agree(tmp_path, whole)
-    ended = Counter(
-        line["trial_id"]
-        for log in tmp_path.glob("*.log")
-        for line in events(log)
-        if line["event"] == "epoch" and line["phase"] != "teacher"
-    )
-    assert set(ended) == set(table(whole).query("phase != 'teacher'").index)
+    process = stop_after(tmp_path, "search", draw.randint(1, 24), draw.uniform(0, 0.5), signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    killed_in("confirm", 12)
+    sweep(tmp_path, Stirred(tmp_path / "last.log"))
+    agree(tmp_path, calm)
+    told = [line for log in tmp_path.glob("*.log") for line in events(log) if line["event"] == "epoch"]
+    ended = {line["trial_id"] for line in told if line["phase"] != "teacher"}
+    assert ended == set(table(calm).query("phase != 'teacher'").index)
     recorded = [run for run in map(read_offline, find_runs(tmp_path / "results/run")) if not run.dead]
     assert len({run.run_id for run in recorded}) == len(recorded)  # a new attempt is a new run
-    told = pd.read_parquet(tmp_path / "results/run/trials.parquet")
     by_id = {run.run_id: run for run in recorded}
-    assert all(by_id[row["wandb_run"]].summary["val_acc"] == row["val_acc"] for row in told.to_dict("records"))
+    rows = kdbench.load(tmp_path / "results/run").runs.to_dict("records")
+    assert all(by_id[row["wandb_run"]].summary["val_acc"] == row["val_acc"] for row in rows)
 
 
-def test_a_killed_wandb_client_changes_nothing(whole: Path, tmp_path: Path) -> None:
-    process = start(sweep(tmp_path), tmp_path / "log")
-    for seen in (1, 6, 12):
-        while sum(line["event"] == "epoch" for line in events(tmp_path / "log")) < seen:
-            assert process.poll() is None, (tmp_path / "log").read_text(encoding="utf-8")[-2000:]
-            time.sleep(0.02)
-        for child in psutil.Process(process.pid).children():
+def test_a_killed_wandb_client_changes_nothing(calm: Path, tmp_path: Path) -> None:
+    def kill() -> None:
+        for child in psutil.Process().children():
             if "kdbench.tracking.child" in child.cmdline():
                 child.kill()
-    assert process.wait(PATIENCE) == 0
-    agree(tmp_path, whole)
+
+    sweep(tmp_path, Stirred(tmp_path / "log", seen=(1, 6, 12), act=kill))
+    agree(tmp_path, calm)
     assert "its process ended" in (tmp_path / "log").read_text(encoding="utf-8")
     ended = [run for run in map(read_offline, find_runs(tmp_path / "results/run")) if run.exit_code == 0]
-    assert {run.config["trial_id"] for run in ended} == set(table(whole).index)
+    assert {run.config["trial_id"] for run in ended} == set(table(calm).index)
 
 
 @pytest.mark.slow
-def test_control_c_says_how_to_go_on_and_going_on_works(whole: Path, tmp_path: Path) -> None:
+def test_control_c_says_how_to_go_on_and_going_on_works(calm: Path, tmp_path: Path) -> None:
     process = stop_after(tmp_path, "search", 10, 0.1, signal.SIGINT)
     told = (tmp_path / "search.log").read_text(encoding="utf-8")
     assert process.returncode == 130
     assert told.index("stopping: ") < told.index("the same command goes on where it stopped")
     assert "Traceback" not in told
-    finish(sweep(tmp_path), tmp_path / "on.log")
-    agree(tmp_path, whole)
+    finish(words(tmp_path), tmp_path / "on.log")
+    agree(tmp_path, calm)
     before = {line["trial_id"] for line in events(tmp_path / "search.log") if line["event"] == "trial_finished"}
     after = {line["trial_id"] for line in events(tmp_path / "on.log") if line["event"] == "epoch"}
     teacher = {line["trial_id"] for line in events(tmp_path / "on.log") if line.get("phase") == "teacher"}
@@ -152,9 +176,6 @@ def test_a_kill_between_the_last_checkpoint_and_its_line_loses_no_line(tmp_path:
     config = RunConfig(
         data=sweep_spec.data, model=SMALL, recipe=sweep_spec.recipe, seed=0, phase="baseline"
     )  # fmt: skip
-
-    class Killed(BaseException):
-        pass
 
     def kill(log: EpochLog, replayed: bool) -> bool:
         if log.epoch == 2 and not replayed:

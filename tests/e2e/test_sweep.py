@@ -8,15 +8,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import pandas as pd
 import pytest
 from scipy import stats
 
+import kdbench
 from kdbench.run.store import read_epochs, read_result
 from tests.support.helpers import Cli
-from tests.support.sweeps import LARGE, SMALL, UNEQUAL, WHOLE, command, finish, lines
+from tests.support.sweeps import LARGE, SMALL, WHOLE, command, here, lines, sweep_here
 from tests.support.wandb_files import find_runs, read_offline
 
 FILES = [
@@ -164,16 +164,14 @@ def test_the_mirror_holds_the_searches(place: Path, folder: Path, trials: pd.Dat
 
 
 def test_another_name_takes_equal_runs_over_and_trains_the_teacher_no_more(place: Path, folder: Path) -> None:
-    finish(command(place / "results", place / "cache", *WHOLE, "--name", "again"), place / "again.log")
+    here(command(place / "results", place / "cache", *WHOLE, "--name", "again"), place / "again.log")
     told = lines(place / "again.log")
     assert not [line for line in told if line["event"] == "epoch" and line["seconds"] == 0]
     frames = [pd.read_parquet(place / "results" / name / "trials.parquet") for name in ("whole", "again")]
     frames = [frame.drop(columns=["wandb_run", "sweep"]) for frame in frames]
     pd.testing.assert_frame_equal(*frames)  # the very same runs, down to their seconds
-    more = command(place / "results", place / "cache", *WHOLE, "--name", "again", "--seeds", 3)
-    finish(more, place / "more.log")
-    frame = pd.read_parquet(place / "results" / "again" / "trials.parquet")
-    assert len(frame) == len(frames[0]) + 4  # one more seed of two students, hard and distilled
+    more = kdbench.load(sweep_here(place, pair=WHOLE[1], name="again", seeds=3))
+    assert len(more.runs) == len(frames[0]) + 4  # one more seed of two students, hard and distilled
 
 
 def test_the_json_lines_tell_every_run(place: Path, folder: Path, trials: pd.DataFrame) -> None:
@@ -226,22 +224,3 @@ def test_another_spec_under_the_same_name_is_refused_with_the_difference(place: 
     assert "recipe.epochs: stored 1, asked 3" in refused.err
     assert "--name" in refused.err
     assert (folder / "sweep.json").read_bytes() == before
-
-
-@pytest.mark.slow
-def test_two_workers_complete_every_run_once_with_the_accuracies_of_one(place: Path) -> None:
-    one = ["--sampler", "random", "--pruner", "none", "--trials", 3, "--wandb", "disabled", "--quiet"]
-    frames = []
-    for workers in (1, 2):
-        cache = place / f"cache-{workers}"
-        words = command(place / f"by-{workers}", cache, *one, "--name", "same", "--workers", workers)
-        told = finish(words, place / f"by-{workers}.log")
-        assert SMALL in told  # --quiet prints the table
-        assert "trial" not in told.split("student")[0]  # ... and nothing before it
-        frame = pd.read_parquet(place / f"by-{workers}" / "same" / "trials.parquet")
-        assert frame["trial_id"].is_unique
-        frames.append(frame.drop(columns=UNEQUAL).set_index("trial_id"))
-        shutil.rmtree(cache)
-    assert len(frames[0]) == 1 + 1 + 3 + 4
-    pd.testing.assert_frame_equal(*frames)  # exactly
-    assert np.isfinite(frames[0]["val_acc"].astype(float)).all()

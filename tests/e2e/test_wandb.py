@@ -133,13 +133,11 @@ def test_a_run_read_back_is_what_was_told(tmp_path: Path) -> None:
 
 
 USERS = [
-    {"WANDB_RUN_ID": "one", "WANDB_NAME": "one", "WANDB_NOTES": "one"},
-    {"WANDB_SWEEP_ID": "s1", "WANDB_SWEEP_PARAM_PATH": "x", "WANDB_PROJECT": "other"},
-    {"WANDB_RUN_GROUP": "other", "WANDB_JOB_TYPE": "other", "WANDB_RESUME": "must"},
-    {"WANDB_MODE": "disabled", "WANDB_DISABLED": "true"},
-    {"WANDB_TAGS": "mine," + "x" * 99, "WANDB_ENTITY": "team"},
-    {"WANDB_SERVICE": "3-1-tcp-localhost-1"},
-]
+    {"WANDB_RUN_ID": "one", "WANDB_NAME": "one", "WANDB_NOTES": "one", "WANDB_SWEEP_ID": "s1", "WANDB_PROJECT": "other",
+     "WANDB_SWEEP_PARAM_PATH": "x", "WANDB_RUN_GROUP": "other", "WANDB_JOB_TYPE": "other", "WANDB_RESUME": "must"},
+    {"WANDB_MODE": "disabled", "WANDB_DISABLED": "true", "WANDB_SERVICE": "3-1-tcp-localhost-1",
+     "WANDB_TAGS": "mine," + "x" * 99, "WANDB_ENTITY": "team"},
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("variables", USERS, ids=lambda variables: next(iter(variables)))
@@ -322,23 +320,3 @@ def test_another_run_of_the_same_id_is_left_alone(tmp_path: Path, server: StandI
         assert not report.ok and "another run" in report.failed[name()]
         assert [run.exit_code for run in files(tmp_path / mode).values()] == [0]
     assert len(server.runs[name()]["history"]) == 3
-
-
-@pytest.mark.slow
-def test_a_server_lost_midway_keeps_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    monkeypatch.setenv("WANDB_API_KEY", KEY)
-    with StandIn() as first:
-        monkeypatch.setenv("WANDB_BASE_URL", first.url)
-        watcher = watch(tmp_path, "online", said.append)
-        tell(watcher, tmp_path, 1)
-        watcher.start(trial(2), 1, "")
-        until(lambda: name(2) in first.runs)
-    begin = time.monotonic()
-    tell(watcher, tmp_path, 3)
-    assert time.monotonic() - begin < 1
-    watcher.close()
-    assert [run.exit_code for (seed, _), run in files(tmp_path).items() if seed == 3] == [0]
-    with StandIn() as second:
-        monkeypatch.setenv("WANDB_BASE_URL", second.url)
-        assert send(tmp_path).uploaded == [name(1), name(3)]

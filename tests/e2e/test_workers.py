@@ -10,32 +10,33 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import psutil
 import pytest
 
+import kdbench
 from kdbench.sweeps.store import read_status
-from tests.support.sweeps import PATIENCE, UNEQUAL, command, finish, start
+from tests.support.sweeps import PATIENCE, UNEQUAL, command, finish, here, once, start, sweep_here
 from tests.support.wandb_files import find_runs, read_offline
 
 # random points depend on no other trial, and nothing is pruned: the order of runs cannot matter
-ARGUMENTS = ["--trials", 4, "--epochs", 4, "--sampler", "random", "--pruner", "none", "--name", "run"]
+ASKED: dict[str, Any] = {"trials": 4, "epochs": 4, "sampler": "random", "pruner": "none", "name": "run"}
+ARGUMENTS = [word for name, value in ASKED.items() for word in (f"--{name}", value)]
 ROWS = {"teacher": 1, "baseline": 1, "search": 4, "confirm": 4}
 
 
 def table(place: Path) -> pd.DataFrame:
-    frame = pd.read_parquet(place / "results/run/trials.parquet")
-    return frame.drop(columns=UNEQUAL).set_index("trial_id").sort_index()
+    return kdbench.load(place / "results/run").runs.drop(columns=UNEQUAL).set_index("trial_id").sort_index()
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sweep by one worker, undisturbed; its cache holds the teacher that the others share."""
-    place = tmp_path_factory.mktemp("one")
-    finish(command(place / "results", place / "cache", *ARGUMENTS), place / "log")
-    return place
+    return once(tmp_path_factory, "one", partial(sweep_here, **ASKED))
 
 
 def leases(place: Path) -> list[Path]:
@@ -90,37 +91,46 @@ def test_a_mirror_that_breaks_costs_no_run_and_a_run_that_is_removed_is_not_miss
     agree(tmp_path, one)
 
 
-def test_a_killed_worker_then_signals_twice_then_a_killed_coordinator(one: Path, tmp_path: Path) -> None:
+def stop(sweep: subprocess.Popen[bytes], place: Path, code: int, *signals: int) -> None:
+    """Send ``signals`` one after another; it ends with ``code`` and leaves no lease."""
+    for number in signals:
+        os.killpg(sweep.pid, number)
+        time.sleep(0.2)
+    assert sweep.wait(PATIENCE) == code, (place / "log").read_text()[-2000:]
+    assert leases(place) == []
+
+
+def test_a_killed_worker_then_control_c_twice_then_a_killed_coordinator(one: Path, tmp_path: Path) -> None:
     words = command(tmp_path / "results", one / "cache", *ARGUMENTS, "--workers", 2, "--json")
     log = tmp_path / "log"
-
-    def stop(when: Callable[[], object], code: int, *signals: int) -> None:
-        wait_for(when, sweep, log)
-        for number in signals:
-            os.killpg(sweep.pid, number)
-            time.sleep(0.2)
-        assert sweep.wait(PATIENCE) == code, log.read_text()[-2000:]
-        assert leases(tmp_path) == []
-
-    sweep = start(words, log)
-    stop(lambda: log.read_text(), 130, signal.SIGINT, signal.SIGINT)  # it prepares
     sweep = start(words, log)
     wait_for(lambda: leases(tmp_path), sweep, log)
     server = next(p for p in psutil.Process(sweep.pid).children() if "forkserver" in " ".join(p.cmdline()))
     server.children()[0].kill()
-    wait_for(lambda: "signal 9" in log.read_text(), sweep, log)
-    stop(lambda: leases(tmp_path), 143, signal.SIGTERM, signal.SIGTERM)
-    sweep = start(words, log)
-    stop(lambda: leases(tmp_path), 130, signal.SIGINT, signal.SIGINT)
+    wait_for(lambda: "signal 9" in log.read_text() and leases(tmp_path), sweep, log)
+    stop(sweep, tmp_path, 130, signal.SIGINT, signal.SIGINT)
     sweep = start(words, log)
     wait_for(lambda: leases(tmp_path), sweep, log)
     family = psutil.Process(sweep.pid).children(recursive=True)
     sweep.kill()  # alone: its workers and W&B's client notice
     assert psutil.wait_procs(family, timeout=60)[1] == []
     assert leases(tmp_path) == []
-    said = finish(words, log)
-    assert "Traceback" not in said and said.count("the same command goes on where it stopped") == 3
+    said = here([*words, "--workers", "1"], log)
+    assert "Traceback" not in said and said.count("the same command goes on where it stopped") == 1
     assert "waiting for it" not in said and not list(tmp_path.glob("results/**/*.tmp"))  # nothing was left behind
+    agree(tmp_path, one)
+
+
+@pytest.mark.slow
+def test_signals_twice_while_it_prepares_and_while_it_trains(one: Path, tmp_path: Path) -> None:
+    words = command(tmp_path / "results", one / "cache", *ARGUMENTS, "--workers", 2, "--json")
+    log = tmp_path / "log"
+    for when, code, how in ((log.read_text, 130, signal.SIGINT), (lambda: leases(tmp_path), 143, signal.SIGTERM)):
+        sweep = start(words, log)
+        wait_for(when, sweep, log)
+        stop(sweep, tmp_path, code, how, how)
+    said = finish(words, log)
+    assert "Traceback" not in said and said.count("the same command goes on where it stopped") == 2
     agree(tmp_path, one)
 
 

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import pytest
+from filelock import FileLock
+
+from kdbench.api import run_sweep
+from kdbench.cli.main import main
+from kdbench.run.observers import Observer, Observers
 from kdbench.sweeps.overrides import read_config
 from kdbench.sweeps.plan import Group, space_of
 from kdbench.sweeps.search import Journal, Search
@@ -21,7 +30,6 @@ TEACHER, SMALL, LARGE = "test_resnet", "test_efficientnet", "test_vit"
 WHOLE = ["--pair", f"{TEACHER}:{SMALL},{LARGE}", "--name", "whole", "--json"]
 """What is asked of the finished sweep that tests share."""
 SEARCH = Group("search", SMALL, "kd")
-ONE_THREAD = {"KDBENCH_THREADS": "1", "OMP_NUM_THREADS": "1"}
 PATIENCE = 800
 """Seconds that a command line may take on a busy machine."""
 UNEQUAL = ["seconds", "hardware", "wandb_run", "sweep"]
@@ -48,10 +56,10 @@ def command(out: Path, cache: Path, *arguments: object) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """One thread, no W&B account."""
+    """No W&B account."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     kept = {key: value for key, value in os.environ.items() if key not in ("WANDB_API_KEY", "WANDB_MODE")}
-    return {**kept, **ONE_THREAD, "PYTHONPATH": path}
+    return {**kept, "PYTHONPATH": path}
 
 
 def start(words: list[str], log: Path) -> subprocess.Popen[bytes]:
@@ -75,15 +83,46 @@ def finish(words: list[str], log: Path, code: int = 0) -> str:
     return log.read_text(encoding="utf-8")
 
 
+def here(words: list[str], log: Path, code: int = 0) -> str:
+    """``finish`` in this process, which has torch and timm imported already."""
+    with pytest.MonkeyPatch.context() as patch, log.open("a") as out, redirect_stdout(out), redirect_stderr(out):
+        for name in ("WANDB_API_KEY", "WANDB_MODE"):
+            patch.delenv(name, raising=False)
+        ended = main(words[3:])
+    told = log.read_text(encoding="utf-8")
+    assert ended == code, told[-3000:]
+    return told
+
+
+def sweep_here(place: Path, observer: Observer | None = None, **options: Any) -> Path:
+    """The sweep of ``command`` by Python in ``place``, without its report; its folder."""
+    about = {"pair": f"{TEACHER}:{SMALL}", "budget": "smoke", "precision": "fp32", "workers": 1, "wandb": "disabled"}
+    asked = {**about, "out": place / "results", "cache": place / "cache", **options}
+    return run_sweep(read_config(None, (), asked), observer or Observers())
+
+
+def once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
+    """A folder that ``build`` filled once for all test processes, never to be changed."""
+    base = factory.getbasetemp()
+    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{place}.lock"):
+        if not place.with_suffix(".done").exists():
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+            build(place)
+            place.with_suffix(".done").touch()
+    return place
+
+
 def build_whole(place: Path) -> None:
     """The sweep that tests share: ``results/whole`` and ``cache`` in ``place``, and what was printed.
 
     ``plan.log`` is its dry run, which writes nothing, ``run.log`` the run, ``mirror.db`` Optuna's mirror of it.
     """
     words = command(place / "results", place / "cache", *WHOLE)
-    finish([*words, "--dry-run"], place / "plan.log")
+    here([*words, "--dry-run"], place / "plan.log")
     assert {path.name for path in place.iterdir()} == {"plan.log"}
-    finish([*words, "--storage", f"sqlite:///{place / 'mirror.db'}"], place / "run.log")
+    here([*words, "--storage", f"sqlite:///{place / 'mirror.db'}"], place / "run.log")
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

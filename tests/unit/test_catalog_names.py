@@ -65,15 +65,10 @@ def test_students_are_the_union_in_order(parts: list[str]) -> None:
     ("text", "message"),
     [
         ("resnet5O:mobilenetv3", "unknown teacher 'resnet5O': did you mean 'resnet50'"),
-        ("resnet50:mobilnetv3", "unknown student 'mobilnetv3': did you mean 'mobilenetv3'"),
-        ("resnet50:resnet18,resnet143", "unknown student 'resnet143'"),
         ("resnet50:zzzzzz", "kdbench ls"),
-        ("resnet50", "no colon: write TEACHER:STUDENTS"),
         ("mobilenetv3", "resnet50:mobilenetv3"),
         ("", "no colon"),
-        ("resnet50:", "names no students"),
         ("resnet50: , ,", "names no students"),
-        (":mobilenetv3", "names no teacher"),
         ("mobilenetv3:resnet18", "a family of students"),
     ],
 )

@@ -1,4 +1,4 @@
-"""IDX and CIFAR files: read as their formats say, and refused with the file's name and the fix when damaged."""
+"""IDX, CIFAR and image files: read as their formats say; damaged ones refused with the file's name and the fix."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from kdbench.catalog.datasets import CHECKSUMS, DATASETS
 from kdbench.catalog.types import DatasetSpec
 from kdbench.config import DataConfig, Recipe
 from kdbench.data import load
 from kdbench.data.readers import read_cifar, read_idx
+from kdbench.data.samples import Fit, as_array
 from kdbench.errors import BadInput, MachineFault
 
 CPU = torch.device("cpu")
@@ -204,3 +206,39 @@ def test_python_batches_are_unpickled_only_when_they_are_the_published_ones(tmp_
     with pytest.raises(pickle.UnpicklingError):  # even then, nothing but arrays is built
         read_cifar(tmp_path, "cifar-10-batches-py", "test")
     assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("stored", "size", "how", "corner"),
+    [((28, 28), 32, "pad", 0), ((28, 28), 24, "pad", 255), ((8, 8), 32, "resize", 255), ((8, 8), 32, "pad", 255)],
+)
+def test_images_reach_the_input_size(stored, size, how, corner):
+    """A border only while it is thinner than the image; a white image stays white, a wide one loses its sides."""
+    out = Fit(size, 1, how)(np.full((*stored, 1), 255, np.uint8))
+    assert out.shape == (size, size, 1)
+    assert (out[0, 0, 0], out[size // 2, size // 2, 0]) == (corner, 255)
+    wide = np.zeros((30, 90, 3), np.uint8)
+    wide[:, 30:60] = 255
+    assert (Fit(32, 3, "resize")(wide)[:, 1:-1] == 255).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "1", "I;16", "I", "F", "unit", "12 bits", "alpha"])
+def test_every_image_mode_is_read(tmp_path: Path, mode: str):
+    """Depths are scaled, transparency lies on white: 200 of 255 stays 200."""
+    path, deep = tmp_path / "x.tif", np.full((40, 36), 200 / 255)
+    arrays = {"I;16": (np.uint16, 65535), "I": (np.int32, 65535), "F": (np.float32, 255), "unit": (np.float32, 1)}
+    if mode == "alpha":  # black, and only as opaque as makes 200 on white
+        Image.new("RGBA", (36, 40), (0, 0, 0, 55)).save(path.with_suffix(".png"))
+        path = path.with_suffix(".png")
+    elif mode == "12 bits":
+        Image.fromarray((deep * 4095).round().astype(np.uint16)).save(path, tiffinfo={281: 4095})
+    elif mode in arrays:
+        kind, white = arrays[mode]
+        Image.fromarray((deep * white).astype(kind)).save(path)
+    else:
+        Image.new("RGB", (36, 40), (200, 200, 200)).convert(mode).save(path)
+    with Image.open(path) as image:
+        for channels in (1, 3):
+            found = as_array(image, channels)
+            assert found.shape == (40, 36, channels)
+            assert abs(float(found.mean()) - 200) < (60 if mode == "1" else 2.5)

@@ -24,19 +24,7 @@ from kdbench.train import loop as engine_run
 from kdbench.train.checkpoint import NAME
 from kdbench.train.metrics import collect_logits
 from kdbench.train.optim import FLOOR, make_optimizer, make_schedule
-from tests.support.training import (
-    CPU,
-    KD,
-    RECIPE,
-    STEPS,
-    Watched,
-    cached,
-    config_of,
-    data_of,
-    live,
-    same,
-    train,
-)
+from tests.support.training import CPU, KD, RECIPE, STEPS, Watched, cached, config_of, data_of, live, same, train
 
 
 @pytest.mark.parametrize("keyed", ["view", "epoch"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,6 @@ from kdbench.papers.table import PaperTable, paper_table, verdict_of
 from kdbench.train.optim import make_optimizer, make_schedule, max_norm_constraint
 
 CPU = torch.device("cpu")
-RECORDS = Path(__file__).parents[2] / "results" / "records"
 HINTON = Protocol(load_paper("hinton2015-mnist"))
 
 
@@ -41,12 +39,7 @@ def table_of(**values: list[float]) -> PaperTable:
     return PaperTable(HINTON, empty.rows, {**empty.values, **held})
 
 
-@pytest.mark.parametrize("record", sorted(RECORDS.glob("*/runs.jsonl")), ids=lambda path: path.parent.name)
-def test_new_fields_leave_the_ids_of_recorded_runs_alone(record: Path) -> None:
-    for line in record.read_text(encoding="utf-8").splitlines():
-        held = json.loads(line)
-        if held["config"]["phase"] != "teacher":
-            assert RunConfig.model_validate(held["config"]).id == held["result"]["id"]
+def test_fields_that_are_not_used_are_not_written() -> None:
     moved = DataConfig(name="mnist", train_classes=(7, 8)).model_dump()
     assert moved["train_classes"] == (7, 8) and "channels" not in moved and "validate_on" not in moved
 

@@ -196,14 +196,12 @@ def test_drawn_points_lie_in_their_ranges(sampler: str, seed: int, low: float, w
     assert 0 <= point["alpha"] <= 1
 
 
-@pytest.mark.parametrize("sampler", ["random", "qmc", "grid"])
-def test_points_are_the_same_in_another_process_and_do_not_depend_on_the_number_of_trials(sampler: str) -> None:
-    options = {"sampler": sampler, "temperature": "1,2,4", "alpha": "0.5,1"}
-    here = points(6, trials=6, **options)
-    code = f"from tests.unit.test_plan import points; print(points(6, trials=64, **{options!r}))"
+def test_points_are_the_same_in_another_process_and_do_not_depend_on_the_number_of_trials() -> None:
+    options = [{"sampler": name, "temperature": "1,2,4", "alpha": "0.5,1"} for name in ("random", "qmc", "grid")]
+    code = f"from tests.unit.test_plan import points; print([points(6, trials=64, **each) for each in {options!r}])"
     environment = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "5"}
     there = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
-    assert eval(there.stdout) == here
+    assert eval(there.stdout) == [points(6, trials=6, **each) for each in options]
 
 
 def test_points_differ_by_seed_student_and_number() -> None:

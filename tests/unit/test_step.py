@@ -30,11 +30,11 @@ def trained(folder: Path, step: Step | None, on_epoch=None) -> RunOutcome:
     return run_training(CONFIG, data=data, teacher=None, workdir=folder, device=CPU, on_epoch=on_epoch, step=step)
 
 
-@pytest.mark.parametrize(
-    "step",
-    [Step(), Step(kernels=False), Step(compiled=True), REFERENCE.model_copy(update={"fused": True})],
-    ids=["kernels", "channels-last", "compiled", "fused"],
-)
+@pytest.mark.parametrize("step", [
+    pytest.param(Step(), id="kernels"), pytest.param(Step(kernels=False), id="channels-last"),
+    pytest.param(Step(compiled=True), id="compiled", marks=pytest.mark.slow),  # test_outputs.py compiles too
+    pytest.param(REFERENCE.model_copy(update={"fused": True}), id="fused"),
+])  # fmt: skip
 def test_every_form_trains_along_the_reference_s_curve(tmp_path: Path, step: Step) -> None:
     """Six steps: rounding differs from the first on and has little time to grow; a wrong gradient shows at once."""
     want, got = trained(tmp_path / "a", REFERENCE), trained(tmp_path / "b", step)
