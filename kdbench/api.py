@@ -252,7 +252,9 @@ class Result:
         from kdbench.report.points import History
 
         return {
-            run.config.id: History([log.val_acc for log in run.epochs], run.result.reliability) for run in self._runs
+            run.config.id: History(
+                [log.val_acc for log in run.epochs], run.result.reliability, run.result.scaled_ece
+            ) for run in self._runs
         }  # fmt: skip
 
     def report(self) -> ReportFiles:

@@ -37,6 +37,8 @@ class History(NamedTuple):
     """Validation accuracy (fraction) after each epoch."""
     reliability: Sequence[tuple[int, float, int]] | None = None
     """(samples, sum of confidences, correct) per bin of confidence on the test split, where kept."""
+    scaled_ece: float | None = None
+    """Expected calibration error (fraction) on test after temperature scaling on validation, where measured."""
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,10 @@ def test_reliability_pools_seeds_and_leaves_thin_bins_out() -> None:
     for line in lines:  # three seeds of nine samples are enough together, of one they would not be
         assert line.get_xydata().ravel() == pytest.approx([100 / (FEWEST - 1)] * 2 + [90, 80])
     assert "ECE %: hard 9.2, kd 9.2" in [text.get_text() for text in figure.axes[0].texts]
+    scaled = {name: one._replace(scaled_ece=0.012) for name, one in histories(frame).items()}
+    figure = reliability_figure(gather(frame), scaled)
+    assert figure is not None
+    assert "ECE %: hard 9.2→1.2, kd 9.2→1.2" in [text.get_text() for text in figure.axes[0].texts]
     bare = {name: History(one.val_acc) for name, one in histories(frame).items()}
     assert reliability_figure(gather(frame), bare) is None
 
