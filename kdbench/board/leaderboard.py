@@ -12,6 +12,7 @@ import pandas as pd
 
 from kdbench.board.protocol import Protocol, letters, protocol_id, protocol_of
 from kdbench.board.submissions import Submission
+from kdbench.catalog.datasets import DATASETS
 from kdbench.config import HARD
 from kdbench.files import canonical_json
 from kdbench.report.numbers import percent
@@ -19,6 +20,7 @@ from kdbench.report.points import gather
 from kdbench.report.verdicts import judge
 from kdbench.run.frame import named, row_of
 from kdbench.run.store import Run
+from kdbench.run.words import counted
 
 
 class Latency(NamedTuple):
@@ -154,7 +156,8 @@ def _group(
     """Ranked rows of one data set and protocol."""
     chosen = _one_per_seed(trials)
     runs = pd.DataFrame([_row(copy.trial) for copy in chosen.values()])
-    table = gather(runs, arm=("student", "teacher_id"), setting=("method", "setting")).frame
+    chance = 1 / DATASETS.get(dataset).classes if dataset in DATASETS.names() else None
+    table = gather(runs, arm=("student", "teacher_id"), setting=("method", "setting"), chance=chance).frame
     told = [_about(point, chosen, trials, teachers) for point in named(table)]
     more: dict[str, Any] = {name: [one[name] for one in told] for name in told[0]}
     more |= {"dataset": dataset, "protocol": letter, "verdict": judge(table)}
@@ -162,7 +165,7 @@ def _group(
     where = f"{dataset}, protocol {letter}"
     notes = []
     if left := len(chosen) - int(table["n_seeds"].sum()):
-        notes.append(f"{where}: {left} runs without a partner on the same seed do not count.")
+        notes.append(f"{where}: {counted(left, 'run')} without a partner on the same seed left out.")
     if len(precisions := sorted({copy.trial.config.recipe.precision for copy in chosen.values()})) > 1:
         notes.append(f"{where}: runs in {' and '.join(precisions)} are ranked together (each machine's faster one).")
     order = table.assign(worse=-table["test_acc"])

@@ -47,7 +47,7 @@ def named(frame: pd.DataFrame) -> list[Any]:
 
 
 def conform(runs: pd.DataFrame, keep: tuple[str, ...] = ()) -> pd.DataFrame:
-    """A copy with exactly the declared columns (absent ones of ``COLUMNS`` empty) and those to ``keep``, types and order.
+    """A copy with exactly the declared columns (absent ``COLUMNS`` empty) and those to ``keep``, types and order.
 
     Rows: by phase, then students in ascending parameters, method, seed; rows that tie keep the order given. A sweep
     that was interrupted and resumed therefore leaves the same file as one that was not.

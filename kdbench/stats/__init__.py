@@ -4,6 +4,7 @@ Scores are "higher is better", costs "lower is better"; NaN means "not measured"
 """
 
 from kdbench.stats.decisions import (
+    SURE_OF_ONE,
     equivalence_p,
     mean_gain,
     prediction_interval,
@@ -28,7 +29,7 @@ from kdbench.stats.tests import (
 )
 
 __all__ = [
-    "Interval", "PairedDifference", "SizeSaved", "equivalence_p", "friedman_p", "holm", "mean_gain", "mean_ranks",
+    "SURE_OF_ONE", "Interval", "PairedDifference", "SizeSaved", "equivalence_p", "friedman_p", "holm", "mean_gain", "mean_ranks",
     "p_on_front", "paired_difference", "paired_t_power", "pareto_front", "prediction_interval", "ranks",
     "ratio_interval", "seeds_needed", "sign_flip_p", "size_saved", "smallest_gain", "spent_levels",
     "student_replicates", "t_interval", "welch_p",

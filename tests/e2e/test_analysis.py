@@ -88,7 +88,9 @@ def test_scripts_find_what_was_put_in(script, sweeps: Path, tmp_path: Path) -> N
     assert ranks and ranks.groups() == ("3.00", "1.00", "2.00")
     assert (tmp_path / "x.md").read_text() in text["size_saved"]
     assert text["calibration"].count(" ece lower at 5 of 5 sizes, different at 5% after Holm at 5") == 3
-    assert len(re.findall(r"scaled_ece lower at \d of 5 sizes, different at 5% after Holm at 0", text["calibration"])) == 2
+    assert (
+        len(re.findall(r"scaled_ece lower at \d of 5 sizes, different at 5% after Holm at 0", text["calibration"])) == 2
+    )
     table = pd.DataFrame({"params": [p for p, _ in LADDER.values()], "acc": [a for _, a in LADDER.values()]})
     needed = np.exp(np.interp(table["acc"] - GAIN, table["acc"], np.log(table["params"])))
     for (student, (params, _)), wanted in list(zip(LADDER.items(), needed, strict=True))[3:]:
