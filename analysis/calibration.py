@@ -1,6 +1,7 @@
 """Calibration: expected calibration error and negative log-likelihood, distilled against hard labels.
 
-One mark a student, mean over the seeds that both have; below the diagonal distilling is better calibrated.
+One mark a student, mean over the seeds that both have; below the diagonal distilling is better calibrated. What one
+temperature fitted on validation mends (Guo et al. 2017) is no merit of a method: where sweeps have it, it is shown too.
 """
 
 from __future__ import annotations
@@ -13,13 +14,19 @@ from kdbench.errors import BadInput
 from kdbench.report.drawing import INK
 from kdbench.stats import holm, paired_difference
 
-MEASURES = {"ece": ("Expected calibration error", "%", 100.0), "nll": ("Negative log-likelihood", "nats", 1.0)}
+MEASURES = {
+    "ece": ("Expected calibration error", "%", 100.0),
+    "scaled_ece": ("The same, after temperature scaling", "%", 100.0),
+    "nll": ("Negative log-likelihood", "nats", 1.0),
+}
 
 
 def draw(sweeps: list[pd.DataFrame]) -> tuple[Figure, str]:
-    figure, axes_of = panels(2, 4.4, 4.9)
+    rescaled = any(trials["scaled_ece"].notna().any() for trials in sweeps)
+    measures = {key: told for key, told in MEASURES.items() if rescaled or key != "scaled_ece"}
+    figure, axes_of = panels(len(measures), 4.4, 4.9)
     lines, kinds = list[str](), dict[str, int]()
-    for axes, (measure, (label, unit, scale)) in zip(axes_of, MEASURES.items(), strict=True):
+    for axes, (measure, (label, unit, scale)) in zip(axes_of, measures.items(), strict=True):
         seen: list[float] = []
         for trials in sweeps:
             rows = confirmed(trials).dropna(subset=[measure])

@@ -6,6 +6,10 @@ Five sizes, each 1.2 points better than the one before, 0.2 points of noise betw
 that moves all of them. Noise: normal; heavy (Student's t with 3 degrees of freedom); skewed (gamma, shape 4); steps
 (accuracies of 360 test images); unequal (distilled runs three times as noisy); collapsing (one run in twenty loses 10
 points); loud (normal, of 1.4 points, more than the 1.2 points between sizes).
+
+One published run is called different outside the 98% prediction interval: at 95% heavy tails and collapsing seeds make
+up to 8.5% of exact replications look so. The interval of the size saved is too wide (98 to 99%) where noise is loud or
+comes in steps: what is said to be saved there, is.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from kdbench.stats import (
+    SURE_OF_ONE,
     equivalence_p,
     holm,
     mean_gain,
@@ -74,7 +79,7 @@ def simulate(n: int, kind: str, sweeps: int) -> dict[str, tuple[int, int]]:
         count("false: any row, after Holm", bool((holm(p_of(same, other)) < 0.05).any()))
         count("false: similar within 0.6 points at a true 0.6", equivalence_p(soft[0] - hard[0], GAIN) < 0.05)
         seeds, published = HARD[0] + noise(kind, rng, (n,)), HARD[0] + noise(kind, rng, (5,))
-        _, low, high = prediction_interval(seeds)
+        _, low, high = prediction_interval(seeds, confidence=SURE_OF_ONE)
         count("false: an exact replication differs (one published run)", not low <= published[0] <= high, low == low)
         p = welch_p(seeds, published.mean(), published.std(ddof=1), 5)
         count("false: an exact replication differs (five published runs)", p < 0.05, p == p)

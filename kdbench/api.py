@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from kdbench.papers.outcome import Page
+    from kdbench.report.points import Points
     from kdbench.report.report import ReportFiles
+    from kdbench.report.worth import Worth
     from kdbench.run.estimate import DryRun
     from kdbench.run.store import Run
     from kdbench.run.student import Student
@@ -220,18 +222,20 @@ class Result:
         return pd.DataFrame(rows)
 
     @cached_property
+    def _judged(self) -> tuple[Points, pd.DataFrame, Worth]:
+        from kdbench.report.report import judged
+
+        return judged(self.runs, self.manifest)
+
+    @property
     def points(self) -> pd.DataFrame:
         """One row per student and method measured on test, hard labels included: intervals, paired gain, front."""
-        from kdbench.report.points import gather
+        return self._judged[0].frame.drop(columns=["scores", "trial_ids"])
 
-        return gather(self.runs).frame.drop(columns=["scores", "trial_ids"])
-
-    @cached_property
+    @property
     def pareto(self) -> pd.DataFrame:
         """One row per student and distilling method, against its hard-label baseline, paired by seed."""
-        from kdbench.report.points import pareto_table
-
-        return pareto_table(self.runs, self.manifest.get("latency_ms"))
+        return self._judged[1]
 
     @cached_property
     def verdicts(self) -> list[str]:
@@ -247,11 +251,14 @@ class Result:
             BadInput: an unknown name, or nothing to draw yet.
         """
         from kdbench.errors import unknown
+        from kdbench.report.costs import cost_table
         from kdbench.report.report import draw_figures
 
         if name not in FIGURES:
             raise unknown("figure", name, FIGURES, "one of " + ", ".join(FIGURES))
-        drawn = draw_figures(self.runs, self.manifest.get("latency_ms"), self._histories).get(name)
+        points, pareto, _ = self._judged
+        costs = cost_table(self.runs, points)
+        drawn = draw_figures(self.runs, points, pareto, self._histories, costs).get(name)
         if drawn is None:
             raise BadInput(f"there is nothing to draw for '{name}' in {self.folder} yet")
         return drawn
@@ -261,14 +268,16 @@ class Result:
         from kdbench.report.points import History
 
         return {
-            run.config.id: History([log.val_acc for log in run.epochs], run.result.reliability) for run in self._runs
+            run.config.id: History(
+                [log.val_acc for log in run.epochs], run.result.reliability, run.result.scaled_ece
+            ) for run in self._runs
         }  # fmt: skip
 
     def report(self) -> ReportFiles:
         """Write tables, figures and report.html into the folder; shows as the table in a terminal or a notebook."""
         from kdbench.report.report import write_report
 
-        return write_report(self.folder, self.runs, self.manifest, self.manifest.get("latency_ms"), self._histories)
+        return write_report(self.folder, self.runs, self.manifest, self._histories)
 
     def student(self, name: str, method: str | None = None) -> Student:
         """The trained network of a student: of its confirm runs the one that is best on validation.

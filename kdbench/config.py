@@ -204,6 +204,11 @@ class RunResult(Frozen):
     """Expected calibration error, 15 equal-width bins (Guo et al. 2017), same split as ``nll``."""
     reliability: tuple[tuple[int, float, int], ...] | None = Field(default=None, exclude_if=unset)
     """(samples, sum of confidences, correct) in each of the bins of ``ece``; only in the confirm phase."""
+    calibration_temperature: Annotated[float, Field(gt=0)] | None = Field(default=None, exclude_if=unset)
+    """What divides the logits for ``scaled_nll`` and ``scaled_ece``, fitted on validation; in the confirm phase."""
+    scaled_nll: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(default=None, exclude_if=unset)
+    scaled_ece: Share | None = Field(default=None, exclude_if=unset)
+    """``nll`` and ``ece`` on test after temperature scaling (Guo et al. 2017)."""
     agreement: Share | None = None
     """Share of samples predicted as the teacher does, same split as ``nll``."""
     params: Count = 0

@@ -60,7 +60,7 @@ def check(folder: Path) -> tuple[int, list[str]]:
         faults += _paper(place, about["spec"], runs)
     if (place / "sweep.json").exists():
         frame = load_trials(place, runs)
-        points, pareto, value = judged(frame, about, about.get("latency_ms"))
+        points, pareto, value = judged(frame, about)
         with tempfile.TemporaryDirectory(prefix="kdbench-") as again:
             write_tables(frame, points, pareto, value, Path(again))
             for table in TABLES:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from kdbench.board.protocol import Protocol, fair, letters, protocol_id, protocol_of, teacher_of
 from kdbench.board.submissions import Submission
+from kdbench.catalog.datasets import DATASETS
 from kdbench.config import HARD, RunConfig
 from kdbench.files import canonical_json
 from kdbench.report.numbers import percent
@@ -20,6 +21,7 @@ from kdbench.report.points import gather
 from kdbench.report.verdicts import Verdict, judge
 from kdbench.run.frame import named, row_of
 from kdbench.run.store import Run
+from kdbench.run.words import counted
 from kdbench.stats import rank_intervals
 
 
@@ -181,7 +183,8 @@ def _group(
     rows = {name: _row(copies[0].trial, teachers) for name, copies in trials.items()}
     chosen = {name: trials[name][0] for name in _one_per_seed(rows)}
     runs = pd.DataFrame([rows[name] for name in chosen])
-    table = gather(runs, setting=("taught", "method", "setting"), chances=False).frame
+    chance = 1 / DATASETS.get(dataset).classes if dataset in DATASETS.names() else None
+    table = gather(runs, setting=("taught", "method", "setting"), chance=chance, chances=False).frame
     told = [_about(point, chosen, trials, teachers) for point in named(table)]
     lo, hi = rank_intervals(pd.DataFrame(list(table["scores"])).to_numpy(dtype=float))
     table = table.assign(
@@ -193,9 +196,10 @@ def _group(
     where = f"{dataset}, protocol {letter}"
     notes = []
     if left := len(chosen) - int(table["n_seeds"].sum()):
-        notes.append(f"{where}: {left} runs without a partner on the same seed do not count.")
+        notes.append(f"{where}: {counted(left, 'run')} without a partner on the same seed do not count.")
     if left := len(rows) - len(chosen):
-        notes.append(f"{where}: {left} runs repeat a seed of their row (other teacher or precision) and do not count.")
+        twice = f"{counted(left, 'run')} that repeat a seed of their row (other teacher or precision)"
+        notes.append(f"{where}: {twice} do not count.")
     if len(precisions := sorted({copy.trial.config.recipe.precision for copy in chosen.values()})) > 1:
         notes.append(f"{where}: runs in {' and '.join(precisions)} are ranked together.")
     order = table.assign(worse=-table["test_acc"])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from kdbench.errors import BadInput, suggestion
-from kdbench.run.words import duration
+from kdbench.run.words import counted, duration
 
 if TYPE_CHECKING:
     from kdbench.run.estimate import DryRun
@@ -77,8 +77,8 @@ def show_plan(plan: DryRun, *, as_json: bool) -> None:
     print_table(title, columns, rows, whole=2)
     total = f"about {duration(plan.seconds)}" if plan.seconds is not None else "of unknown length"
     left = sum(max(row.runs - row.done, 0) for row in plan.rows)
-    workers = "1 worker" if plan.workers == 1 else f"{plan.workers} workers"
-    sys.stdout.write(f"\n{left} runs to do, {total} with {workers} on {plan.hardware}. Nothing was run.\n")
+    runs, workers = counted(left, "run"), counted(plan.workers, "worker")
+    sys.stdout.write(f"\n{runs} to do, {total} with {workers} on {plan.hardware}. Nothing was run.\n")
     sys.stdout.writelines(f"{note}\n" for note in plan.notes)
 
 

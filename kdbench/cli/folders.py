@@ -13,6 +13,7 @@ import typer
 from kdbench.cli.common import find_sweep, print_json, print_table, show_report
 from kdbench.cli.options import RESULTS, JsonFlag, OutOption, SweepArgument
 from kdbench.errors import MachineFault
+from kdbench.run.words import counted
 
 
 def status(sweep: SweepArgument, out: OutOption = RESULTS, as_json: JsonFlag = False) -> None:
@@ -101,4 +102,4 @@ def sync(
         sys.stdout.write(f"{found}\n")
     if not found.ok:
         first, why = next(iter(found.failed.items()))
-        raise MachineFault(f"{len(found.failed)} runs did not arrive, {first} for one: {why}")
+        raise MachineFault(f"{counted(len(found.failed), 'run')} did not arrive, {first} for one: {why}")

@@ -17,9 +17,9 @@ from kdbench.papers.schema import DECIMALS, UNITS, Cell
 from kdbench.report import render
 from kdbench.report.numbers import COVERS, unknown
 from kdbench.run.frame import named
-from kdbench.stats import prediction_interval, t_interval
+from kdbench.stats import SURE_OF_ONE, prediction_interval, t_interval
 
-Verdict = Literal["consistent", "higher", "lower", "one run", "no spread", "ours only", "not run"]
+Verdict = Literal["consistent", "higher", "lower", "cannot tell", "one run", "no spread", "ours only", "not run"]
 COLUMNS = (
     render.Column("row", "Row", left=True),
     render.Column("unit", "Unit", left=True, spared=1),
@@ -75,7 +75,8 @@ def legend(table: PaperTable) -> str:
         "Ours: mean ± half of the 95% t interval over seeds, after the last epoch. Difference and verdict compare like "
         "for like: our best epochs or our choice on test where the published number was chosen so and we have it. "
         "Consistent: a repetition of our runs gives such a number (95% prediction interval for a mean of as many runs "
-        f"as were published, one if not said); higher or lower says where ours lies. {covers}"
+        "as were published, one if not said); higher or lower says where ours lies, for one published run only outside "
+        f"the {SURE_OF_ONE:.0%} interval (cannot tell: between the two). {covers}"
     )
 
 
@@ -84,16 +85,21 @@ def verdict_of(cell: Cell, found: Sequence[Value]) -> Verdict:
 
     A mean of as many runs as were published falls into the prediction interval of ours in 95% of exact replications,
     however many seeds ours has. Compared like for like: a number at its best epoch with our best epochs, one chosen on
-    test with our choice on test. Otherwise ``higher`` or ``lower`` says where ours lies.
+    test with our choice on test. Otherwise ``higher`` or ``lower`` says where ours lies; a single published run must
+    leave the interval of ``SURE_OF_ONE`` for that, and we ``cannot tell`` between the two.
     """
     if not found:
         return "not run"
     if cell.published is None:
         return "ours only"
-    ours, lo, hi = prediction_interval(judged(cell, found), cell.published_runs)
+    numbers, runs = judged(cell, found), cell.published_runs
+    ours, lo, hi = prediction_interval(numbers, runs)
     if math.isnan(lo):
         return "one run" if len(found) < 2 else "no spread"
-    return "consistent" if lo <= cell.published <= hi else "higher" if ours > cell.published else "lower"
+    if lo <= cell.published <= hi:
+        return "consistent"
+    _, lo, hi = prediction_interval(numbers, runs, SURE_OF_ONE if runs == 1 else 0.95)
+    return "cannot tell" if lo <= cell.published <= hi else "higher" if ours > cell.published else "lower"
 
 
 def judged(cell: Cell, found: Sequence[Value]) -> list[float]:

@@ -21,6 +21,7 @@ from kdbench.report.points import Points, gather
 from kdbench.report.style import DASHES, GREY, INK, below, label, look, new_figure, style
 from kdbench.report.verdicts import judge
 from kdbench.run.frame import named
+from kdbench.run.words import counted
 
 _WIDTH, _HEIGHT = 7.5, 5.2
 _AXIS_INCHES = 6.5
@@ -39,7 +40,7 @@ def title_of(points: Points) -> str:
     counts = sorted(set(points.frame["n_seeds"])) if students else []
     seeds = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1]))) if counts else ""
     parts = [f"{points.teacher or 'teacher'} → {to}" if students else points.teacher, points.dataset]
-    parts.append(f"{seeds} seed{'s' * (counts[-1] != 1)}" if counts else None)
+    parts.append(counted(seeds, "seed") if counts else None)
     return ",  ".join(part for part in parts if part)
 
 

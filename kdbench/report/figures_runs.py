@@ -127,13 +127,14 @@ def reliability_figure(points: Points, histories: Mapping[str, History]) -> Figu
 
     Samples of all confirm seeds are pooled; bins with fewer than ``FEWEST`` samples are left out, and joined by lines
     only where each has ``JOINED``. Below the diagonal a network is too sure of itself. The heading gives the expected
-    calibration error, mean over seeds. None where no run has kept its bins.
+    calibration error, mean over seeds, and after an arrow what temperature scaling leaves of it, where every seed has
+    it. None where no run has kept its bins.
 
     Args:
         points: what is confirmed.
         histories: by trial id.
     """
-    found = {(point.student, point.method): bins for point in points if (bins := _bins(point, histories))}
+    found = {(point.student, point.method): kept for point in points if (kept := _kept(point, histories))}
     if not found:
         return None
     students = [student for student in points.students if any(key[0] == student for key in found)]
@@ -147,8 +148,10 @@ def reliability_figure(points: Points, histories: Mapping[str, History]) -> Figu
             for method in (HARD, *methods):
                 if (student, method) not in found:
                     continue
-                bins = found[student, method]
-                errors.append(f"{'hard' if method == HARD else method} {np.mean([_error(one) for one in bins]):.1f}")
+                bins, after = zip(*found[student, method], strict=True)
+                arrow = f"→{100 * np.mean(after):.1f}" if None not in after else ""
+                error = f"{np.mean([_error(one) for one in bins]):.1f}{arrow}"
+                errors.append(f"{'hard' if method == HARD else method} {error}")
                 count, total, right = np.sum(bins, axis=0).T
                 kept = count >= FEWEST
                 join = "-" if (count[kept] >= JOINED).all() else "none"
@@ -156,14 +159,16 @@ def reliability_figure(points: Points, histories: Mapping[str, History]) -> Figu
                           markersize=5.5, linestyle=join, linewidth=1.2, zorder=3, **look(method, methods))  # fmt: skip
             _remark(axes, [f"ECE %: {errors[0]}", *errors[1:]])
         _axis_names(all_axes, "confidence (%)", "right (%)")
-        below(figure, "Below the diagonal a network is too sure of itself.", all_axes)
+        arrows = any(after is not None for kept in found.values() for _, after in kept)
+        told = " Arrow: after temperature scaling on validation." if arrows else ""
+        below(figure, f"Below the diagonal a network is too sure of itself.{told}", all_axes)
         return figure
 
 
-def _bins(point: Any, histories: Mapping[str, History]) -> list[NDArray[np.float64]]:
-    """(15, 3) samples, sum of confidences and correct per bin, for each seed that has kept them."""
-    kept = [histories[trial].reliability for trial in point.trial_ids.values() if trial in histories]
-    return [np.asarray(bins, dtype=np.float64) for bins in kept if bins]
+def _kept(point: Any, histories: Mapping[str, History]) -> list[tuple[NDArray[np.float64], float | None]]:
+    """((15, 3) samples, sum of confidences and correct per bin, scaled error), for each seed that has kept its bins."""
+    kept = [histories[trial] for trial in point.trial_ids.values() if trial in histories]
+    return [(np.asarray(one.reliability, dtype=np.float64), one.scaled_ece) for one in kept if one.reliability]
 
 
 def _error(bins: NDArray[np.float64]) -> float:

@@ -60,7 +60,7 @@ def page(
     shown = [(*one, _data_uri(pictures[one[0]])) for one in PICTURES if one[0] in pictures]
     if not (frame["phase"] == "search").any():
         shown = [one for one in shown if one[0] != "temperature_alpha"]
-    grid = _ordered(pareto_grid(pareto), pareto["method"].nunique() > 1)
+    grid = _ordered(pareto_grid(pareto, points), pareto["method"].nunique() > 1)
     rows = zip(grid.rows, pareto["student"], pareto["method"], strict=True)
     return environment().get_template("report.html.j2").render(
         title=title_of(points),
@@ -132,7 +132,8 @@ def _card(
         for row, verdict in zip(pareto.to_dict("records"), judge(pareto), strict=True)
         if (row["student"], row["method"]) == (point.student, point.method) and not hard
     ]
-    acc = spread(point.test_acc, point.test_acc_lo, point.test_acc_hi, 2).replace(" ±", "% ±")
+    mean, _, rest = spread(point.test_acc, point.test_acc_lo, point.test_acc_hi, 2).partition(" ")
+    acc = f"{mean}% {rest}".rstrip()
     further = {name[6:]: value for name, value in point._asdict().items() if name.startswith("hyper_")}
     numbers = {"temperature T": point.temperature, "alpha": point.alpha, **further}
     chance = "" if unknown(point.p_on_front) else f" (in {percent(point.p_on_front, 0)}% of bootstrap draws)"
@@ -146,10 +147,10 @@ def _card(
     wandb = dict(zip(frame["trial_id"], frame["wandb_run"].fillna(""), strict=True))
     method = label(point.method)
     settings = ", ".join(f"{name} {facts[name]}" for name in numbers if name in facts)
-    lines = [f"{point.student}, {method}", acc if "%" in acc else f"{acc}%", f"{facts['parameters']} parameters"]
+    lines = [f"{point.student}, {method}", acc, f"{facts['parameters']} parameters"]
     return {
         "anchor": f"point-{number}", "student": point.student, "key": point.method, "method": method,
-        "accuracy": acc if "%" in acc else f"{acc}%",
+        "accuracy": acc,
         "facts": {name: value for name, value in facts.items() if value},
         "runs": [(seed, percent(score, 2), point.trial_ids[seed], str(wandb.get(point.trial_ids[seed], "")))
                  for seed, score in sorted(point.scores.items())],

@@ -15,6 +15,7 @@ from kdbench.config import CONTROLS, HARD
 from kdbench.errors import BadInput
 from kdbench.report.numbers import percent
 from kdbench.run.frame import conform, named
+from kdbench.run.words import counted
 from kdbench.stats import at_look, look_level, p_on_front, paired_difference, pareto_front, t_interval
 
 PARETO_COLUMNS: tuple[str, ...] = (
@@ -37,6 +38,8 @@ class History(NamedTuple):
     """Validation accuracy (fraction) after each epoch."""
     reliability: Sequence[tuple[int, float, int]] | None = None
     """(samples, sum of confidences, correct) per bin of confidence on the test split, where kept."""
+    scaled_ece: float | None = None
+    """Expected calibration error (fraction) on test after temperature scaling on validation, where measured."""
 
 
 @dataclass(frozen=True)
@@ -109,14 +112,16 @@ def gather(
     chosen = _one_setting(usable, key)
     for name, held in usable.groupby(key, sort=False):
         if left := len(held.index.difference(chosen.index)):
-            notes.append(f"{name[0]} {name[-1]}: {_runs(left)} with other settings or a repeated seed left out.")
+            notes.append(
+                f"{name[0]} {name[-1]}: {counted(left, 'confirm run')} with other settings or a repeated seed left out."
+            )
     paired = _paired(chosen, arm, key)
     notes += _partners(chosen, paired, arm)
     hard = paired[paired["method"] == HARD].set_index("seed")
     points = [_point(rows, hard, arm, key, looks) for _, rows in paired.groupby(key, sort=False)]
     found = _with_front(pd.DataFrame(points), chances)
     if chance and len(found) and (low := found["test_acc"] < AT_CHANCE * chance).any():
-        found["on_front"] &= ~low
+        found.loc[low, ["on_front", "p_on_front"]] = [False, math.nan]
         names = ", ".join(f"{row.student} {row.method}" for row in named(found[low]))
         notes.append(f"No better than guessing ({percent(chance)}%), so nothing was learned there: {names}.")
     taught = frame[(frame["phase"] == "teacher") & (frame["status"] == "complete")]["test_acc"].dropna()
@@ -139,19 +144,15 @@ def _missing(frame: pd.DataFrame, confirm: pd.DataFrame, usable: pd.DataFrame) -
         if len(lost):
             counts = Counter(zip(lost["student"], lost["method"], strict=True))
             where = ", ".join(f"{student} {method} {count}" for (student, method), count in counts.items())
-            notes.append(f"{len(lost)} of {len(tried)} {word}s failed (diverged, say) and left out: {where}.")
+            notes.append(f"{len(lost)} of {counted(len(tried), word)} failed (diverged, say) and left out: {where}.")
     unmeasured = len(confirm[confirm["status"] != "failed"]) - len(usable)
     if unmeasured:
-        notes.append(f"{_runs(unmeasured)} without a test accuracy left out.")
+        notes.append(f"{counted(unmeasured, 'confirm run')} without a test accuracy left out.")
     students = frame["student"][frame["phase"].isin(["baseline", "search", "confirm"])].dropna().unique()
     waiting = [str(name) for name in students if name not in set(usable["student"])]
     if waiting and "confirm" in done:
         notes.append(f"Not confirmed, hence not in the table: {', '.join(waiting)}.")
     return notes
-
-
-def _runs(count: int) -> str:
-    return f"{count} confirm run{'s' * (count != 1)}"
 
 
 def _one_setting(usable: pd.DataFrame, key: list[str]) -> pd.DataFrame:
@@ -184,7 +185,7 @@ def _partners(chosen: pd.DataFrame, paired: pd.DataFrame, arm: list[str]) -> lis
         elif not hard & soft:
             notes.append(f"{name[0]}: hard-label and distilled runs share no seed, so no gain.")
         elif left := len(held) - len(kept):
-            notes.append(f"{name[0]}: {_runs(left)} without a partner on the same seed left out.")
+            notes.append(f"{name[0]}: {counted(left, 'confirm run')} without a partner on the same seed left out.")
     return notes
 
 
@@ -203,8 +204,7 @@ def _point(
         **{name: first[name] for name in ("student", "method", "temperature", "alpha")},
         "scores": dict(zip(seeds, map(float, rows["test_acc"]), strict=True)),
         "trial_ids": dict(zip(seeds, map(str, rows["trial_id"]), strict=True)),
-        "n_seeds": len(rows), "test_acc": mean, "test_acc_lo": max(lo, 0.0) if lo == lo else lo,
-        "test_acc_hi": min(hi, 1.0) if hi == hi else hi,
+        "n_seeds": len(rows), "test_acc": mean, **_cut("test_acc", lo, hi, 0.0),
         **dict.fromkeys(("baseline_acc", "gain", "gain_lo", "gain_hi", "p_value"), math.nan),
     }  # fmt: skip
     common = rows[rows["seed"].isin(partner.index)]
@@ -214,8 +214,13 @@ def _point(
         if first["method"] != HARD and len(common):
             sure = 1 - look_level(len(common), looks)
             mean, lo, hi, p, n = paired_difference(common["test_acc"].to_numpy(), theirs, sure)
-            point |= {"gain": mean, "gain_lo": lo, "gain_hi": hi, "p_value": at_look(p, n, looks)}
+            point |= {"gain": mean, "p_value": at_look(p, n, looks), **_cut("gain", lo, hi, -1.0)}
     return point
+
+
+def _cut(name: str, lo: float, hi: float, least: float) -> dict[str, float]:
+    """The bounds of a fraction, without what is below ``least`` and above 1; NaN stays."""
+    return {f"{name}_lo": float(np.clip(lo, least, 1)), f"{name}_hi": float(np.clip(hi, least, 1))}
 
 
 def _largest(column: pd.Series) -> float:
@@ -270,13 +275,11 @@ def the_only(frame: pd.DataFrame, column: str) -> str | None:
     return str(values[0]) if values else None
 
 
-def pareto_table(
-    runs: pd.DataFrame | Points, latency: Mapping[str, float] | None = None, chance: float | None = None
-) -> pd.DataFrame:
+def pareto_table(runs: pd.DataFrame | Points, latency: Mapping[str, float] | None = None) -> pd.DataFrame:
     """One row per student and method or control, by ascending parameters, with the columns of ``PARETO_COLUMNS``.
 
     - ``test_acc`` and its bounds: mean over seeds and 95% t interval (normal noise between seeds assumed; cut to
-      [0, 1]). ``n_seeds``: the seeds it is over, shared with the hard labels.
+      [0, 1], that of a gain to [-1, 1]). ``n_seeds``: the seeds it is over, shared with the hard labels.
     - ``baseline_acc``: the same student on hard labels, same seeds. ``gain``: paired difference, 95% t interval;
       ``p_value``: raw two-sided paired t-test (normal differences assumed; see ``kdbench.stats.paired_difference``).
       ``verdicts`` corrects it for the number of rows.
@@ -289,12 +292,11 @@ def pareto_table(
     Args:
         runs: the runs frame of one sweep (one data set, one teacher), may be empty or partial; or gathered from it.
         latency: milliseconds of one batch-1 forward, by student.
-        chance: accuracy (fraction) of guessing.
 
     Raises:
         BadInput: when ``runs`` is no runs frame, or of several data sets or teachers.
     """
-    found = runs if isinstance(runs, Points) else gather(runs, chance=chance)
+    found = runs if isinstance(runs, Points) else gather(runs)
     frame = found.frame
     distilled = frame[frame["method"] != HARD]
     shown = frame[(frame["method"] != HARD) | ~frame["student"].isin(distilled["student"])]

@@ -39,13 +39,19 @@ class ReportFiles:
     """One line per row of ``pareto``."""
     worth: Worth
     """The mean gain over the sizes, and the size saved at equal accuracy."""
-    notes: tuple[str, ...]
-    """What is missing or was left out, one sentence each; empty for a whole sweep without failures."""
+    points: Points
+    """What the tables are made of."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is missing or was left out, one sentence each; empty for a whole sweep without failures."""
+        return self.points.notes
 
     def __rich__(self) -> RenderableType:
         """The table, what distilling is worth, then the notes."""
         told = [Text(sentence) for sentence in self.worth.sentences]
-        return Group(render_table(self.pareto), *told, *(Text(note, style="yellow") for note in self.notes))
+        told += [Text(note, style="yellow") for note in self.notes]
+        return Group(render_table(self.pareto, self.points), *told)
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON data: files, rows with verdicts (unknown numbers are null), what distilling is worth, notes."""
@@ -65,7 +71,6 @@ def write_report(
     out: Path,
     runs: pd.DataFrame,
     manifest: Mapping[str, Any] | None = None,
-    latency: Mapping[str, float] | None = None,
     histories: Mapping[str, History] | None = None,
 ) -> ReportFiles:
     """Write tables, figures and report.html into ``out`` from a runs frame, whole or partial.
@@ -78,8 +83,7 @@ def write_report(
         out: the sweep's folder, made if absent.
         runs: the runs frame of one sweep.
         manifest: JSON data on where the numbers come from; ``command`` serves to say how to rerun a point, ``samples``
-            (how many there are) and ``spec`` to judge what was learned.
-        latency: milliseconds of one batch-1 forward, by student.
+            (how many there are) and ``spec`` to judge what was learned, ``latency_ms`` for the table.
         histories: epochs and calibration of the confirm runs, by trial id; without them the figures ``curves`` and
             ``reliability`` are not drawn.
 
@@ -91,37 +95,29 @@ def write_report(
     from kdbench.report.style import save
 
     frame, about = conform(runs), manifest or {}
-    points, pareto, value = judged(frame, about, latency)
+    points, pareto, value = judged(frame, about)
     costs = cost_table(frame, points)
     paths = write_tables(frame, points, pareto, value, out)
     atomic_text(out / "cost.csv", csv(costs))
     paths["cost.csv"] = out / "cost.csv"
-    for name, figure in _figures(frame, points, pareto, costs, histories or {}).items():
+    for name, figure in draw_figures(frame, points, pareto, histories or {}, costs).items():
         paths |= save(figure, out, name)
     pictures = {name[:-4]: path.read_text(encoding="utf-8") for name, path in paths.items() if name.endswith(".svg")}
     atomic_text(out / "report.html", page(frame, points, pareto, about, value, pictures))
     paths["report.html"] = out / "report.html"
-    return ReportFiles(paths, pareto, verdicts(pareto), value, points.notes)
+    return ReportFiles(paths, pareto, verdicts(pareto), value, points)
 
 
-def judged(
-    frame: pd.DataFrame, about: Mapping[str, Any], latency: Mapping[str, float] | None = None
-) -> tuple[Points, pd.DataFrame, Worth]:
-    """What a sweep's tables are made of: its points, its Pareto table, and what distilling is worth."""
+def judged(frame: pd.DataFrame, about: Mapping[str, Any]) -> tuple[Points, pd.DataFrame, Worth]:
+    """What a sweep's tables and figures are made of: its points, its Pareto table, and what distilling is worth.
+
+    ``about``: the sweep's manifest, as ``write_report`` reads it.
+    """
     held, looks = _samples(about), _looks(about)
     points = gather(frame, chance=1 / held["classes"] if held.get("classes") else None, looks=looks)
     notes = (*_rehearsal(about), *points.notes, *undecided(frame, held.get("val", 0)), *_looked(points, looks))
     points = replace(points, notes=notes)
-    return points, pareto_table(points, latency), worth(points, held.get("test", 0), looks)
-
-
-def draw_figures(
-    runs: pd.DataFrame, latency: Mapping[str, float] | None = None, histories: Mapping[str, History] | None = None
-) -> dict[str, Figure]:
-    """The report's figures by name, those that have something to show; nothing is written."""
-    frame = conform(runs)
-    points = gather(frame)
-    return _figures(frame, points, pareto_table(points, latency), cost_table(frame, points), histories or {})
+    return points, pareto_table(points, about.get("latency_ms")), worth(points, held.get("test", 0), looks)
 
 
 def _samples(manifest: Mapping[str, Any]) -> dict[str, int]:
@@ -172,10 +168,10 @@ def _rehearsal(manifest: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _figures(
-    frame: pd.DataFrame, points: Points, pareto: pd.DataFrame, costs: pd.DataFrame, histories: Mapping[str, History]
+def draw_figures(
+    frame: pd.DataFrame, points: Points, pareto: pd.DataFrame, histories: Mapping[str, History], costs: pd.DataFrame
 ) -> dict[str, Figure]:
-    """Every figure that has something to show, and the first two in any case."""
+    """The report's figures by name, those that have something to show, and the first two in any case."""
     from kdbench.report import figures, figures_runs
 
     title = figures.title_of(points)

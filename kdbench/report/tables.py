@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -20,7 +18,7 @@ from kdbench.report.render import Cell, Column, Grid, Screen, csv, escape, latex
 from kdbench.report.verdicts import judge
 from kdbench.report.worth import SAVED_LEGEND, Worth, saved_grid
 from kdbench.run.frame import conform
-from kdbench.stats import pareto_front
+from kdbench.run.words import counted
 
 LEGEND = (
     "Test accuracy in percent at the last epoch, mean ± half of the 95% t interval over seeds (an interval cut at 0 or "
@@ -70,15 +68,16 @@ def _columns(pareto: pd.DataFrame) -> list[Column]:
     return [replace(column, **heads.get(column.key, {})) for column in COLUMNS]
 
 
-def pareto_grid(pareto: pd.DataFrame) -> Grid:
-    """``pareto`` in words: percent for accuracies, points for gains, a star on what is on the front."""
-    digits, records = decimals(pareto), pareto.to_dict("records")
+def pareto_grid(pareto: pd.DataFrame, points: Points) -> Grid:
+    """``pareto`` of ``points`` in words: percent for accuracies, points for gains, a star on what is on the front."""
+    digits, starred = decimals(pareto), {point.student for point in points if point.method == HARD and point.on_front}
     further = [name for name in pareto.columns if name.startswith("hyper_")]
     rows: list[dict[str, Cell | str]] = []
-    for record, verdict, starred in zip(records, judge(pareto), baselines_on_front(pareto), strict=True):
+    for record, verdict in zip(pareto.to_dict("records"), judge(pareto), strict=True):
         hard = record["method"] == HARD
         settings = [f"{name[6:]} {record[name]:.3g}" for name in further if record[name] == record[name]]
         acc = spread(record["test_acc"], record["test_acc_lo"], record["test_acc_hi"], digits)
+        base = percent(record["baseline_acc"], digits)
         gain = f"{signed(record['gain'], digits)} {bounds(record['gain_lo'], record['gain_hi'], digits)}".strip()
         rows.append(
             {
@@ -92,7 +91,7 @@ def pareto_grid(pareto: pd.DataFrame) -> Grid:
                 "further": ", ".join(settings),
                 "seeds": str(record["n_seeds"]),
                 "distilled": "" if hard else Cell(acc, bool(record["on_front"]), order=_order(record["test_acc"])),
-                "hard": Cell(percent(record["baseline_acc"], digits), starred, order=_order(record["baseline_acc"])),
+                "hard": Cell(base, record["student"] in starred, order=_order(record["baseline_acc"])),
                 "gain": Cell(gain, kind=verdict.kind, order=_order(record["gain"])),
                 "verdict": Cell(verdict.short + (" *" if verdict.caveat else ""), kind=verdict.kind),
             }
@@ -104,28 +103,17 @@ def _order(value: object) -> float | None:
     return None if pd.isna(value) else float(value)  # type: ignore[arg-type, call-overload]
 
 
-def baselines_on_front(pareto: pd.DataFrame) -> list[bool]:
-    """Whether each row's hard-label point is on the front of all points in the table."""
-    params = pareto["params"].to_numpy(dtype=float, na_value=np.nan)
-    own = pareto["test_acc"].mask(pareto["method"].isin([*CONTROLS]))
-    scores = np.concatenate([column.to_numpy(dtype=float) for column in (own, pareto["baseline_acc"])])
-    # A hard-only row stands in both halves; equal duplicates are both on the front, so nothing changes.
-    front = pareto_front(np.tile(params, 2), np.round(scores, 12))[len(pareto) :]
-    return list(map(bool, front))
-
-
-def render_table(pareto: pd.DataFrame) -> RenderableType:
+def render_table(pareto: pd.DataFrame, points: Points) -> RenderableType:
     """``pareto`` for a terminal: what every row shares in the title, caveats of verdicts as lines below."""
     if pareto.empty:
         return Text("No confirmed runs yet, so there is no table.")
     seeds = sorted({int(n) for n in pareto["n_seeds"]})
     over = " to ".join(str(n) for n in dict.fromkeys((seeds[0], seeds[-1])))
-    grid = pareto_grid(pareto)
+    grid = pareto_grid(pareto, points)
     several = pareto["method"].nunique() > 1
     kept = [column for column in grid.columns if column.key not in ("seeds", "macs", *(() if several else ("method",)))]
-    title = f"Test accuracy (%), mean ± 95% interval over {over} seed{'s' * (seeds[-1] != 1)}"
-    teacher = pareto["teacher_acc"].dropna()
-    before = f"Teacher {100 * teacher.iloc[0]:.1f}%. " if len(teacher) else ""
+    title = f"Test accuracy (%), mean ± 95% interval over {counted(over, 'seed')}"
+    before = f"Teacher {percent(points.teacher_acc)}%. " if points.teacher_acc == points.teacher_acc else ""
     return Group(
         Screen(grid.only(kept).flat(title)),
         Text(f"{before}{STAR}. {COVERS}{further_legend(pareto)}", style="dim"),
@@ -161,7 +149,7 @@ def write_tables(runs: pd.DataFrame, points: Points, pareto: pd.DataFrame, worth
         "trials.csv": csv(frame),
         "pareto.csv": csv(pareto),
         "size_saved.csv": csv(worth.saved),
-        "pareto.md": pareto_markdown(pareto, points.notes, worth),
+        "pareto.md": pareto_markdown(pareto, points, worth),
         "pareto.tex": pareto_latex(pareto, points, worth),
     }
     atomic(out / "trials.parquet", lambda aside: frame.to_parquet(aside, engine="pyarrow", index=False))
@@ -170,30 +158,29 @@ def write_tables(runs: pd.DataFrame, points: Points, pareto: pd.DataFrame, worth
     return {name: out / name for name in ("trials.parquet", *texts)}
 
 
-def pareto_markdown(pareto: pd.DataFrame, notes: Sequence[str] = (), worth: Worth | None = None) -> str:
-    """``pareto`` as a GitHub-flavoured Markdown table, with a legend, the verdicts, ``notes`` and size saved."""
-    remarks = [f"- {escape(note)}" for note in notes]
+def pareto_markdown(pareto: pd.DataFrame, points: Points, worth: Worth) -> str:
+    """``pareto`` as a GitHub-flavoured Markdown table, with a legend, the verdicts, notes and size saved."""
+    remarks = [f"- {escape(note)}" for note in points.notes]
     if pareto.empty:
         return "\n".join(["No confirmed runs yet.", "", *remarks]).rstrip() + "\n"
     told = zip(pareto["student"], pareto["method"], judge(pareto), strict=True)
-    told_first = [line for text in (worth.sentences if worth is not None else []) for line in (escape(text), "")]
-    lines = [*told_first, *markdown(pareto_grid(pareto)), "", LEGEND + further_legend(pareto), ""]
+    told_first = [line for text in worth.sentences for line in (escape(text), "")]
+    lines = [*told_first, *markdown(pareto_grid(pareto, points)), "", LEGEND + further_legend(pareto), ""]
     lines += [f"- {escape(str(student))} ({method}): {verdict.text}" for student, method, verdict in told] + remarks
-    if worth is not None and len(worth.saved):
+    if len(worth.saved):
         lines += ["", "Size saved at equal accuracy", "", *markdown(saved_grid(worth.saved)), "", SAVED_LEGEND]
     return "\n".join(lines) + "\n"
 
 
-def pareto_latex(pareto: pd.DataFrame, points: Points | None = None, worth: Worth | None = None) -> str:
+def pareto_latex(pareto: pd.DataFrame, points: Points, worth: Worth) -> str:
     """``pareto`` as a LaTeX table with caption and verdicts; accuracies on the front are bold."""
-    grid = pareto_grid(pareto)
+    grid = pareto_grid(pareto, points)
     if pareto["method"].nunique() < 2:
         grid = grid.only([column for column in grid.columns if column.key not in ("method", "seeds")])
-    about = "Students" if points is None else f"Students of {points.teacher} on {points.dataset}"
-    if points is not None and points.teacher_acc == points.teacher_acc:
+    about = f"Students of {points.teacher} on {points.dataset}"
+    if points.teacher_acc == points.teacher_acc:
         about += f" (teacher: {percent(points.teacher_acc)}%)"
     how = f", distilled by {pareto['method'].iloc[0]}" if pareto["method"].nunique() == 1 else ""
-    told = "".join(f"{text} " for text in (worth.sentences if worth is not None else []))
+    told = "".join(f"{text} " for text in worth.sentences)
     caption = f"{about}{how}. {told}{LEGEND.replace('A star marks', 'Bold:')}{further_legend(pareto)}"
-    name = "students" if points is None else f"{points.dataset}-{points.teacher}"
-    return latex(grid, caption, name)
+    return latex(grid, caption, f"{points.dataset}-{points.teacher}")

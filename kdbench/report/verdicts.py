@@ -11,6 +11,7 @@ import pandas as pd
 
 from kdbench.config import CONTROLS, HARD
 from kdbench.report.numbers import bounds, decimals, signed, unknown
+from kdbench.run.words import counted
 from kdbench.stats import LEVEL, holm
 
 
@@ -57,7 +58,7 @@ def _verdict(row: dict[Any, Any], p_holm: float, tested: int, digits: int) -> Ve
         if row["method"] == HARD:
             return Verdict("unknown", "hard labels only, nothing distilled yet", "no distilled run")
         return Verdict("unknown", "no hard-label run on the same seeds to compare with", "no baseline")
-    start, seeds = f"{signed(gain, digits)} points", f"{n} seed{'s' * (n != 1)}"
+    start, seeds = f"{signed(gain, digits)} points", counted(n, "seed")
     if math.isnan(p_holm):
         short, caveat = "cannot tell", "one seed gives no interval"
         return Verdict("unknown", f"{start}, {seeds}: {short} ({caveat})", short, caveat)

@@ -16,6 +16,7 @@ from kdbench.config import CONTROLS, HARD
 from kdbench.report.numbers import bounds, decimals, millions, percent, signed
 from kdbench.report.points import Points
 from kdbench.report.render import Cell, Column, Grid
+from kdbench.run.words import counted
 from kdbench.stats import LEVEL, PairedDifference, holm, look_level, mean_gain, pareto_front, size_saved, smallest_gain
 
 SAVED_LEGEND = (
@@ -57,6 +58,11 @@ class Worth:
     """Decimals of percentages, as in the table."""
     image_error: str
     """What other test images would change, in words; empty where their number is unknown."""
+    images: int
+    """Of the test split; 0 where unknown."""
+    by_images: frozenset[str]
+    """Methods whose gain other test images could change by more than other seeds: its binomial standard error (of two
+    networks that err independently; the same images make it smaller) is wider than half of the interval over seeds."""
 
     @property
     def sentences(self) -> list[str]:
@@ -76,7 +82,7 @@ class Worth:
         self, gain: PairedDifference, sizes: int, method: str, better: str, worse: str, over: str = ""
     ) -> str:
         mean, lo, hi, p, n = gain
-        seeds = f"{n} seed{'s' * (n != 1)}"
+        seeds = counted(n, "seed")
         start = f"Over {f'the {sizes} sizes' if sizes > 1 else 'its one size'}, {method}"
         if mean == mean:
             start += f" {'changes accuracy by' if mean < 0 else 'gains'} {signed(mean, self.digits)} points"
@@ -96,6 +102,8 @@ class Worth:
             one = f", and at one size one of {points_of(row_shown)}" if sizes > 1 else ""
             text = f"With these seeds a true gain of {points_of(mean_shown)} would show{one} (power 80%)"
             yield f"{text}{self.image_error}."
+        if method in self.by_images:
+            yield f"Other test images could change this: {self.images:,} of them decide."
 
     def _on_size(self, method: str) -> Iterator[str]:
         """Said only where the gain is sure and the seeds are not too few for this interval (see coverage.md)."""
@@ -127,7 +135,7 @@ def points_of(fraction: float) -> str:
     if fraction > 1:
         return "more than 100 points"
     form = ".2g" if fraction < 0.01 else ".1f" if fraction < 0.1 else ".0f"
-    return f"{100 * fraction:{form}} points"
+    return counted(f"{100 * fraction:{form}}", "point")
 
 
 def worth(points: Points, images: int = 0, looks: Sequence[int] = ()) -> Worth:
@@ -136,6 +144,7 @@ def worth(points: Points, images: int = 0, looks: Sequence[int] = ()) -> Worth:
     Where seeds were added after ``looks``, both keep to those of the first: they are stated before anything is seen.
     """
     rows, gains, shows, sizes_of = list[tuple[object, ...]](), dict[str, PairedDifference](), {}, dict[str, int]()
+    by_images = set[str]()
     methods = list(dict.fromkeys(point.method for point in points.compared if point.method != HARD))
     for method in methods:
         both, soft, plain = _beside(points, method, HARD)
@@ -153,6 +162,9 @@ def worth(points: Points, images: int = 0, looks: Sequence[int] = ()) -> Worth:
                 acc = float(np.nanmean(plain[k])) if looks else base.test_acc
                 rows.append((base.student, method, int(base.params), acc, *one[:4], one.reached))
         gains[method], sizes_of[method] = mean_gain(soft, plain), len(both)
+        noise = sum(p * (1 - p) for p in (np.nanmean(soft), np.nanmean(plain)))
+        if images and math.sqrt(noise / images) > (gains[method].hi - gains[method].lo) / 2:
+            by_images.add(method)
         gaps = soft - plain
         spread = [float(np.nanvar(row, ddof=1)) for row in gaps if np.isfinite(row).sum() > 1]
         whole = gaps.mean(axis=0)[np.isfinite(gaps).all(axis=0)]
@@ -172,11 +184,10 @@ def worth(points: Points, images: int = 0, looks: Sequence[int] = ()) -> Worth:
     best, error = points.frame["test_acc"].max(), ""
     if images and 0 < best < 1:
         each = points_of(math.sqrt(best * (1 - best) / images))
-        error = f"; the standard error of an accuracy on {images:,} test images is {each}"
+        error = f"; the standard error of an accuracy on {counted(images, 'test image')} is {each}"
     saved, digits = pd.DataFrame(rows, columns=list(SAVED_COLUMNS)), decimals(points.frame)
-    return Worth(
-        saved, gains, shows, sizes_of, {k: (gain, sizes_beyond[k]) for k, gain in beyond.items()}, digits, error
-    )
+    controls = {k: (gain, sizes_beyond[k]) for k, gain in beyond.items()}
+    return Worth(saved, gains, shows, sizes_of, controls, digits, error, images, frozenset(by_images))
 
 
 def _beside(points: Points, one: str, other: str) -> tuple[list[tuple[Any, Any]], Scores, Scores]:

@@ -18,8 +18,9 @@ COLUMNS: tuple[str, ...] = (
     *("seed", "params", "macs", "epochs", "val_acc", "test_acc", "best_val_acc", "nll", "ece", "agreement"),
     *("seconds", "hardware", "wandb_run"),
 )
-"""Columns of trials.csv, in order; a method's further hyper-parameters, and what was tuned, follow as
-``hyper_<name>``."""
+"""Columns of trials.csv, in order. Where runs have them there follow, sorted, those of ``SCALED``, and as
+``hyper_<name>`` a method's further hyper-parameters and what was tuned."""
+SCALED = ("calibration_temperature", "scaled_nll", "scaled_ece")
 
 
 def row_of(name: str, config: RunConfig, result: RunResult, tuned: Sequence[str] = ()) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def row_of(name: str, config: RunConfig, result: RunResult, tuned: Sequence[str]
         "method": config.condition, "temperature": config.hyper.get("temperature"), "alpha": config.hyper.get("alpha"),
         "seed": config.seed,
     }  # fmt: skip
-    return {**dict.fromkeys(COLUMNS), **result.model_dump(include=set(COLUMNS)), **about, **further}
+    return {**dict.fromkeys(COLUMNS), **result.model_dump(include={*COLUMNS, *SCALED}), **about, **further}
 
 
 def frame_of(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
@@ -47,7 +48,7 @@ def named(frame: pd.DataFrame) -> list[Any]:
 
 
 def conform(runs: pd.DataFrame, keep: tuple[str, ...] = ()) -> pd.DataFrame:
-    """A copy with exactly the declared columns (absent optional ones empty) and those to ``keep``, types and order.
+    """A copy with exactly the declared columns (absent ``COLUMNS`` empty) and those to ``keep``, types and order.
 
     Rows: by phase, then students in ascending parameters, method, seed; rows that tie keep the order given. A sweep
     that was interrupted and resumed therefore leaves the same file as one that was not.
@@ -58,7 +59,7 @@ def conform(runs: pd.DataFrame, keep: tuple[str, ...] = ()) -> pd.DataFrame:
     lacking = [name for name in ("trial_id", "phase", "status", "student", "method", "seed") if name not in runs]
     if lacking and len(runs):
         raise BadInput(f"the trials table lacks the column(s) {', '.join(lacking)}; it has {', '.join(runs.columns)}")
-    further = sorted(name for name in runs.columns if name.startswith("hyper_"))
+    further = sorted(name for name in runs.columns if name.startswith("hyper_") or name in SCALED)
     frame = runs.reindex(columns=[*COLUMNS, *further, *keep]).reset_index(drop=True)
     for name in (*COLUMNS, *further):
         if name in TEXT:

@@ -7,6 +7,12 @@ from collections.abc import Mapping
 from kdbench.config import RunConfig, RunResult
 
 
+def counted(count: int | str, noun: str) -> str:
+    """``"1 run"``, ``"1,200 runs"``; of a text (``"3 to 5"``) its last number counts."""
+    plural = "" if str(count).split()[-1] == "1" else "s"
+    return f"{count:,} {noun}{plural}" if isinstance(count, int) else f"{count} {noun}{plural}"
+
+
 def duration(seconds: float) -> str:
     """``"42 s"``, ``"3 min 05 s"``, ``"2 h 10 min"``, ``"12 days"``, ``"18 years"``."""
     whole = round(seconds)
@@ -44,4 +50,6 @@ def outcome_text(result: RunResult) -> str:
     if result.status == "failed":
         return f"failed after {took}: {result.error or 'unknown reason'}"
     accuracy = f"{percent(result.test_acc)} test" if result.test_acc is not None else f"{percent(result.val_acc)} val"
-    return f"{accuracy}, {took}" + (f", pruned after {result.epochs} epochs" if result.status == "pruned" else "")
+    return f"{accuracy}, {took}" + (
+        f", pruned after {counted(result.epochs, 'epoch')}" if result.status == "pruned" else ""
+    )

@@ -4,6 +4,7 @@ Scores are "higher is better", costs "lower is better"; NaN means "not measured"
 """
 
 from kdbench.stats.decisions import (
+    SURE_OF_ONE,
     at_look,
     equivalence_p,
     look_level,
@@ -33,8 +34,9 @@ from kdbench.stats.tests import (
 )
 
 __all__ = [
-    "LEVEL", "Interval", "PairedDifference", "SizeSaved", "at_look", "equivalence_p", "friedman_p", "holm",
-    "look_level", "look_numbers", "mean_gain", "mean_ranks", "p_on_front", "paired_difference", "paired_t_power",
-    "pareto_front", "prediction_interval", "rank_intervals", "ranks", "ratio_interval", "seeds_needed",
-    "sign_flip_p", "size_saved", "smallest_gain", "spent_levels", "student_replicates", "t_interval", "welch_p",
+    "LEVEL", "SURE_OF_ONE", "Interval", "PairedDifference", "SizeSaved", "at_look", "equivalence_p", "friedman_p",
+    "holm", "look_level", "look_numbers", "mean_gain", "mean_ranks", "p_on_front", "paired_difference",
+    "paired_t_power", "pareto_front", "prediction_interval", "rank_intervals", "ranks", "ratio_interval",
+    "seeds_needed", "sign_flip_p", "size_saved", "smallest_gain", "spent_levels", "student_replicates",
+    "t_interval", "welch_p",
 ]  # fmt: skip

@@ -23,7 +23,7 @@ from kdbench.teacher import Teacher, asked, outputs, taps_of, truncate
 from kdbench.teacher.logit_cache import Progress
 from kdbench.train import checkpoint
 from kdbench.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_metrics
-from kdbench.train.metrics import Scores, collect_logits, reliability, score
+from kdbench.train.metrics import Scores, calibration_temperature, collect_logits, reliability, scaled, score
 from kdbench.train.optim import make_optimizer, make_schedule, max_norm_constraint
 from kdbench.train.step import Step, compiled, describe_hardware, note_step, prepare
 
@@ -147,6 +147,8 @@ class Trainer:
         on_test: dict[str, Any] = {}
         if confirm:
             on_test = {"test_acc": final.acc, "test_top5": final.top5, "reliability": reliability(logits, labels)}
+            if self.config.data.validate_on == "train":  # never fitted on the test split
+                on_test |= scaled(logits, labels, calibration_temperature(*collect_logits(self.model, self.data.val)))
         return RunResult(
             id=self.config.id, status="pruned" if pruned else "complete", val_acc=logs[-1].val_acc,
             best_val_acc=max(log.val_acc for log in logs), nll=final.nll, ece=final.ece, agreement=final.agreement,

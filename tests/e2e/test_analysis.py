@@ -49,6 +49,7 @@ def write(folder: Path, **changes: object) -> Path:
         frame = sweep_frame(gains=[GAIN] * len(LADDER), methods=methods, noise=0.0005, seeds=4).assign(**changes)
         softer = frame["method"] != "hard"
         frame["ece"] = 0.03 - 0.01 * softer + rng.normal(0, 0.001, len(frame))
+        frame["scaled_ece"] = 0.01 + rng.normal(0, 0.001, len(frame)) if dataset == "digits" else np.nan
         frame["nll"] = 0.35 - 0.05 * softer + rng.normal(0, 0.005, len(frame))
         (folder / dataset).mkdir(parents=True)
         frame.assign(sweep=dataset, dataset=dataset).to_csv(folder / dataset / "trials.csv", index=False)
@@ -86,7 +87,10 @@ def test_scripts_find_what_was_put_in(script, sweeps: Path, tmp_path: Path) -> N
     ranks = re.search(r"mean rank, 5 of 10 blocks \| \| (\S+) \| (\S+) \| (\S+) \|", text["summary"])
     assert ranks and ranks.groups() == ("3.00", "1.00", "2.00")
     assert (tmp_path / "x.md").read_text() in text["size_saved"]
-    assert text["calibration"].count("ece lower at 5 of 5 sizes, different at 5% after Holm at 5") == 3
+    assert text["calibration"].count(" ece lower at 5 of 5 sizes, different at 5% after Holm at 5") == 3
+    assert (
+        len(re.findall(r"scaled_ece lower at \d of 5 sizes, different at 5% after Holm at 0", text["calibration"])) == 2
+    )
     table = pd.DataFrame({"params": [p for p, _ in LADDER.values()], "acc": [a for _, a in LADDER.values()]})
     needed = np.exp(np.interp(table["acc"] - GAIN, table["acc"], np.log(table["params"])))
     for (student, (params, _)), wanted in list(zip(LADDER.items(), needed, strict=True))[3:]:

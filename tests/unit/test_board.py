@@ -154,7 +154,7 @@ def test_one_seed_in_two_precisions_is_one_seed(tmp_path: Path) -> None:
         submit(tmp_path / name, precision=precision)
     found = board(tmp_path)
     assert {len(row.scores) for row in found.rows} == {3} and list(found.protocols["digits"]) == ["A"]
-    assert any("12 runs repeat a seed" in note for note in found.notes)
+    assert any("12 runs that repeat a seed" in note for note in found.notes)
 
 
 def test_an_ensemble_competes_under_its_own_protocol() -> None:
@@ -278,7 +278,7 @@ def test_what_cannot_count_is_said(tmp_path: Path) -> None:
     write_result(run_folder(tmp_path / "a", name), held.model_copy(update={"id": "0" * 12}))
     found = board(tmp_path)
     assert any("id is not that of their config" in note for note in found.notes)
-    assert any("1 runs without a partner" in note for note in found.notes)
+    assert any("1 run without a partner" in note for note in found.notes)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "runs.jsonl").write_text("{")
     assert any(note.startswith("b: line 1 of runs.jsonl left out") for note in board(tmp_path).notes)

@@ -22,7 +22,7 @@ from kdbench.teacher import Teacher, cache_bytes, make_teacher
 from kdbench.teacher.logit_cache import CHUNK
 from kdbench.train import loop as engine_run
 from kdbench.train.checkpoint import NAME
-from kdbench.train.metrics import collect_logits
+from kdbench.train.metrics import calibration_temperature, collect_logits
 from kdbench.train.optim import FLOOR, make_optimizer, make_schedule
 from tests.support.training import CPU, KD, RECIPE, STEPS, Watched, cached, config_of, data_of, live, same, train
 
@@ -232,6 +232,10 @@ def test_the_test_split_is_opened_by_confirm_alone_and_once(tmp_path, monkeypatc
     logits, labels = collect_logits(confirm.model, real(data_of()))
     assert confirm.result.test_acc == pytest.approx(float((logits.argmax(1) == labels).double().mean()))
     assert confirm.result.nll == pytest.approx(float(F.cross_entropy(logits, labels)))
+    t = calibration_temperature(*collect_logits(confirm.model, data_of().val))
+    assert t is not None and confirm.result.calibration_temperature == pytest.approx(t)
+    assert confirm.result.scaled_nll == pytest.approx(float(F.cross_entropy(logits.double() / t, labels)))
+    assert phases["search"].result.scaled_ece is None
     assert (
         confirm.result.val_acc == phases["search"].result.val_acc and confirm.result.nll != phases["search"].result.nll
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from kdbench.train import expected_calibration_error, score
+from kdbench.train.metrics import calibration_temperature, scaled
 
 
 def test_calibration_error_by_hand_and_by_a_plain_loop():
@@ -38,3 +40,23 @@ def test_scores_by_hand():
     itself = score(logits[:, :10], labels.clamp(max=9), logits[:, :10])
     assert (itself.top5, itself.agreement) == (None, 1.0) and itself.kl == pytest.approx(0, abs=1e-6)
     assert score(logits, labels)[4:] == (None, None)
+
+
+@pytest.mark.parametrize("factor", [0.3, 1.0, 4.0])
+def test_temperature_scaling_finds_by_what_calibrated_logits_were_multiplied(factor):
+    draw = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(50_000, 10, generator=draw)
+    labels = torch.multinomial(logits.softmax(1), 1, generator=draw)[:, 0]
+    found = calibration_temperature(factor * logits, labels)
+    assert found == pytest.approx(factor, rel=0.02)
+    after, nll = scaled(factor * logits, labels, found), float(F.cross_entropy(logits.double(), labels))
+    assert after["scaled_ece"] < 0.01 and after["scaled_nll"] == pytest.approx(nll, abs=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_temperature_scaling_never_costs_likelihood_on_validation(scale):
+    draw = torch.Generator().manual_seed(1)
+    logits, labels = scale * torch.randn(64, 5, generator=draw), torch.randint(5, (64,), generator=draw)
+    found = calibration_temperature(logits, labels)
+    assert scaled(logits, labels, found)["scaled_nll"] <= float(F.cross_entropy(logits.double(), labels))
+    assert calibration_temperature(logits, logits.argmax(1)) is None and scaled(logits, labels, None) == {}

@@ -123,6 +123,8 @@ def test_kept_logits_come_back(tmp_path: Path) -> None:
         (72, "chosen on test", [75.0, 76.0, 77.0], "lower"),  # ours chosen there: 5 fewer
         (67, "", [75.0, 76.0, 77.0], "higher"),
         (146, "", [138.0, 140.0, 142.0], "consistent"),
+        (152, "one run", [138.0, 140.0, 142.0], "cannot tell"),  # 95% end at 149.9, 98% at 156.1
+        (152, "mean of 2 runs", [138.0, 140.0, 142.0], "lower"),
         (74, "", [74.0], "one run"),
         (74, "", [74.0] * 3, "no spread"),
         (None, "", [70.0, 78.0], "ours only"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,15 @@ from scipy import stats as oracle
 from kdbench.errors import BadInput
 from kdbench.report.labels import Box, Label, overlap, place
 from kdbench.report.numbers import millions, percent, short_names, signed, spread
-from kdbench.report.points import PARETO_COLUMNS, gather, pareto_table
+from kdbench.report.points import PARETO_COLUMNS, Points, gather, pareto_table
 from kdbench.report.render import Column, Grid, csv, escape_latex, markdown, plain
-from kdbench.report.report import write_report
+from kdbench.report.report import judged, write_report
 from kdbench.report.rerun import rerun_command
 from kdbench.report.tables import pareto_latex, pareto_markdown, render_table
 from kdbench.report.verdicts import headline, judge, verdicts
+from kdbench.report.worth import points_of, worth
 from kdbench.run.frame import COLUMNS, conform
+from kdbench.run.words import counted
 from kdbench.stats import holm
 from tests.support.report_frames import GAINS, LADDER, sweep_frame
 
@@ -33,10 +36,16 @@ LONG = {
 }
 
 
-def shown(pareto: pd.DataFrame, width: int) -> str:
+def shown(points: Points, width: int) -> str:
     console = Console(width=width, file=io.StringIO())
-    console.print(render_table(pareto))
+    console.print(render_table(pareto_table(points), points))
     return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def printed(points: Points) -> tuple[str, str]:
+    """Markdown and LaTeX."""
+    pareto, value = pareto_table(points), worth(points)
+    return pareto_markdown(pareto, points, value), pareto_latex(pareto, points, value)
 
 
 def confirm(frame: pd.DataFrame, method: str, student: str = "mobilenetv3_small_050") -> pd.Series:
@@ -144,11 +153,12 @@ def test_no_size_is_called_different_when_none_is() -> None:
 
 
 def test_several_methods_share_one_front_and_one_correction() -> None:
-    pareto = pareto_table(sweep_frame(methods=("kd", "dkd")))
+    points = gather(sweep_frame(methods=("kd", "dkd")))
+    pareto = pareto_table(points)
     assert len(pareto) == 10
     assert set(pareto["method"]) == {"kd", "dkd"}
     assert judge(pareto)[0].p_holm == pytest.approx(holm(pareto["p_value"])[0])
-    assert "Method" in shown(pareto, 100)
+    assert "Method" in shown(points, 100)
 
 
 @pytest.mark.parametrize("phases", [(), ("teacher",), ("teacher", "baseline", "search"), ("confirm",)])
@@ -213,8 +223,7 @@ def test_wrong_frames_are_refused(change: dict[str, list[str]], message: str) ->
 @pytest.mark.parametrize("width", [60, 80, 100, 160])
 @pytest.mark.parametrize("ladder", [LADDER, LONG])
 def test_terminal_table_fits(width: int, ladder: dict[str, tuple[int, float]]) -> None:
-    pareto = pareto_table(sweep_frame(ladder, GAINS[: len(ladder)]))
-    text = shown(pareto, width)
+    text = shown(gather(sweep_frame(ladder, GAINS[: len(ladder)])), width)
     assert max(map(len, text.splitlines())) <= width
     # Nothing but a name may be cut: gain and verdict are what the table is for.
     assert "…" not in text.partition("───")[2]
@@ -227,9 +236,8 @@ def test_latex_and_markdown_escape_what_names_may_hold() -> None:
     assert escape_latex(r"a_b%c&d#e{f}\g~h^i$") == (
         r"a\_b\%c\&d\#e\{f\}\textbackslash{}g\textasciitilde{}h\textasciicircum{}i\$"
     )
-    pareto = pareto_table(sweep_frame({"a|b<i>_c": (1000, 0.5)}, [0.01]))
-    assert r"a\|b\<i\>\_c" in pareto_markdown(pareto)
-    assert r"a|b<i>\_c" in pareto_latex(pareto)
+    md, tex = printed(gather(sweep_frame({"a|b<i>_c": (1000, 0.5)}, [0.01])))
+    assert r"a\|b\<i\>\_c" in md and r"a|b<i>\_c" in tex
 
 
 def test_numbers_for_people() -> None:
@@ -248,17 +256,47 @@ def test_an_interval_that_was_cut_is_given_by_its_ends() -> None:
 
 
 def test_what_guessing_reaches_is_named_and_gets_no_star() -> None:
-    frame = sweep_frame()
-    frame.loc[confirm(frame, "kd"), "test_acc"] = [0.10, 0.11, 0.10]
-    found = gather(frame, chance=0.1)
-    assert not found.find("mobilenetv3_small_050", "kd").on_front
-    assert "No better than guessing (10.0%), so nothing was learned there: mobilenetv3_small_050 kd." in found.notes
+    frame, small = sweep_frame(), "mobilenetv3_small_050"
+    at_chance = (frame["phase"] == "confirm") & (frame["student"] == small)
+    frame.loc[at_chance, "test_acc"] = 0.10
+    points, pareto, value = judged(frame, {"samples": {"classes": 10}})
+    assert gather(frame).find(small, "hard").on_front  # the smallest of all
+    assert not any(points.find(small, method).on_front for method in ("hard", "kd"))
+    assert f"No better than guessing (10.0%), so nothing was learned there: {small} hard, {small} kd." in points.notes
+    texts = [shown(points, 160), pareto_markdown(pareto, points, value), pareto_latex(pareto, points, value)]
+    rows = [line for text in texts for line in text.splitlines() if "050" in line and "10.0" in line]
+    assert not any(mark in line for line in rows[:3] for mark in ("★", "textbf")) and len(rows) >= 3
+
+
+def test_what_is_cut_is_printed_by_its_ends_in_every_form(tmp_path: Path) -> None:
+    frame = sweep_frame({"net": (1000, 0.5)}, [0.0])
+    frame.loc[confirm(frame, "kd", "net"), "test_acc"] = [0.99, 0.6, 0.2]
+    points = gather(frame)
+    assert points.find("net", "kd").gain_lo > -1.0 and points.find("net", "kd").test_acc_hi == 1.0
+    page = write_report(tmp_path, frame).paths["report.html"].read_text(encoding="utf-8")
+    for text in (shown(points, 160), *printed(points), page):
+        assert re.search(r"59\.7}? \[0\.0, 100\.0\]", text) and "59.7 ±" not in text
+    assert "59.67% [0.00, 100.00]" in page  # a point's own lines
+
+
+def test_one_of_a_thing_is_no_plural() -> None:
+    assert [points_of(value) for value in (0.00999, 0.01, 0.0999, 0.2)] == [
+        "1 point",
+        "1.0 points",
+        "10.0 points",
+        "20 points",
+    ]
+    assert [counted(*of) for of in ((1, "run"), (1200, "run"), ("1 to 3", "seed"))] == [
+        "1 run",
+        "1,200 runs",
+        "1 to 3 seeds",
+    ]
 
 
 def test_further_settings_stand_in_every_table() -> None:
-    pareto = pareto_table(sweep_frame().assign(hyper_beta=2.5))
-    assert list(pareto.columns[len(PARETO_COLUMNS) :]) == ["hyper_beta"]
-    for text in (pareto_markdown(pareto), pareto_latex(pareto), shown(pareto, 160)):
+    points = gather(sweep_frame().assign(hyper_beta=2.5))
+    assert list(pareto_table(points).columns[len(PARETO_COLUMNS) :]) == ["hyper_beta"]
+    for text in (*printed(points), shown(points, 160)):
         assert "beta 2.5" in text
 
 

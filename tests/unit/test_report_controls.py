@@ -13,7 +13,7 @@ from kdbench.report.figures import gain_figure
 from kdbench.report.points import gather, pareto_table
 from kdbench.report.report import judged
 from kdbench.report.rerun import rerun_command
-from kdbench.report.tables import baselines_on_front, pareto_grid, pareto_markdown
+from kdbench.report.tables import pareto_grid, pareto_markdown
 from kdbench.report.verdicts import headline, judge
 from kdbench.report.worth import worth
 from kdbench.run.frame import frame_of, row_of
@@ -48,8 +48,10 @@ def test_controls_are_rows_that_leave_everything_else_as_it_is() -> None:
         with_them.groupby("student", sort=False)["method"].agg(list).tolist()
         == [["kd", "compute", "self", "smoothing"]] * 5
     )
-    marks = zip(baselines_on_front(with_them), with_them["method"], strict=True)
-    assert [mark for mark, method in marks if method == "kd"] == baselines_on_front(without)
+    fronts = [
+        found.frame[found.frame["method"] == "hard"]["on_front"].tolist() for found in map(gather, (frame, plain))
+    ]
+    assert fronts[0] == fronts[1]
     controls = with_them[with_them["method"] != "kd"]
     assert not controls["on_front"].any() and controls["p_on_front"].isna().all()
     row = controls.iloc[0]
@@ -93,15 +95,19 @@ def test_one_sentence_a_control_says_what_it_leaves_of_the_gain() -> None:
 
 def test_headings_and_legend_say_what_rows_are() -> None:
     frame, plain = controlled()
-    heads = {column.head for column in pareto_grid(pareto_table(frame)).columns}
-    assert {"Accuracy (%)", "Hard labels (%)"} <= heads and "Distilled (%)" not in heads
-    assert "are controls" in pareto_markdown(pareto_table(frame))
-    tuned = pareto_table(plain.assign(hyper_lr=0.03))
-    assert "Tuned hard labels (%)" in {column.head for column in pareto_grid(tuned).columns}
-    text = pareto_markdown(tuned)
+
+    def written(runs: pd.DataFrame) -> tuple[set[str], str]:
+        points = gather(runs)
+        heads = {column.head for column in pareto_grid(pareto_table(points), points).columns}
+        return heads, pareto_markdown(pareto_table(points), points, worth(points))
+
+    heads, text = written(frame)
+    assert {"Accuracy (%)", "Hard labels (%)"} <= heads and "Distilled (%)" not in heads and "are controls" in text
+    heads, text = written(plain.assign(hyper_lr=0.03))
+    assert "Tuned hard labels (%)" in heads
     assert "lr 0.03" in text and "Tuned baseline: lr searched on hard labels" in text
     for word in ("Tuned", "control"):
-        assert word not in pareto_markdown(pareto_table(plain))
+        assert word not in written(plain)[1]
     figure = gain_figure(pareto_table(frame))
     assert figure is not None
     assert "control: label smoothing" in [text.get_text() for legend in figure.legends for text in legend.get_texts()]

@@ -70,6 +70,12 @@ def test_the_mean_gain_comes_first_and_sizes_saved_where_it_helps(gain: float, h
     assert len(rest) == bool(size) and all(size in text for text in rest)
 
 
+@pytest.mark.parametrize(("images", "decide"), [(100, True), (100_000, False), (0, False)])
+def test_it_is_said_where_the_test_images_decide(images: int, decide: bool) -> None:
+    told = worth(gather(flat(0.01, noise=0.004, seeds=5)), images).sentences
+    assert (f"Other test images could change this: {images:,} of them decide." in told) == decide
+
+
 def test_what_is_not_certain_is_called_so() -> None:
     (first,) = worth(gather(flat(0.002, noise=0.02, seeds=1))).sentences
     assert first.endswith("too few to tell.")
@@ -87,7 +93,7 @@ def test_only_students_on_the_hard_label_front_are_looked_up() -> None:
 
 def test_markdown_tells_the_size_saved_and_partial_sweeps_tell_nothing() -> None:
     points = gather(flat(0.01))
-    text = pareto_markdown(pareto_table(points), (), worth(points))
+    text = pareto_markdown(pareto_table(points), points, worth(points))
     assert "| net_3 | kd | 86.0 | 8.00 M | 5.66 M | 29% |  |" in text
     frame = flat(0.01)
     assert worth(gather(frame[(frame["phase"] != "confirm") | (frame["method"] == "hard")])).sentences == []
@@ -142,13 +148,17 @@ def test_reliability_pools_seeds_and_leaves_thin_bins_out() -> None:
     for line in lines:  # three seeds of nine samples are enough together, of one they would not be
         assert line.get_xydata().ravel() == pytest.approx([100 / (FEWEST - 1)] * 2 + [90, 80])
     assert "ECE %: hard 9.2, kd 9.2" in [text.get_text() for text in figure.axes[0].texts]
+    scaled = {name: one._replace(scaled_ece=0.012) for name, one in histories(frame).items()}
+    figure = reliability_figure(gather(frame), scaled)
+    assert figure is not None
+    assert "ECE %: hard 9.2→1.2, kd 9.2→1.2" in [text.get_text() for text in figure.axes[0].texts]
     bare = {name: History(one.val_acc) for name, one in histories(frame).items()}
     assert reliability_figure(gather(frame), bare) is None
 
 
 def test_report_has_every_figure_in_three_forms_when_it_can(tmp_path: Path) -> None:
     frame = sweep_frame({"a$b$c": (1000, 0.5), **dict(list(LADDER.items())[:1])}, [0.01, 0.01], trials=3)
-    files = write_report(tmp_path, frame, None, None, histories(frame))
+    files = write_report(tmp_path, frame, None, histories(frame))
     figures = {"pareto", "temperature_alpha", "gain", "curves", "cost", "reliability"}
     assert {f"{name}.{kind}" for name in figures for kind in ("png", "svg", "pdf")} < set(files.paths)
     assert {"size_saved.csv", "cost.csv"} < set(files.paths)

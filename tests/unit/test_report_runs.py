@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -56,7 +57,8 @@ def folder(tmp_path: Path) -> Path:
         write_config(trial, config)
         logs = [EpochLog(epoch=1, lr=0.1, train_loss=1.0, train_acc=0.5, val_loss=0.9, val_acc=0.6)]
         write_metrics(trial, logs)
-        write_result(trial, RunResult(id=config.id, status="complete", test_acc=0.7 + slot / 10, reliability=BINS))
+        result = RunResult(id=config.id, status="complete", test_acc=0.7 + slot / 10, reliability=BINS)
+        write_result(trial, result.model_copy(update={"scaled_ece": 0.01}) if slot else result)
     return out
 
 
@@ -71,6 +73,8 @@ def test_a_record_holds_the_runs_of_the_sweep(folder: Path, tmp_path: Path) -> N
     assert all(run.epochs == [] for run in load_runs(record))
     pd.testing.assert_frame_equal(load_trials(record), load_trials(folder))
     assert load_trials(record)["test_acc"].tolist() == pytest.approx([0.7, 0.8])
+    assert load_trials(record)["scaled_ece"].tolist() == pytest.approx([math.nan, 0.01], nan_ok=True)
+    assert "scaled_nll" not in load_trials(record)  # nor in the records that were made before it was measured
     (record / RUNS_FILE).write_text("{\n")
     with pytest.raises(MachineFault, match="cannot be read"):
         load_runs(record)
