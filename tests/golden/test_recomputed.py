@@ -37,7 +37,7 @@ def runs_of(record: Path) -> pd.DataFrame:
 
 
 def interval(values: Any, further: float = math.inf, sure: float = 1 - LEVEL) -> tuple[float, float, float]:
-    """Mean and bounds (95% if not said) of the true mean, or of that of so many ``further`` runs; no bounds without spread."""
+    """Mean and bounds of the true mean, or of that of so many ``further`` runs; no bounds without spread."""
     mean, n = float(np.mean(values)), len(values)
     if n < 2 or np.ptp(values) < 1e-12:
         return mean, math.nan, math.nan
