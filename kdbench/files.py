@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,16 @@ def identify(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:ID_LENGTH]
 
 
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """What fails in it names ``path``: a full disk does not say whose write it refused."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 def atomic(path: Path, write: Callable[[Path], Any]) -> None:
     """Call ``write`` with a temporary path beside ``path`` and rename it into place when it returns.
 
@@ -42,17 +53,14 @@ def atomic(path: Path, write: Callable[[Path], Any]) -> None:
     os.close(handle)
     aside = Path(name)
     try:
-        write(aside)
-        with aside.open("rb+") as stream:
-            os.fsync(stream.fileno())
+        with named(path):
+            write(aside)
+            with aside.open("rb+") as stream:
+                os.fsync(stream.fileno())
         mask = os.umask(0)
         os.umask(mask)
         aside.chmod(0o666 & ~mask)
         os.replace(aside, path)
-    except OSError as error:
-        if error.filename is None:  # a full disk does not say whose write it refused
-            error.filename = str(path)
-        raise
     finally:
         aside.unlink(missing_ok=True)
 

@@ -14,6 +14,8 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+from kdbench.files import named
+
 BEAT, GRACE = 2.0, 12.0
 """Seconds between signs of life, and without one until a lease counts as left behind."""
 NAME = "lease"
@@ -30,7 +32,8 @@ class Lease:
 
     def __enter__(self) -> Lease:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text(self.owner, encoding="utf-8")
+        with named(self._path):
+            self._path.write_text(self.owner, encoding="utf-8")
         self._thread.start()
         return self
 

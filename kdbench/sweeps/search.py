@@ -22,7 +22,7 @@ from optuna.trial import Trial, TrialState
 
 from kdbench.catalog.types import Dimension
 from kdbench.config import EpochLog, Hyper, RunResult
-from kdbench.files import identify
+from kdbench.files import identify, named
 from kdbench.sweeps.types import Sweep
 
 ADAPTIVE = ("tpe", "gp")
@@ -59,7 +59,7 @@ class Journal:
         """Write a point down before anything is trained with it."""
         self.points[study, number] = params
         if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as stream:
+            with named(self._path), self._path.open("a", encoding="utf-8") as stream:
                 # a line of its own, even behind one that a kill tore
                 stream.write("\n" * (stream.tell() > 0 and not self._whole()) + _line(study, number, params))
                 stream.flush()

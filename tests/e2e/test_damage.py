@@ -127,7 +127,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_the_machines_fault_and_the_sweep_goes_on_elsewhere(
     option: str, bench: Path, tiny_disk: Path, cli: Cli
 ) -> None:
-    asked = f"sweep --pair {TEACHER}:{SMALL} --budget smoke --limit 60 --trials 1 --seeds 1"
+    asked = f"sweep --pair {TEACHER}:{SMALL} --budget smoke --limit 60"
     words = [*asked.split(), "--wandb", "disabled", "--quiet"]
     full = cli(*words, option, tiny_disk / "here")
     assert full.code == 1

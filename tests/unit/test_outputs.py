@@ -93,8 +93,9 @@ def test_pooled_vectors_come_from_the_cache_as_from_the_live_teacher(tmp_path):
 
 
 def test_a_compiled_step_compiles_the_part_too(tmp_path):
+    config = config_of(**HINT, model="hinton_mlp_30")  # the fewer layers, the sooner it is compiled
     runs = [
-        run_training(config_of(**HINT), data=data_of(), teacher=live(Pooled()), workdir=tmp_path, device=CPU, step=step)
+        run_training(config, data=data_of(), teacher=live(Pooled()), workdir=tmp_path, device=CPU, step=step)
         for step in (Step(compiled=True), Step())
         if not (tmp_path / "checkpoint.pt").unlink(missing_ok=True)
     ]
