@@ -32,7 +32,12 @@ def test_a_sweep_s_tables_and_figures(name: str, cli: Cli, tmp_path: Path) -> No
 
 
 def test_the_readme_shows_what_the_record_says() -> None:
-    """Every number of the README's block stands in the record's own table or sentences."""
+    """Every number of the README's block stands in the record's own table or sentences; a quotation is one."""
+    for name, quoted in re.findall(
+        r"\(results/records/([\w-]+)/\)\):\n\n((?:> .*\n)+)", (ROOT / "README.md").read_text()
+    ):
+        held = " ".join((RECORDS / name / "pareto.md").read_text().replace("\\", "").split())
+        assert " ".join(quoted.replace("> ", "").split()) in held, name
     block = re.search(r"experiments/fashion-mnist.yaml --workers 2\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     table = (RECORDS / "fashion-mnist" / "pareto.md").read_text()
     assert block is not None
