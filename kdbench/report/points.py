@@ -118,7 +118,10 @@ def gather(
     paired = _paired(chosen, arm, key)
     notes += _partners(chosen, paired, arm)
     hard = paired[paired["method"] == HARD].set_index("seed")
-    points = [_point(rows, hard, arm, key, looks) for _, rows in paired.groupby(key, sort=False)]
+    points = [
+        _point(rows, hard, arm, key, () if rows["method"].iloc[0] in CONTROLS else looks)  # they get no further seeds
+        for _, rows in paired.groupby(key, sort=False)
+    ]
     found = _with_front(pd.DataFrame(points), chances)
     if chance and len(found) and (low := found["test_acc"] < AT_CHANCE * chance).any():
         found.loc[low, ["on_front", "p_on_front"]] = [False, math.nan]

@@ -142,7 +142,8 @@ def _looked(points: Points, looks: Sequence[int]) -> list[str]:
     """How rows were decided where seeds were added until they were, and what stopping early saved."""
     if not looks:
         return []
-    runs, whole = int(points.frame["n_seeds"].sum()), len(points.frame) * looks[-1]
+    own = points.compared.frame
+    runs, whole = int(own["n_seeds"].sum()), len(own) * looks[-1]
     return [
         f"Seeds were added where a row was not decided, looking at {', '.join(map(str, looks))} seeds; intervals of "
         f"gains are wider and p larger for it, and the mean over the sizes keeps to the first {looks[0]} seeds. The "

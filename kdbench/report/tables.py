@@ -44,18 +44,21 @@ COLUMNS = (
 )
 
 
-CONTROLS_LEGEND = (
-    " Rows smoothing, self and compute are controls: hard labels with label smoothing 0.1, a teacher of the student's "
-    "own kind, hard labels trained for what distilling cost. They get no star; their verdicts are corrected among "
-    "themselves."
-)
+_MEANT = {
+    "smoothing": "hard labels with label smoothing 0.1",
+    "self": "a teacher of the student's own kind",
+    "compute": "hard labels trained for what distilling cost",
+}
 
 
 def further_legend(pareto: pd.DataFrame) -> str:
     """What a legend says of a tuned baseline and of controls, where they are."""
     tuned = ", ".join(name for name in TUNABLE if f"hyper_{name}" in pareto)
     text = f" Tuned baseline: {tuned} searched on hard labels in as many trials as with each method." if tuned else ""
-    return text + (CONTROLS_LEGEND if pareto["method"].isin([*CONTROLS]).any() else "")
+    used = [f"{name} ({meant})" for name, meant in _MEANT.items() if name in set(pareto["method"])]
+    if used:
+        text += f" Controls, without a star and with verdicts corrected among themselves: {', '.join(used)}."
+    return text
 
 
 def _columns(pareto: pd.DataFrame) -> list[Column]:

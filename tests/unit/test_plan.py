@@ -345,3 +345,11 @@ def test_compute_is_counted_in_forward_passes() -> None:
     assert most == {SMALL: 200, LARGE: 51}
     assert capped(most, 10) and SMALL in capped(most, 10)[0] and LARGE not in capped(most, 10)[0]
     assert capped({SMALL: 199}, 10) == capped({}, 10) == []
+
+
+def test_seeds_are_added_for_methods_alone() -> None:
+    plan = SweepPlan(spec(until="decided", max_seeds=6, seeds=2, controls="smoothing"))
+    jobs = walk(plan, {}, test_acc=0.5)
+    told(plan, jobs)
+    counts = Counter(job.config.condition for job in jobs if job.config.phase == "confirm")
+    assert counts["smoothing"] == 2 * 2 < counts["kd"] == counts["hard"]
