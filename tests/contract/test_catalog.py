@@ -96,7 +96,8 @@ def test_pairs_say_what_their_names_parse_to() -> None:
 def test_every_recipe_exists() -> None:
     for spec, preset, role in itertools.product(DATASETS.entries.values(), BUDGETS, ("teacher", "student")):
         recipe = recipe_for(role, spec, preset)
-        assert recipe.input_size == spec.input_size
+        small = (spec.name, preset) == ("digits", "quick")  # 8 x 8 images need no 32 pixels
+        assert recipe.input_size == (12 if small else spec.input_size)
         assert recipe.views == ("resized-crop" if spec.input_size >= 96 else "crop")
         assert all(m < recipe.epochs for m in recipe.milestones)
         assert (recipe.schedule == "step") == bool(recipe.milestones)
