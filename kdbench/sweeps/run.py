@@ -166,8 +166,10 @@ def resolved(sweep: Sweep, folder: Path, device: torch.device) -> Sweep:
     if sweep.data_path is not None and stored.data_path is not None:  # a folder is its images, whatever it is called
         asked = asked.model_copy(update={"data": asked.data.model_copy(update={"name": stored.data.name})})
         same["data"] = stored.data.model_copy(update={"skip_corrupt": asked.data.skip_corrupt})
-    grown = {key: getattr(asked.budget, key) for key in GROWING}
-    if all(grown[key] >= getattr(stored.budget, key) for key in GROWING):
+    # looks at the rows that were planned stay as planned; who had none may begin with the seeds that are there
+    same["max_seeds"] = asked.max_seeds if stored.max_seeds is None else stored.max_seeds
+    grown = {key: getattr(asked.budget, key) for key in (GROWING if stored.max_seeds is None else GROWING[:1])}
+    if all(value >= getattr(stored.budget, key) for key, value in grown.items()):
         same["budget"] = stored.budget.model_copy(update=grown)
     difference = spec_difference(stored.model_copy(update=same), asked)
     if difference:

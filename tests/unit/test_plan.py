@@ -11,15 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdbench.config import RunResult
-from kdbench.errors import KdbenchError
+from kdbench.errors import BadInput, KdbenchError
 from kdbench.run.job import Job
 from kdbench.sweeps.controls import capped, compute_epochs
 from kdbench.sweeps.plan import SweepPlan, fixed_of, groups, point_of
 from kdbench.sweeps.search import Journal, Search, startup
+from kdbench.sweeps.store import write_spec
 from tests.support.helpers import ROOT
 from tests.support.sweeps import LARGE, SMALL, TEACHER, search, spec
 
@@ -149,6 +151,18 @@ def test_seeds_are_added_where_a_row_is_not_decided_and_nowhere_else() -> None:
     assert len(finished) == 1 + 2 + 4 + 26
     assert spec(seeds=3, until="decided", max_seeds=10).looks == (3, 6, 10)
     assert spec(seeds=3).looks == () and "max_seeds" not in spec(seeds=3).model_dump()
+
+
+def test_a_sweep_begun_without_looks_may_go_on_with_them_and_planned_looks_stay(tmp_path: Path) -> None:
+    from kdbench.sweeps.run import resolved
+
+    write_spec(tmp_path, spec(seeds=3, precision="fp32"), None)
+    more = spec(seeds=3, precision="fp32", until="decided", max_seeds=9)
+    assert resolved(more, tmp_path, torch.device("cpu")).looks == (3, 6, 9)
+    write_spec(tmp_path, more, None)
+    for other in (spec(seeds=4, precision="fp32", until="decided", max_seeds=9), spec(seeds=3, precision="fp32")):
+        with pytest.raises(BadInput, match="holds another sweep"):
+            resolved(other, tmp_path, torch.device("cpu"))
 
 
 def test_equal_points_are_one_run() -> None:
