@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -18,9 +19,11 @@ from filelock import FileLock
 
 from kdbench.api import run_sweep
 from kdbench.cli.main import main
+from kdbench.config import RunResult
+from kdbench.run.job import Job
 from kdbench.run.observers import Observer, Observers
 from kdbench.sweeps.overrides import read_config
-from kdbench.sweeps.plan import Group, space_of
+from kdbench.sweeps.plan import Group, SweepPlan, space_of
 from kdbench.sweeps.search import Journal, Search
 from kdbench.sweeps.spec import build_sweep
 from kdbench.sweeps.types import Sweep
@@ -128,3 +131,29 @@ def build_whole(place: Path) -> None:
 def lines(path: Path) -> list[dict[str, Any]]:
     """A file of JSON lines."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def ended(job: Job, **more: object) -> RunResult:
+    """A made-up result."""
+    about = {"status": "complete", "val_acc": 0.5 + (int(job.id, 16) % 1000) / 4000, "test_acc": None, **more}
+    return RunResult.model_validate({"id": job.id, **about})
+
+
+def walk(plan: SweepPlan, finished: dict[str, RunResult], **more: object) -> list[Job]:
+    """The jobs of a plan in the order in which one worker takes them."""
+    taken = []
+    while (job := next(iter(plan.jobs(finished)), None)) is not None:
+        result = ended(job, **(more | ({"test_acc": 0.5} if job.task == "test" else {})))
+        taken.append(job)
+        finished[job.id] = result
+        plan.ended(job, result)
+    return taken
+
+
+def told(plan: SweepPlan, jobs: list[Job]) -> None:
+    """Runs are distinct, a dry run foresees each of them, and hard labels ask no teacher."""
+    trained = [job.config for job in jobs if job.task == "train"]
+    assert len({config.id for config in trained}) == len(trained)
+    kinds = Counter((config.phase, config.model, config.condition) for config in trained)
+    assert kinds == {(k.phase, k.label, k.example.condition): k.runs for k in plan.planned([])}
+    assert all((job.teacher is None) == (job.config.method == "hard") for job in jobs if job.task == "train")

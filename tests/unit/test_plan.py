@@ -6,24 +6,20 @@ import itertools
 import subprocess
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdbench.config import RunResult
-from kdbench.errors import BadInput, KdbenchError
-from kdbench.run.job import Job
+from kdbench.errors import KdbenchError
 from kdbench.sweeps.controls import capped, compute_epochs
 from kdbench.sweeps.plan import SweepPlan, fixed_of, groups, point_of
 from kdbench.sweeps.search import Journal, Search, startup
-from kdbench.sweeps.store import write_spec
 from tests.support.helpers import ROOT
-from tests.support.sweeps import LARGE, SMALL, TEACHER, search, spec
+from tests.support.sweeps import LARGE, SMALL, TEACHER, ended, search, spec, told, walk
 
 
 def points(count: int, **options: object) -> list[dict[str, float]]:
@@ -32,23 +28,6 @@ def points(count: int, **options: object) -> list[dict[str, float]]:
 
 def drawn(found: Search, count: int) -> list[dict[str, float]]:
     return [found.ask()[1] for _ in range(count)]
-
-
-def ended(job: Job, **more: object) -> RunResult:
-    """A made-up result."""
-    about = {"status": "complete", "val_acc": 0.5 + (int(job.id, 16) % 1000) / 4000, "test_acc": None, **more}
-    return RunResult.model_validate({"id": job.id, **about})
-
-
-def walk(plan: SweepPlan, finished: dict[str, RunResult], **more: object) -> list[Job]:
-    """The jobs of a plan in the order in which one worker takes them."""
-    taken = []
-    while (job := next(iter(plan.jobs(finished)), None)) is not None:
-        result = ended(job, **(more | ({"test_acc": 0.5} if job.task == "test" else {})))
-        taken.append(job)
-        finished[job.id] = result
-        plan.ended(job, result)
-    return taken
 
 
 def test_sizes_come_one_after_the_other_and_each_has_every_phase_in_order() -> None:
@@ -124,45 +103,6 @@ def test_more_trials_and_seeds_add_runs_and_keep_the_others(tmp_path: Path) -> N
     assert not {job.id for job in before} & {job.id for job in more}
     assert sum(job.config.phase == "search" for job in more) == 4  # two more of each student
     assert sum(job.config.method == "hard" and job.config.phase == "confirm" for job in more) == 2
-
-
-def test_seeds_are_added_where_a_row_is_not_decided_and_nowhere_else() -> None:
-    def measured(job: Job) -> RunResult:
-        """Distilling helps the small student for sure, the large one not at all."""
-        c = job.config
-        luck = (c.seed * 7919 % 101 + len(c.model)) / 10_000
-        other = (c.seed * 104_729 % 97) / 10_000 if c.method == "kd" else 0.005
-        gain = 0.1 if (c.model, c.method) == (SMALL, "kd") else 0.0
-        return ended(job, val_acc=0.5, test_acc=None if c.phase == "search" else 0.5 + luck + other + gain)
-
-    def whole(**options: object) -> tuple[dict[str, RunResult], dict[tuple[str, str], int]]:
-        plan, finished = SweepPlan(spec(seeds=3, until="decided", max_seeds=10, **options)), dict[str, RunResult]()
-        counts: dict[tuple[str, str], int] = {}
-        while (job := next(iter(plan.jobs(finished)), None)) is not None:
-            finished[job.id] = measured(job)
-            plan.ended(job, finished[job.id])
-            if job.config.phase == "confirm":
-                counts[job.config.model, job.config.method] = counts.get((job.config.model, job.config.method), 0) + 1
-        assert not list(SweepPlan(spec(seeds=3, until="decided", max_seeds=10, **options)).jobs(finished))  # resumed
-        return finished, counts
-
-    finished, counts = whole()
-    assert counts == {(SMALL, "hard"): 3, (SMALL, "kd"): 3, (LARGE, "hard"): 10, (LARGE, "kd"): 10}
-    assert len(finished) == 1 + 2 + 4 + 26
-    assert spec(seeds=3, until="decided", max_seeds=10).looks == (3, 6, 10)
-    assert spec(seeds=3).looks == () and "max_seeds" not in spec(seeds=3).model_dump()
-
-
-def test_a_sweep_begun_without_looks_may_go_on_with_them_and_planned_looks_stay(tmp_path: Path) -> None:
-    from kdbench.sweeps.run import resolved
-
-    write_spec(tmp_path, spec(seeds=3, precision="fp32"), None)
-    more = spec(seeds=3, precision="fp32", until="decided", max_seeds=9)
-    assert resolved(more, tmp_path, torch.device("cpu")).looks == (3, 6, 9)
-    write_spec(tmp_path, more, None)
-    for other in (spec(seeds=4, precision="fp32", until="decided", max_seeds=9), spec(seeds=3, precision="fp32")):
-        with pytest.raises(BadInput, match="holds another sweep"):
-            resolved(other, tmp_path, torch.device("cpu"))
 
 
 def test_equal_points_are_one_run() -> None:
@@ -280,15 +220,6 @@ def test_a_run_names_its_teacher_and_one_on_hard_labels_none() -> None:
     assert {(j.config.teacher_id, j.config.teacher) for j in soft} == {(plan.teacher.id, TEACHER)}
 
 
-def told(plan: SweepPlan, jobs: list[Job]) -> None:
-    """Runs are distinct, a dry run foresees each of them, and hard labels ask no teacher."""
-    trained = [job.config for job in jobs if job.task == "train"]
-    assert len({config.id for config in trained}) == len(trained)
-    kinds = Counter((config.phase, config.model, config.condition) for config in trained)
-    assert kinds == {(k.phase, k.label, k.example.condition): k.runs for k in plan.planned([])}
-    assert all((job.teacher is None) == (job.config.method == "hard") for job in jobs if job.task == "train")
-
-
 def test_tuning_searches_hard_labels_in_as_many_trials_and_confirms_each_winner(tmp_path: Path) -> None:
     sweep, finished = spec(tune="lr,label-smoothing", trials=4, space__lr="0.01..0.3"), dict[str, RunResult]()
     plan = SweepPlan(sweep, tmp_path)
@@ -359,11 +290,3 @@ def test_compute_is_counted_in_forward_passes() -> None:
     assert most == {SMALL: 200, LARGE: 51}
     assert capped(most, 10) and SMALL in capped(most, 10)[0] and LARGE not in capped(most, 10)[0]
     assert capped({SMALL: 199}, 10) == capped({}, 10) == []
-
-
-def test_seeds_are_added_for_methods_alone() -> None:
-    plan = SweepPlan(spec(until="decided", max_seeds=6, seeds=2, controls="smoothing"))
-    jobs = walk(plan, {}, test_acc=0.5)
-    told(plan, jobs)
-    counts = Counter(job.config.condition for job in jobs if job.config.phase == "confirm")
-    assert counts["smoothing"] == 2 * 2 < counts["kd"] == counts["hard"]

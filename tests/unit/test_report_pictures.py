@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -14,6 +16,7 @@ from matplotlib.text import Annotation, Text
 
 from kdbench.report.figures import pareto_figure
 from kdbench.report.figures_runs import temperature_alpha_figure
+from kdbench.report.labels import Box, Label, overlap, place
 from kdbench.report.report import write_report
 from tests.support.report_frames import LADDER, sweep_frame
 
@@ -124,3 +127,33 @@ def test_page_is_whole_and_asks_nothing_of_the_network(page: Path) -> None:
     ids = {value for _, name, value in seen if name == "id"}
     assert {f"point-{k}" for k in range(1, 13)} | {f"card-point-{k}" for k in range(1, 13)} <= ids
     assert {link[1:] for link in links if link.startswith("#")} <= ids
+
+
+def test_labels_cover_neither_points_nor_each_other() -> None:
+    rng = np.random.default_rng(0)
+    labels = [Label(float(x), float(y), 60.0, 14.0) for x, y in rng.uniform(100, 700, (12, 2))]
+    boxes = [Box(label.x - 8, label.y - 8, label.x + 8, label.y + 8) for label in labels]
+    frame = Box(0, 0, 800, 800)
+    taken = list(boxes)
+    for label, (dx, dy, _) in zip(labels, place(labels, boxes, frame), strict=True):
+        mine = Box(label.x + dx - 30, label.y + dy - 7, label.x + dx + 30, label.y + dy + 7)
+        assert overlap(mine, frame) == pytest.approx(60 * 14)
+        assert sum(overlap(mine, other) for other in taken) < 1e-6
+        taken.append(mine)
+
+
+def test_names_stand_nearest_to_their_own_points() -> None:
+    """Of 300 crowded layouts of five points all but a few; without the rule in ``place`` it is a fifth of them."""
+
+    def taken_for_another(seed: int) -> bool:
+        draw = random.Random(seed)
+        labels = [Label(draw.randint(60, 340), draw.randint(60, 240), 80, 12) for _ in range(5)]
+        bars = [Box(label.x - 4, label.y - 25, label.x + 4, label.y + 25) for label in labels]
+        wrong = False
+        for label, found in zip(labels, place(labels, bars, Box(0, 0, 400, 300)), strict=True):
+            x, y = label.x + found.dx, label.y + found.dy
+            gaps = [math.hypot(max(abs(x - p.x) - 40, 0), max(abs(y - p.y) - 6, 0)) for p in labels]
+            wrong = wrong or gaps[labels.index(label)] > min(gaps)
+        return wrong
+
+    assert sum(taken_for_another(seed) for seed in range(300)) <= 6
