@@ -183,7 +183,7 @@ def _group(
     rows = {name: _row(copies[0].trial, teachers) for name, copies in trials.items()}
     chosen = {name: trials[name][0] for name in _one_per_seed(rows)}
     runs = pd.DataFrame([rows[name] for name in chosen])
-    chance = 1 / DATASETS.get(dataset).classes if dataset in DATASETS.names() else None
+    chance = 1 / DATASETS.get(dataset).classes if dataset in DATASETS else None
     table = gather(runs, setting=("taught", "method", "setting"), chance=chance, chances=False).frame
     told = [_about(point, chosen, trials, teachers) for point in named(table)]
     lo, hi = rank_intervals(pd.DataFrame(list(table["scores"])).to_numpy(dtype=float))

@@ -17,6 +17,7 @@ from kdbench.files import atomic_text, canonical_json
 from kdbench.report.numbers import COVERS, bounds, decimals, millions, percent, signed, spread, unknown
 from kdbench.report.page import environment
 from kdbench.report.render import Cell, Column, Grid, Screen, csv, escape, markdown
+from kdbench.run.words import counted
 
 LEGEND = (
     "The letter of a row is its protocol: rows are compared within a data set and protocol only, in the order of "
@@ -115,7 +116,7 @@ def below(board: Board, dataset: str) -> list[str]:
             few.setdefault((row.n_seeds, row.most_seeds), []).append(row.place)
     one = ": no interval, hence no rank; a star rests on a single run"
     return [f"* {', '.join(places)}: {caveat}." for caveat, places in weak.items()] + [
-        f"{', '.join(places)}: {n} seed{'s' * (n > 1)}, where other rows have up to {most}{one * (n == 1)}."
+        f"{', '.join(places)}: {counted(int(n), 'seed')}, where other rows have up to {most}{one * (n == 1)}."
         for (n, most), places in sorted(few.items())
     ]
 

@@ -84,7 +84,7 @@ def _option(name: str, field: FieldInfo, flag: Flag) -> inspect.Parameter:
     option = typer.Option(
         f"--{name}",
         metavar=metavar_of(field, flag),
-        help=(field.description or "") + (f" [dim]({default})[/dim]" if default else ""),
+        help=" ".join((field.description or "").split()) + (f" [dim]({default})[/dim]" if default else ""),
         rich_help_panel=flag.panel,
         autocompletion=(lambda incomplete: [c for c in choices if c.startswith(incomplete)]) if choices else None,
         show_default=False,

@@ -115,7 +115,7 @@ def judged(frame: pd.DataFrame, about: Mapping[str, Any]) -> tuple[Points, pd.Da
     """
     held, looks = _samples(about), _looks(about)
     points = gather(frame, chance=1 / held["classes"] if held.get("classes") else None, looks=looks)
-    notes = (*_rehearsal(about), *points.notes, *undecided(frame, held.get("val", 0)), *_looked(points, looks))
+    notes = (*_provisos(about), *points.notes, *undecided(frame, held.get("val", 0)), *_looked(points, looks))
     points = replace(points, notes=notes)
     return points, pareto_table(points, about.get("latency_ms")), worth(points, held.get("test", 0), looks)
 
@@ -151,14 +151,12 @@ def _looked(points: Points, looks: Sequence[int]) -> list[str]:
     ]
 
 
-def _rehearsal(manifest: Mapping[str, Any]) -> list[str]:
-    """Warnings where the spec in the manifest uses a part of the training samples only, or cuts a control short."""
+def _provisos(manifest: Mapping[str, Any]) -> list[str]:
+    """What the manifest says that a reader must know: a part of the samples, another's runs, a control cut short."""
     held = manifest.get("spec")
     spec = held if isinstance(held, Mapping) else {}
-    notes = [
-        f"{held['runs']} runs are those of the record {held['record']}, not trained here."
-        for held in (manifest.get("against"),) if held
-    ]  # fmt: skip
+    taken = manifest.get("against")
+    notes = [f"{taken['runs']} runs are those of the record {taken['record']}, not trained here."] if taken else []
     notes += capped(spec.get("compute_epochs") or {}, (spec.get("recipe") or {}).get("epochs") or 1)
     limit = (spec.get("data") or {}).get("limit")
     if not limit:

@@ -19,6 +19,7 @@ from kdbench.report.verdicts import judge
 from kdbench.report.worth import SAVED_LEGEND, Worth, saved_grid
 from kdbench.run.frame import conform
 from kdbench.run.words import counted
+from kdbench.sweeps.controls import SMOOTHING
 
 LEGEND = (
     "Test accuracy in percent at the last epoch, mean ± half of the 95% t interval over seeds (an interval cut at 0 or "
@@ -45,7 +46,7 @@ COLUMNS = (
 
 
 _MEANT = {
-    "smoothing": "hard labels with label smoothing 0.1",
+    "smoothing": f"hard labels with label smoothing {SMOOTHING:g}",
     "self": "a teacher of the student's own kind",
     "compute": "hard labels trained for what distilling cost",
 }

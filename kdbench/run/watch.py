@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, TextIO
 
@@ -17,7 +18,7 @@ from rich.text import Text
 
 from kdbench.config import HARD, EpochLog, RunConfig, RunResult
 from kdbench.run.observers import Observer, Observers, Progress
-from kdbench.run.words import duration, hyper_text, outcome_text, percent, run_text
+from kdbench.run.words import counted, duration, hyper_text, outcome_text, percent, run_text
 
 PROGRESS_SECONDS = 30.0
 """A log gets at most one line of progress in this time, and one at the end."""
@@ -48,17 +49,15 @@ class Standing:
     def add(self, config: RunConfig, result: RunResult) -> None:
         """Take note of a run; those that do not count in the table are passed over."""
         if config.phase == "confirm" and result.test_acc is not None:
-            self._scores.setdefault((config.model, config.method), {})[config.seed] = result.test_acc
+            self._scores.setdefault((config.model, config.condition), {})[config.seed] = result.test_acc
 
-    def rows(self) -> list[tuple[str, str, float, float, int]]:
+    def rows(self) -> Iterator[tuple[str, str, float, float, int]]:
         """(student, method, its mean accuracy, that of hard labels, common seeds) of what can be compared."""
-        found = []
         for (model, method), scores in self._scores.items():
             hard = self._scores.get((model, HARD), {})
-            if method != HARD and (seeds := [seed for seed in scores if seed in hard]):
-                sides = (sum(side[seed] for seed in seeds) / len(seeds) for side in (scores, hard))
-                found.append((model, method, *sides, len(seeds)))
-        return found  # type: ignore[return-value]
+            if method != HARD and (seeds := scores.keys() & hard.keys()):
+                own, theirs = (sum(side[seed] for seed in seeds) / len(seeds) for side in (scores, hard))
+                yield model, method, own, theirs, len(seeds)
 
 
 class Lines:
@@ -103,9 +102,9 @@ class Lines:
         """``"; so far kd 97.4% against 97.0% on hard labels (3 seeds)"``: the row of the table that this run is in."""
         self._standing.add(config, result)
         told = [
-            f"{method} {percent(own)} against {percent(hard)} on hard labels ({n} seed{'s' * (n != 1)})"
+            f"{method} {percent(own)} against {percent(hard)} on hard labels ({counted(n, 'seed')})"
             for model, method, own, hard, n in self._standing.rows()
-            if model == config.model and config.method in (HARD, method)
+            if model == config.model and config.condition in (HARD, method)
         ]
         return f"; so far {', '.join(told)}" if told and config.phase == "confirm" else ""
 
@@ -238,7 +237,7 @@ class LiveTable:
                 parts.append(Text.from_markup(shown + left_text(self._state)))
             if self._finished or self._running:
                 parts.append(self._table())
-            if rows := self._standing.rows():
+            if rows := list(self._standing.rows()):
                 parts.append(_standing_table(rows))
             parts.extend(_bar(label, done, total) for label, (done, total) in self._bars.items())
             return Group(*parts)

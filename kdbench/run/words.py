@@ -50,6 +50,5 @@ def outcome_text(result: RunResult) -> str:
     if result.status == "failed":
         return f"failed after {took}: {result.error or 'unknown reason'}"
     accuracy = f"{percent(result.test_acc)} test" if result.test_acc is not None else f"{percent(result.val_acc)} val"
-    return f"{accuracy}, {took}" + (
-        f", pruned after {counted(result.epochs, 'epoch')}" if result.status == "pruned" else ""
-    )
+    cut = f", pruned after {counted(result.epochs, 'epoch')}" if result.status == "pruned" else ""
+    return f"{accuracy}, {took}{cut}"

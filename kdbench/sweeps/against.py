@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from kdbench.errors import BadInput
-from kdbench.files import atomic_text
 from kdbench.methods import METHODS
 from kdbench.run.launch import RunOptions
 from kdbench.run.store import load_runs, run_folder, write_config, write_result
 from kdbench.sweeps.config import SweepConfig
-from kdbench.sweeps.spec import sweep_name
+from kdbench.sweeps.spec import check_methods, sweep_name
 from kdbench.sweeps.store import read_spec
 from kdbench.sweeps.types import Sweep
 
@@ -34,7 +33,8 @@ def sweep_against(config: SweepConfig) -> Sweep:
             f"--against takes {decided[0].replace('_', '-')} from {config.against.name}, as all else that both sides "
             "must share: leave it out"
         )
-    new = [name for name in config.method if name not in record.methods and METHODS.get(name)]
+    check_methods(config.method)
+    new = [name for name in config.method if name not in record.methods]
     if not new:
         raise BadInput(
             f"--against: {config.against.name} has {', '.join(record.methods)} already; name another with --method"
@@ -54,6 +54,8 @@ def take_over(record: Path, folder: Path) -> dict[str, Any]:
 
     W&B has them under the sweep that ran them, so they are not recorded there again.
     """
+    from kdbench.train.checkpoint import write_metrics  # imports torch, and what was typed wrong is said before
+
     taken = 0
     for config, result, epochs in load_runs(record, epochs=True):
         place = run_folder(folder, config.id)
@@ -61,7 +63,7 @@ def take_over(record: Path, folder: Path) -> dict[str, Any]:
             continue
         if not (place / "result.json").exists():
             write_config(place, config)
-            atomic_text(place / "metrics.jsonl", "".join(f"{log.model_dump_json()}\n" for log in epochs))
+            write_metrics(place, epochs)
             write_result(place, result.model_copy(update={"wandb_run": None}))
         taken += 1
     return {"against": {"record": record.resolve().name, "runs": taken}}

@@ -67,8 +67,8 @@ def fixed_of(sweep: Sweep, method: str) -> Hyper:
 
 def point_of(sweep: Sweep, config: RunConfig) -> Hyper:
     """Where in the search space a run lies."""
-    tuned = {name: getattr(config.recipe, name) for name in sweep.tuned}
-    return {name: (tuned | config.hyper)[name] for name in space_of(sweep, config.method)}
+    held = {name: getattr(config.recipe, name) for name in sweep.tuned} | config.hyper
+    return {name: held[name] for name in space_of(sweep, config.method)}
 
 
 def with_precision(sweep: Sweep, model: str, recipe: Recipe) -> Recipe:

@@ -157,9 +157,8 @@ def resolved(sweep: Sweep, folder: Path, device: torch.device) -> Sweep:
         m for m in models if (sweep.recipe if m in sweep.pair.students else sweep.teacher_recipe).precision == "auto"
     ]
     if not (folder / "sweep.json").exists():
-        if sweep.precisions:  # those of the record that it stands beside
-            return sweep
-        return sweep.model_copy(update={"precisions": dict.fromkeys(auto, precision_for(device))})
+        precisions = sweep.precisions or dict.fromkeys(auto, precision_for(device))  # those of a record it is beside
+        return sweep.model_copy(update={"precisions": precisions})
     stored, _ = read_spec(folder)
     asked = sweep.model_copy(update={"precisions": stored.precisions})
     same: dict[str, Any] = {"data_path": asked.data_path, "teacher_floor": asked.teacher_floor}

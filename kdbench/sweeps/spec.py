@@ -67,7 +67,7 @@ def build_sweep(
     Raises:
         BadInput: for any unknown name or a value that cannot be, naming it.
     """
-    _check_methods(config.method)
+    check_methods(config.method)
     preset = budget(config.budget)
     spec, digest = resolve_dataset(config.dataset.strip(), skip_corrupt=config.skip_corrupt)
     pair = parse_pair(config.pair, known_models)
@@ -128,7 +128,8 @@ def _max_seeds(config: SweepConfig, usual: int) -> int | None:
         if config.max_seeds is not None:
             raise BadInput("max-seeds bounds --until decided: give both, or --seeds alone")
         return None
-    first, most = config.seeds or usual, config.max_seeds or MOST_SEEDS
+    first = usual if config.seeds is None else config.seeds
+    most = MOST_SEEDS if config.max_seeds is None else config.max_seeds
     if first < 2:
         raise BadInput(f"seeds: until decided needs 2 at least to look at, not {first}")
     if most <= first:
@@ -162,7 +163,7 @@ def _recipe(config: SweepConfig, spec: DatasetSpec, role: Role) -> Recipe:
     return recipe.model_copy(update={name: value for name, value in follow.items() if name not in changes})
 
 
-def _check_methods(names: tuple[str, ...]) -> None:
+def check_methods(names: tuple[str, ...]) -> None:
     """Refuse an unknown name, none at all, or ``hard``, which every sweep runs as its baseline."""
     if not names:
         raise BadInput("method must name at least one distillation loss (`kdbench ls methods`)")

@@ -113,9 +113,8 @@ class FastConv2d(nn.Conv2d):
 def _matmul(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A 1 x 1 convolution as one matrix product: channels_last pixels already are the rows of a matrix."""
     batch, channels, height, width = x.shape
-    rows = F.linear(
-        x.permute(0, 2, 3, 1).reshape(-1, channels), weight.flatten(1), bias
-    )  # indexing would fill zeros on the way back
+    flat = weight.flatten(1)  # a view: on the way back, indexing would fill whole tensors of zeros
+    rows = F.linear(x.permute(0, 2, 3, 1).reshape(-1, channels), flat, bias)
     return rows.view(batch, height, width, weight.shape[0]).permute(0, 3, 1, 2)
 
 

@@ -10,8 +10,6 @@ import pandas as pd
 import kdbench
 from tests.support.helpers import Cli
 
-HERE = ["--precision", "fp32", "--workers", 1, "--wandb", "disabled"]
-
 
 def test_only_the_new_method_is_trained(finished: Path, cli: Cli) -> None:
     assert cli("report", finished).code == 0 and cli("record", finished).code == 0
@@ -29,6 +27,7 @@ def test_only_the_new_method_is_trained(finished: Path, cli: Cli) -> None:
         (["--method", "kd"], "whole has kd already"),
         (["--method", "dkd", "--epochs", 3], "--against takes epochs from whole"),
         (["--method", "dk"], "did you mean 'dkd'"),
+        (["--method", "kd,hard"], "method 'hard' is the baseline of every sweep"),
     ):
         refused = cli("sweep", "--against", record, *words)
         assert (refused.code, says in refused.err) == (2, True), refused.err

@@ -223,6 +223,21 @@ def test_the_live_table_shows_what_runs_and_leaves_one_line() -> None:
     assert "search 1/2" in screen.file.getvalue().splitlines()[-1]  # type: ignore[attr-defined]
 
 
+def test_a_row_of_the_table_is_told_as_its_seeds_come_and_controls_stay_apart() -> None:
+    out, picture = io.StringIO(), Console(file=io.StringIO(), width=120)
+    watchers = Lines(out), LiveTable(Console(file=io.StringIO(), width=120))
+    for method, control, acc in (("hard", None, 0.90), ("hard", "smoothing", 0.50), ("kd", None, 0.95)):
+        run = config(phase="confirm", method=method, control=control)
+        for watcher in watchers:
+            watcher.start(run, 1, "")
+            watcher.end(run, RunResult(id=run.id, status="complete", test_acc=acc))
+    picture.print(watchers[1].render())
+    watchers[1].close()
+    shown = picture.file.getvalue().partition("so far (test)")[2].splitlines()  # type: ignore[attr-defined]
+    assert "; so far kd 95.00% against 90.00% on hard labels (1 seed)" in out.getvalue().splitlines()[-1]
+    assert ["tiny", "kd", "95.00%", "90.00%", "1"] in [line.split() for line in shown]
+
+
 def test_a_broken_log_does_not_stop_a_sweep() -> None:
     gone = io.StringIO()
     gone.close()

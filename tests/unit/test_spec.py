@@ -164,6 +164,7 @@ def test_any_text_is_a_dimension_or_bad_input(text: str) -> None:
         ({"max-seeds": 9}, "bounds --until decided"),
         ({"until": "decided", "seeds": 9, "max-seeds": 9}, "leaves none to add"),
         ({"until": "decided", "seeds": 1}, "needs 2 at least"),
+        ({"until": "decided", "max-seeds": 0}, "0 leaves none to add"),
         ({"tune": "lr,momentum"}, "tune.1: should be 'lr'"),
         ({"tune": "lr", "space.lr": 0.1}, "one value is nothing to tune; set it with --set recipe.lr=0.1"),
         ({"tune": "lr", "space.lr": "0..1"}, "space.lr: should be greater than 0"),
