@@ -178,9 +178,11 @@ def test_a_student_without_distilled_runs_keeps_a_row() -> None:
     assert verdicts(pareto_table(frame))[0] == "no hard-label run on the same seeds to compare with"
 
 
-def test_files_agree(tmp_path: Path) -> None:
-    frame = sweep_frame(dict(list(LADDER.items())[:2]), GAINS[:2], trials=3).assign(hyper_beta=2.0)
-    first = write_report(tmp_path, frame, {"command": "kdbench sweep"})
+def test_files_agree_and_are_deterministic(tmp_path: Path) -> None:
+    frame = sweep_frame(dict(list(LADDER.items())[:1]), GAINS[:1], trials=3).assign(hyper_beta=2.0)
+    first, second = (write_report(tmp_path / name, frame, {"command": "kdbench sweep"}) for name in "ab")
+    for name in first.paths:
+        assert first.paths[name].read_bytes() == second.paths[name].read_bytes(), name
     trials = pd.read_csv(first.paths["trials.csv"], dtype={"trial_id": str})
     assert tuple(trials.columns) == (*COLUMNS, "hyper_beta")
     stored = pd.read_parquet(first.paths["trials.parquet"])
