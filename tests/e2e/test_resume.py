@@ -8,6 +8,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def pareto(place: Path) -> pd.DataFrame:
     return kdbench.load(place / "results/run").pareto.drop(columns="latency_ms")
 
 
-def sweep(place: Path, observer: Observer | None = None) -> None:
+def sweep(place: Path, observer: Observer) -> None:
     sweep_here(place, observer, wandb="offline", **ASKED)
 
 
@@ -73,7 +74,7 @@ def words(place: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted sweep."""
-    place = once(tmp_path_factory, "calm", sweep)
+    place = once(tmp_path_factory, "calm", partial(sweep_here, **ASKED))
     assert table(place)["phase"].value_counts().to_dict() == ROWS
     return place
 

@@ -16,7 +16,6 @@ from scipy import stats
 
 import kdbench
 from kdbench.run.store import read_epochs, read_result
-from kdbench.run.watch import JsonLines
 from tests.support.helpers import Cli
 from tests.support.sweeps import LARGE, SMALL, WHOLE, command, lines, sweep_here
 from tests.support.wandb_files import find_runs, read_offline
@@ -167,9 +166,7 @@ def test_the_mirror_holds_the_searches(place: Path, folder: Path, trials: pd.Dat
 
 
 def test_another_name_takes_equal_runs_over_and_trains_the_teacher_no_more(place: Path, folder: Path) -> None:
-    with (place / "again.log").open("w") as log:
-        again = sweep_here(place, JsonLines(log), pair=WHOLE[1], name="again")
-    assert "epoch" not in {line["event"] for line in lines(place / "again.log")}
+    again = sweep_here(place, pair=WHOLE[1], name="again")
     frames = [kdbench.load(path).runs.drop(columns=["wandb_run", "sweep"]) for path in (folder, again)]
     pd.testing.assert_frame_equal(*frames)  # the very same runs, down to their seconds
     more = kdbench.load(sweep_here(place, pair=WHOLE[1], name="again", seeds=3))

@@ -252,8 +252,8 @@ def send(root: Path, **more: float) -> SyncReport:
 
 
 def test_sync_sends_each_run_once_and_believes_only_the_server(tmp_path: Path, server: StandIn) -> None:
-    record(tmp_path, 1, 2)
     watcher = watch(tmp_path)
+    tell(watcher, tmp_path, 1, 2)
     watcher.start(trial(3), 1, "")
     watcher.close()
     report = send(tmp_path)
@@ -289,13 +289,9 @@ def test_what_an_online_client_lost_is_sent_and_nothing_twice(tmp_path: Path, se
     assert (report.already, report.uploaded) == ([name(1)], [name(2)])
     assert [row["epoch"] for row in sent[1]["history"].values()] == [1, 2, 3] and sent[1]["summary"]["seconds"] == 7.5
 
-
-def test_another_run_of_the_same_id_is_left_alone(tmp_path: Path, server: StandIn) -> None:
-    record(tmp_path / "one", 1)
-    assert send(tmp_path / "one").uploaded == [name()]
-    said = record(tmp_path / "two", 1, mode="online")
+    said = record(tmp_path / "two", 1, mode="online")  # another run of the same id: it is left alone
     assert len(said) == 1 and "already exists" in said[0]
     report = send(tmp_path / "two")
     assert not report.ok and "another run" in report.failed[name()]
     assert [run.exit_code for run in files(tmp_path / "two").values()] == [0]
-    assert len(server.runs[name()]["history"]) == 3
+    assert len(sent[0]["history"]) == 3

@@ -11,10 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import pytest
+
 from kdbench.cli.main import main
 
 PATIENCE = 800
 """Seconds that a command line may take on a busy machine."""
+HOME = os.environ.get("HOME", "/")
+"""As it is before a test sets one of its own: what the server imports may write there."""
 PRELOADED = ["kdbench.run.worker", "kdbench.sweeps.run", "kdbench.papers.paper_plan", "kdbench.report.report", __name__]
 
 
@@ -23,7 +27,9 @@ def fork(target: Callable[..., object], *arguments: object, environment: Mapping
     forked = multiprocessing.get_context("forkserver")
     forked.set_forkserver_preload(PRELOADED)
     process = forked.Process(target=_lead, args=(dict(environment), target, *arguments), daemon=True)
-    process.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", HOME)
+        process.start()
     return process
 
 
