@@ -47,6 +47,7 @@ def _lead(environment: dict[str, str], target: Callable[..., object], *arguments
 
 def start(words: Sequence[str], log: Path, **environment: str) -> BaseProcess:
     """The command line as a process of its own, with no W&B account."""
+    log.touch()
     kept = {key: value for key, value in os.environ.items() if key not in ("WANDB_API_KEY", "WANDB_MODE")}
     return fork(_command, words, log, environment={**kept, **environment})
 
