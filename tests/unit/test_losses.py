@@ -1,4 +1,5 @@
-"""The losses against other people's code, numbers worked out in numpy, and what their papers say of them."""
+"""Plain distillation, its decoupled and standardised kin and DIST, against other people's code, numbers worked out in
+numpy, and what their papers say of them. The rest: ``test_methods.py``."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from kdbench.errors import BadInput
 from kdbench.methods import METHODS, BatchInfo, Loss, Method, Outputs, as_loss
 from kdbench.methods.logits import nontarget_kl, soft_kl, target_kl
 
-ALL = list(METHODS.entries.values())
+ALL = [METHODS.get(name) for name in ("hard", "kd", "kd-ls", "dkd", "dist")]
 TAUGHT = [spec for spec in ALL if spec.needs]
 KNOBS = [(spec, knob) for spec in ALL for knob in sorted(spec.knobs)]
 logit_pairs = hnp.arrays(np.float64, (2, 4, 6), elements=st.floats(-30, 30, width=32))
