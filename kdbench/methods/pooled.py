@@ -1,7 +1,7 @@
 """Methods that read the pooled vectors before the classifiers, (B, D): cached like logits, in 16 bits.
 
 f are pooled vectors, s the student's, t the teacher's. Each adds weight · term to the cross-entropy, and kd, if wanted,
-with ``kd_weight`` at ``temperature``. Defaults are the published settings on CIFAR-100.
+with ``kd_weight`` at ``kd_temperature``. Defaults are the published settings on CIFAR-100.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FREE = (0.0, 1e6)
 
 def weighed(published: float, low: float, high: float, **more: tuple[float, tuple[float, float]]) -> dict[str, Any]:
     """Declaration of a method whose weight is searched from low to high; ``more`` has (default, bounds) by name."""
-    with_kd = {"kd_weight": (0.0, FREE), "temperature": (4.0, T_BOUNDS)} | more
+    with_kd = {"kd_weight": (0.0, FREE), "kd_temperature": (4.0, T_BOUNDS)} | more
     return {
         "space": {"weight": Range(low, high, log=True)},
         "defaults": {"weight": published} | {name: default for name, (default, _) in with_kd.items()},
@@ -37,7 +37,7 @@ def guided(
     found = beside(cross_entropy(said, targets, batch), hyper["weight"], **terms)
     if not hyper["kd_weight"]:
         return found
-    soft = soft_kl(said.logits, taught.logits, hyper["temperature"])
+    soft = soft_kl(said.logits, taught.logits, hyper["kd_temperature"])
     return Loss(found.total + hyper["kd_weight"] * soft, {**found.parts, "soft": soft})
 
 
@@ -134,7 +134,7 @@ def itrd(student: Taps, teacher: Taps, *, correlation: float = 2.0, power: float
 
 @method("srd", needs=POOLED, builder=True,
         **weighed(2, 0.2, 10, exponent=(4.0, (1, 8))) | {"defaults": {"weight": 2.0, "exponent": 4.0, "kd_weight": 1.0,
-                                                                     "temperature": 1.0}},
+                                                                     "kd_temperature": 1.0}},
         paper="Miles and Mikolajczyk 2024, The Role of the Projector, arXiv:2303.11098")  # fmt: skip
 def srd(student: Taps, teacher: Taps, *, exponent: float = 4.0, **hyper: float) -> Any:
     """Weight · log Σ |projected f_s − f_t|^exponent, both batch-normalised; with KL at T = 1 as published."""
@@ -149,7 +149,7 @@ def srd(student: Taps, teacher: Taps, *, exponent: float = 4.0, **hyper: float) 
 
 
 @method("vkd", needs=POOLED, builder=True,
-        **weighed(1, 0.1, 10) | {"defaults": {"weight": 1.0, "kd_weight": 1.0, "temperature": 1.0}},
+        **weighed(1, 0.1, 10) | {"defaults": {"weight": 1.0, "kd_weight": 1.0, "kd_temperature": 1.0}},
         paper="Miles et al. 2024, VkD, arXiv:2403.06213")  # fmt: skip
 def vkd(student: Taps, teacher: Taps, **hyper: float) -> Any:
     """Smooth L1 between f_s through a projection with orthonormal rows or columns and layer-normalised f_t; and KL."""
