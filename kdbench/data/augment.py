@@ -85,7 +85,8 @@ def mix(x: Tensor, more: More, salt: int) -> float:
     alpha = more.cutmix if cut else more.mixup
     share = float(drawn.beta(alpha, alpha))
     if not cut:
-        x.mul_(share).add_(x.flip(0).mul_(1 - share)) if share < 1 else None
+        other = x.flip(0).mul_(1 - share)
+        x.mul_(share).add_(other)
         return share
     sides = x.shape[-2:]
     spans = [int(side * np.sqrt(1 - share)) for side in sides]

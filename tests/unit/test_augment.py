@@ -157,17 +157,16 @@ def test_optimiser_and_groups_are_timm_s_and_so_are_weights_after_some_steps(rec
 def test_rates_are_those_of_timm_s_scheduler_at_every_update(name):
     """``train.py --sched-on-updates --warmup-prefix``: the published runs move the rate once an epoch."""
     recipe = of(name, epochs=10, warmup_epochs=3)
-    ours, theirs = ([torch.optim.SGD([torch.zeros(1)], lr=recipe.lr)] * 2 for _ in range(2))
-    theirs = [torch.optim.SGD([torch.zeros(1)], lr=recipe.lr)]
-    schedule = make_schedule(ours[0], recipe, 4)
+    ours, theirs = (torch.optim.SGD([torch.zeros(1)], lr=recipe.lr) for _ in range(2))
+    schedule = make_schedule(ours, recipe, 4)
     other, _ = create_scheduler_v2(
-        theirs[0], sched="cosine", num_epochs=7, warmup_epochs=3, warmup_lr=recipe.warmup_lr, min_lr=recipe.min_lr,
+        theirs, sched="cosine", num_epochs=7, warmup_epochs=3, warmup_lr=recipe.warmup_lr, min_lr=recipe.min_lr,
         warmup_prefix=True, step_on_epochs=False, updates_per_epoch=4,
     )  # fmt: skip
     for update in range(40):
         schedule.step_update(update)
         other.step_update(update)
-        assert ours[0].param_groups[0]["lr"] == pytest.approx(theirs[0].param_groups[0]["lr"], rel=1e-9, abs=1e-15)
+        assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"], rel=1e-9, abs=1e-15)
 
 
 def trainer_of(**changes: object) -> Trainer:
@@ -185,15 +184,16 @@ def test_the_average_is_of_the_weights_after_every_update_and_is_what_is_kept():
 
 
 def test_batches_accumulated_are_one_larger_batch():
-    """Without batch norm; of five batches of 40 the last two are an update of their own size."""
-    large, small = trainer_of(batch_size=80), trainer_of(batch_size=40, accumulate=2)
+    """Without batch norm; of five batches of 40 the last is an update of its own."""
+    large, small = (trainer_of(schedule="constant", batch_size=80 // n, accumulate=n) for n in (1, 2))
     steps = small.steps(1)
     for _ in large.steps(1):
-        for _ in range(2):
-            next(steps)
-    assert large.updates == 2 and small.batches in (4, 5) and small.updates == -(-small.batches // 2)
+        assert [next(steps), next(steps)] == [40, 40]
+    assert (large.updates, small.batches, small.updates) == (2, 5, 3)
     for a, b in zip(large.model.parameters(), small.model.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
+    before = [p.detach().clone() for p in small.model.parameters()]
+    assert next(steps) == 40 and not all(map(torch.equal, before, small.model.parameters()))
 
 
 @pytest.mark.parametrize(("change", "said"), [
