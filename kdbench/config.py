@@ -134,7 +134,9 @@ class Recipe(Frozen):
     accumulate: int = Field(default=1, ge=1, exclude_if=is_default(1))
     """Batches whose gradients are averaged into one update."""
     ema: float | None = Field(default=None, gt=0, lt=1, exclude_if=unset)
-    """Decay, an update, of a moving average of weights and buffers, which is then what is measured and kept."""
+    """Decay, an update, of a moving average of weights and buffers, which is then what is measured and kept.
+
+    After n updates it is at most 1 - n^(-2/3), as with timm's ``--model-ema-warmup``."""
     bce: bool = Field(default=False, exclude_if=is_default(False))
     """The hard term is binary cross-entropy, averaged over the classes (arXiv:2110.00476)."""
     bce_threshold: float | None = Field(default=None, ge=0, lt=1, exclude_if=unset)

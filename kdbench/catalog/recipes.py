@@ -67,7 +67,7 @@ PRESETS: dict[str, Preset] = {
             "clip_grad": None, "augment": "rand-m9-mstd0.5-inc1", "erase": 0.25, "mixup": 0.8, "repeats": 3,
             "ema": 0.99996, "model_options": {"drop_path_rate": 0.1},
         },
-        leaves="224 pixels; the distillation token",
+        leaves="224 pixels; the distillation token; the average's decay from the first update on",
     ),
     "funmatch": Preset(
         # Adam's decay there is not multiplied by the rate, as AdamW's is: 3e-4 / 0.03
@@ -90,7 +90,7 @@ PRESETS: dict[str, Preset] = {
             "test_crop": 0.95,
         },
         hyper={"temperature": 1.0, "soft_weight": 5.0, "hard_weight": 1.0, "alpha": 0.5},  # weights replace alpha
-        leaves="224 pixels",
+        leaves="224 pixels; the average's decay from the first update on",
     ),
     "crd": Preset(
         source="arXiv:1910.10699, section 4.1; HobbitLong/RepDistiller train_student.py",

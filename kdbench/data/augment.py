@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kdbench.data.samples import MASK, Fit, Pixels, as_array, as_picture, key64
 from kdbench.data.views import Augment, Look, More
+from kdbench.errors import BadInput
 
 Decoder = Callable[[Any, int], Pixels]
 """From an image as stored, and its entry in the epoch, to uint8 (S, S, C)."""
@@ -34,26 +35,33 @@ def drawn_from(seed: int) -> Iterator[None]:
 
 
 class Drawn:
-    """timm's training transform (RandomResizedCrop, flip, policy), or its policy after ``first``, seeded by entry."""
+    """timm's training transform (RandomResizedCrop, flip, policy), or its policy after ``first``, seeded by entry.
+
+    Raises:
+        BadInput: a policy that timm cannot read.
+    """
 
     def __init__(self, fit: Fit, augment: Augment, look: Look, salt: int, first: Decoder | None) -> None:
         from timm.data import create_transform
 
         self.fit, self.salt, self.first = fit, salt, first
         more = augment.more
-        crop, policy, last = create_transform(
-            (fit.channels, fit.size, fit.size),
-            is_training=True,
-            scale=more.crop_scale,
-            ratio=more.crop_ratio,
-            hflip=0.5 if augment.flip else 0.0,
-            color_jitter=0.0,
-            auto_augment=more.policy,
-            interpolation=more.interpolation,
-            mean=look.mean,
-            normalize=False,
-            separate=True,
-        )
+        try:
+            crop, policy, last = create_transform(
+                (fit.channels, fit.size, fit.size),
+                is_training=True,
+                scale=more.crop_scale,
+                ratio=more.crop_ratio,
+                hflip=0.5 if augment.flip else 0.0,
+                color_jitter=0.0,
+                auto_augment=more.policy,
+                interpolation=more.interpolation,
+                mean=look.mean,
+                normalize=False,
+                separate=True,
+            )
+        except (AssertionError, ValueError, LookupError) as error:
+            raise BadInput(f"recipe.augment={more.policy}: {error}; write it as timm does: rand-m9-mstd0.5") from error
         self.steps = [policy, last] if first else [crop, policy, last]
 
     def __call__(self, image: Any, entry: int) -> Pixels:

@@ -43,6 +43,11 @@ def steps_per_epoch(samples: int, batch_size: int) -> int:
     return max(samples // batch_size, 1)
 
 
+def _average(model: nn.Module, decay: float) -> ModelEmaV3:
+    """The moving average; its decay warms up, else a short run's would be mostly the start's random weights."""
+    return ModelEmaV3(model, decay=decay, use_warmup=True)
+
+
 class Trainer:
     """The state of one run: network, the method's own part, optimiser and schedule."""
 
@@ -59,7 +64,7 @@ class Trainer:
             config.model, classes=data.classes, channels=data.channels, input_size=data.input_size, stem=recipe.stem,
             seed=config.seed, options=recipe.model_options,
         )  # fmt: skip
-        self.ema = None if recipe.ema is None else ModelEmaV3(self.model.to(device), decay=recipe.ema)
+        self.ema = None if recipe.ema is None else _average(self.model.to(device), recipe.ema)
         self.shown: nn.Module = self.model if self.ema is None else self.ema.module
         """What is measured and kept."""
         self.params = count_params(self.model)
@@ -116,21 +121,21 @@ class Trainer:
             loss = as_loss(self.loss(student, taught, y, place))
             (loss.total / together).backward()
             if done + 1 == together:
-                self._update()
+                self._update((epoch - 1) * self.updates + update)
             self._names = ["loss", "acc", *loss.parts]
             # kept on the device until the epoch ends: reading a value now would stall a GPU every step
             accuracy = (student.logits.detach().argmax(1) == y).float().mean()
             self._rows.append(torch.stack([loss.total.detach(), accuracy, *(p.detach() for p in loss.parts.values())]))
             yield len(batch.y)
 
-    def _update(self) -> None:
+    def _update(self, number: int) -> None:
         recipe = self.config.recipe
         if recipe.clip_grad is not None:
             nn.utils.clip_grad_norm_([*self.model.parameters(), *self.part.parameters()], recipe.clip_grad)
         self.optimizer.step()
         self.constrain()
         if self.ema is not None:
-            self.ema.update(self.model)
+            self.ema.update(self.model, step=number + 1)
 
     def epoch(self, epoch: int, on_fill: Progress | None) -> EpochLog:
         """Train one epoch and measure the validation split.

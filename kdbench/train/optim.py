@@ -61,10 +61,7 @@ def check_recipe(recipe: Recipe) -> None:
         optimizer.step()
     except RuntimeError as error:
         raise BadInput(f"recipe.optimizer={recipe.optimizer}: not by a plain step: {str(error)[:80]}") from error
-    try:
-        Drawn(Fit(32, 3, "resize"), augment_of(recipe, flip=False), look, 0, None)
-    except (AssertionError, ValueError, LookupError) as error:
-        raise BadInput(f"recipe.augment={recipe.augment}: {error}; write it as timm does: rand-m9-mstd0.5") from error
+    Drawn(Fit(32, 3, "resize"), augment_of(recipe, flip=False), look, 0, None)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> Scheduler:

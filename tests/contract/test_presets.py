@@ -26,8 +26,6 @@ def shortened(name: str) -> Recipe:
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_is_the_same_run_cached_or_live_interrupted_or_not_whatever_ran_before(tmp_path, name):
     recipe = shortened(name)
-    if recipe.ema is not None:  # so slow an average would be the start's: nothing to tell runs apart by
-        recipe = recipe.model_copy(update={"ema": 0.5})
     config, network = config_of(recipe, hyper={"temperature": 4.0, "alpha": 0.7}), Watched()
 
     def kept():

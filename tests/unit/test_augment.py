@@ -177,8 +177,9 @@ def trainer_of(**changes: object) -> Trainer:
 def test_the_average_is_of_the_weights_after_every_update_and_is_what_is_kept():
     trainer = trainer_of(ema=0.5)
     mean = [p.detach().clone() for p in trainer.model.parameters()]
-    for _ in trainer.steps(1):
-        mean = [0.5 * m + 0.5 * p.detach() for m, p in zip(mean, trainer.model.parameters(), strict=True)]
+    for n, _ in enumerate(trainer.steps(1)):
+        decay = min(0.5, 1 - (1 + n) ** (-2 / 3))
+        mean = [decay * m + (1 - decay) * p.detach() for m, p in zip(mean, trainer.model.parameters(), strict=True)]
     for a, b, raw in zip(mean, trainer.shown.parameters(), trainer.model.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6) and not torch.equal(b, raw)
 
