@@ -113,7 +113,15 @@ def bench(
 ) -> None:
     """Print, as JSON, each preset's images a second and its ratios to the plain recipe and to timm's loop."""
     fixed: dict[str, Any] = {"batch_size": batch_size, "precision": "fp32", "epochs": 10**6}
-    task = Setting(student=student, dataset=dataset, limit=limit, batch_size=batch_size, device=device)
+    task = Setting(
+        student=student,
+        dataset=dataset,
+        limit=limit,
+        batch_size=batch_size,
+        device=device,
+        rounds=rounds,
+        seconds=seconds,
+    )
     running = {"plain": ours(task, Recipe(**fixed))}
     for name, preset in PRESETS.items():
         recipe = Recipe.model_validate(preset.recipe | fixed)

@@ -65,7 +65,7 @@ def read_config(
         section, dot, name = key.replace("-", "_").partition(".")
         if dot:
             values.setdefault(section, {})[name] = value
-        elif key in SECTIONS:  # a recipe's name
+        elif SECTIONS.get(key) is _RECIPE:  # its name
             values.setdefault(section, {})["preset"] = value
         else:
             values[section] = value
