@@ -190,10 +190,13 @@ def recipe_for(role: Role, spec: DatasetSpec, budget_name: str, published: str |
     values = {"input_size": spec.input_size, **both, **(teacher if role == "teacher" else student)}
     if large:
         values = {"views": "resized-crop", "pad": 0, **values}
-    if published is not None:
-        kept = {"epochs": values["epochs"]} if preset == "smoke" else {}
-        values |= preset_of(published).recipe | kept
-    return Recipe(**values)
+    if published is None:
+        return Recipe(**values)
+    recipe = Recipe(**values | preset_of(published).recipe)
+    if preset != "smoke":
+        return recipe
+    epochs = values["epochs"]
+    return recipe.model_copy(update={"epochs": epochs, **schedule_of(recipe, epochs / recipe.epochs)})
 
 
 def schedule_of(recipe: Recipe, scale: float) -> dict[str, Any]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from kdbench.data.samples import MASK, Fit, Pixels, as_array, as_picture, key64
@@ -62,6 +64,9 @@ class Drawn:
             )
         except (AssertionError, ValueError, LookupError) as error:
             raise BadInput(f"recipe.augment={more.policy}: {error}; write it as timm does: rand-m9-mstd0.5") from error
+        for op in _operations(policy):
+            if op.name.startswith("Posterize"):
+                op.aug_fn = partial(_posterize, op.aug_fn)
         self.steps = [policy, last] if first else [crop, policy, last]
 
     def __call__(self, image: Any, entry: int) -> Pixels:
@@ -70,6 +75,18 @@ class Drawn:
             for step in self.steps:
                 view = step(view)
         return np.asarray(view, dtype=np.uint8).transpose(1, 2, 0)
+
+
+def _operations(policy: Any) -> list[Any]:
+    """What timm's RandAugment, AugMix (``ops``) or AutoAugment (``policy``) may do."""
+    of = [getattr(step, "ops", None) or [op for row in getattr(step, "policy", ()) for op in row]
+          for step in policy.transforms]  # fmt: skip
+    return [op for ops in of for op in ops]
+
+
+def _posterize(posterize: Callable[..., Image.Image], image: Image.Image, bits: int, **more: Any) -> Image.Image:
+    """Timm asks for 0 bits at magnitude 10: black, which newer releases of Pillow refuse to make."""
+    return posterize(image, bits, **more) if bits > 0 else Image.new(image.mode, image.size)
 
 
 def erase(x: Tensor, entries: Tensor, probability: float, salt: int) -> None:

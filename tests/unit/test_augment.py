@@ -58,6 +58,15 @@ def test_a_view_is_what_timm_s_transform_makes_in_the_same_random_state(name, ch
         assert np.array_equal(found, wanted.numpy().transpose(1, 2, 0))
 
 
+@pytest.mark.parametrize("policy", ["rand-m10-p1-n15-inc1", "original-mstd0.5", "augmix-m10"])
+def test_no_operation_at_its_strongest_ends_a_run(policy):
+    """Pillow refuses what timm asks of posterize at magnitude 10."""
+    look, augment = Look(12, (0.5,) * 3, (0.2,) * 3), augment_of(Recipe(augment=policy), flip=True)
+    drawn = Drawn(Fit(12, 3, "resize"), augment, look, 0, lambda image, entry: image)
+    seen = {drawn(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8), entry).tobytes() for entry in range(60)}
+    assert len(seen) > (10 if policy.startswith("rand") else 50)
+
+
 @pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 1.0), (1.0, 0.0), (0.0, 1.0)])
 def test_mixing_is_timm_s_in_the_same_random_state(mixup, cutmix):
     x, y, kinds = torch.randn(6, 3, 17, 16), torch.tensor([0, 1, 2, 3, 3, 1]), set()
@@ -182,6 +191,18 @@ def test_the_average_is_of_the_weights_after_every_update_and_is_what_is_kept():
         mean = [decay * m + (1 - decay) * p.detach() for m, p in zip(mean, trainer.model.parameters(), strict=True)]
     for a, b, raw in zip(mean, trainer.shown.parameters(), trainer.model.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-6) and not torch.equal(b, raw)
+
+
+def test_a_loss_is_given_the_shares_of_labels_and_the_class_of_the_larger():
+    trainer, seen = trainer_of(mixup=1.0, batch_size=40), []
+    own = trainer.loss
+    trainer.loss = lambda student, teacher, y, batch: seen.append((y, batch)) or own(student, teacher, y, batch)
+    assert sum(trainer.steps(1)) == 200
+    batches = trainer.data.train.batches(batch_size=40, order_seed=3, augment_seed=3, epoch=1)
+    for (y, told), batch in zip(seen, batches, strict=True):
+        hot = torch.nn.functional.one_hot(batch.y, 10).float()
+        assert torch.allclose(told.mixed, batch.share * hot + (1 - batch.share) * hot.flip(0))
+        assert torch.equal(told.mixed.gather(1, y[:, None])[:, 0], told.mixed.amax(1)) and batch.share < 1
 
 
 def test_batches_accumulated_are_one_larger_batch():
