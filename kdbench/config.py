@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from kdbench.files import identify
 
@@ -28,6 +28,10 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 Hyper = dict[str, Annotated[float, Field(allow_inf_nan=False)]]
 Stem = Literal["native", "small"]
 Precision = Literal["auto", "fp32", "bf16"]
+Interpolation = Literal["bilinear", "bicubic", "random"]
+Aspect = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+"""Of RandomResizedCrop, as Inception was trained (arXiv:1409.4842)."""
 
 
 def is_default(default: object) -> Callable[[object], bool]:
@@ -88,13 +92,13 @@ class Recipe(Frozen):
     epochs: int = Field(15, ge=1)
     batch_size: int = Field(128, ge=1)
     """Samples a step; a last partial batch is dropped when the split is longer than one batch."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD with Nesterov momentum, or AdamW."""
+    optimizer: str = "sgd"
+    """SGD with Nesterov momentum, AdamW, or any other name of ``timm.optim`` (``lamb``, ``rmsproptf``, ...)."""
     lr: float = Field(0.1, gt=0, allow_inf_nan=False)
     momentum: float = Field(0.9, ge=0, lt=1)
     nesterov: bool = True
     weight_decay: float = Field(5e-4, ge=0, allow_inf_nan=False)
-    """L2 factor (SGD) or decoupled decay (AdamW); norms and biases are exempt under AdamW."""
+    """L2 factor (SGD) or decoupled decay (AdamW); norms and biases are exempt under all but SGD."""
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     """Learning rate after warm-up."""
     milestones: tuple[int, ...] = ()
@@ -121,9 +125,52 @@ class Recipe(Frozen):
     """Largest L2 norm of the weights that enter a hidden unit (arXiv:1207.0580); see ``max_norm_weights``."""
     model_options: Hyper = Field(default_factory=dict, exclude_if=is_default({}))
     """Further arguments of the network's constructor, such as ``drop_rate``."""
+    min_lr: float | None = Field(default=None, ge=0, allow_inf_nan=False, exclude_if=unset)
+    """Where the cosine ends; None: a thousandth of ``lr``."""
+    warmup_lr: float | None = Field(default=None, ge=0, allow_inf_nan=False, exclude_if=unset)
+    """Where warm-up starts; None: a thousandth of ``lr``."""
+    layer_decay: float | None = Field(default=None, gt=0, le=1, exclude_if=unset)
+    """Factor of the rate from each layer to the one before it (timm's groups of parameters)."""
+    accumulate: int = Field(default=1, ge=1, exclude_if=is_default(1))
+    """Batches whose gradients are averaged into one update."""
+    ema: float | None = Field(default=None, gt=0, lt=1, exclude_if=unset)
+    """Decay, an update, of a moving average of weights and buffers, which is then what is measured and kept.
+
+    After n updates it is at most 1 - n^(-2/3), as with timm's ``--model-ema-warmup``."""
+    bce: bool = Field(default=False, exclude_if=is_default(False))
+    """The hard term is binary cross-entropy, averaged over the classes (arXiv:2110.00476)."""
+    bce_threshold: float | None = Field(default=None, ge=0, lt=1, exclude_if=unset)
+    """Targets of ``bce`` above it count as 1, all others as 0."""
+    crop_scale: tuple[Share, Share] = Field(default=SCALE, exclude_if=is_default(SCALE))
+    """Share of the image's area that ``resized-crop`` cuts out."""
+    crop_ratio: tuple[Aspect, Aspect] = Field(default=RATIO, exclude_if=is_default(RATIO))
+    """Its width / height."""
+    interpolation: Interpolation = Field(default="bilinear", exclude_if=is_default("bilinear"))
+    """How ``resized-crop`` and ``augment`` resample; random: either."""
+    augment: str | None = Field(default=None, exclude_if=unset)
+    """RandAugment, AutoAugment or AugMix after the crop, as timm writes it: ``rand-m7-mstd0.5-inc1``."""
+    erase: Share = Field(default=0.0, exclude_if=is_default(0.0))
+    """Probability of random erasing (one box of noise, arXiv:1708.04896)."""
+    repeats: int = Field(default=1, ge=1, exclude_if=is_default(1))
+    """Repeated augmentation: so many views of a sample in a batch, of as many fewer samples an epoch."""
+    mixup: float = Field(default=0.0, ge=0, allow_inf_nan=False, exclude_if=is_default(0.0))
+    """Alpha of mixup's Beta distribution, one draw a batch (arXiv:1710.09412). The teacher sees the mixture."""
+    cutmix: float = Field(default=0.0, ge=0, allow_inf_nan=False, exclude_if=is_default(0.0))
+    """Alpha of cutmix, likewise (arXiv:1905.04899)."""
+    mix_switch: Share = Field(default=0.5, exclude_if=is_default(0.5))
+    """Probability of cutmix where both are on."""
+    test_crop: float | None = Field(default=None, gt=0, le=1, exclude_if=unset)
+    """Share of a side that validation and test images show, where they are resized; None: 0.875 from 160 pixels on."""
     teacher_top_k: int | None = Field(default=None, ge=1, exclude_if=unset)
     """Only so many of the teacher's largest logits guide the student; other classes share the rest evenly. Its record
     of 1,000 classes is then a tenth (K = 50) on disk."""
+
+    @field_validator("crop_scale", "crop_ratio")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1]:
+            raise ValueError(f"give a range above 0, smallest first, not {value[0]:g} to {value[1]:g}")
+        return value
 
 
 TUNABLE = ("lr", "weight_decay", "label_smoothing")

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from kdbench.catalog.types import Budget, DatasetSpec
-from kdbench.config import Recipe
+from kdbench.config import Frozen, Hyper, Recipe
 from kdbench.errors import unknown
 
 Role = Literal["teacher", "student"]
@@ -22,6 +24,85 @@ BUDGETS: dict[str, Budget] = {
     "paper": Budget(name="paper", trials=20, seeds=5),
 }
 """Budget presets, from a check that everything runs to what papers report."""
+
+
+class Preset(Frozen):
+    """A published recipe, by name (``--recipe NAME``)."""
+
+    source: str
+    """Paper's table or file that each value is from."""
+    recipe: dict[str, Any]
+    """Fields of ``Recipe``."""
+    hyper: Hyper = Field(default_factory=dict)
+    """What it fixes of a method's hyper-parameters, for methods that have them."""
+    leaves: str
+    """What it says that is not done here."""
+
+
+_MIXED = {"cutmix": 1.0, "interpolation": "bicubic", "views": "resized-crop", "pad": 0}
+_RSB: dict[str, Any] = {
+    **_MIXED, "batch_size": 2048, "optimizer": "lamb", "weight_decay": 0.02, "schedule": "cosine", "warmup_epochs": 5,
+    "warmup_lr": 1e-4, "min_lr": 1e-6, "bce": True, "bce_threshold": 0.2, "mixup": 0.1, "test_crop": 0.95,
+    "label_smoothing": 0.0, "clip_grad": None,
+}  # fmt: skip
+PRESETS: dict[str, Preset] = {
+    "rsb-a2": Preset(
+        source="arXiv:2110.00476, table 2 (A2); warm-up and final rate, threshold: timm's published A2 arguments",
+        recipe={
+            **_RSB, "epochs": 300, "lr": 5e-3, "augment": "rand-m7-mstd0.5-inc1", "repeats": 3,
+            "model_options": {"drop_path_rate": 0.05},
+        },
+        leaves="224 pixels",
+    ),
+    "rsb-a3": Preset(
+        source="arXiv:2110.00476, table 2 (A3); warm-up and final rate, threshold: timm's published A3 arguments",
+        recipe={**_RSB, "epochs": 100, "lr": 8e-3, "augment": "rand-m6-mstd0.5-inc1"},
+        leaves="training at 160 pixels and testing at 224",
+    ),
+    "deit": Preset(
+        source="arXiv:2012.12877, table 9; facebookresearch/deit main.py (rates, average, interpolation)",
+        recipe={
+            **_MIXED, "epochs": 300, "batch_size": 1024, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05,
+            "schedule": "cosine", "warmup_epochs": 5, "warmup_lr": 1e-6, "min_lr": 1e-5, "label_smoothing": 0.1,
+            "clip_grad": None, "augment": "rand-m9-mstd0.5-inc1", "erase": 0.25, "mixup": 0.8, "repeats": 3,
+            "ema": 0.99996, "model_options": {"drop_path_rate": 0.1},
+        },
+        leaves="224 pixels; the distillation token; the average's decay from the first update on",
+    ),
+    "funmatch": Preset(
+        # Adam's decay there is not multiplied by the rate, as AdamW's is: 3e-4 / 0.03
+        source="arXiv:2106.05237; google-research/big_vision configs/proj/distill/bit_i1k.py (5,000 steps of warm-up)",
+        recipe={
+            "epochs": 1200, "batch_size": 4096, "optimizer": "adamw", "lr": 0.03, "weight_decay": 0.01,
+            "schedule": "cosine", "warmup_epochs": 16, "warmup_lr": 0.0, "min_lr": 0.0, "clip_grad": 1.0,
+            "label_smoothing": 0.0, "views": "resized-crop", "pad": 0, "crop_scale": (0.05, 1.0),
+            "mixup": 1.0,
+        },
+        hyper={"temperature": 1.0, "alpha": 1.0},
+        leaves="224 pixels; the labels",
+    ),
+    "usi": Preset(
+        source="arXiv:2204.03475; Alibaba-MIIL/Solving_ImageNet train.py (8 GPUs of 128)",
+        recipe={
+            **_MIXED, "epochs": 300, "batch_size": 1024, "optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.02,
+            "schedule": "cosine", "warmup_epochs": 5, "warmup_lr": 1e-4, "min_lr": 1e-6, "label_smoothing": 0.0,
+            "clip_grad": None, "augment": "rand-m7-mstd0.5-inc1", "mixup": 0.8, "repeats": 3, "ema": 0.99996,
+            "test_crop": 0.95,
+        },
+        hyper={"temperature": 1.0, "soft_weight": 5.0, "hard_weight": 1.0, "alpha": 0.5},  # weights replace alpha
+        leaves="224 pixels; the average's decay from the first update on",
+    ),
+    "crd": Preset(
+        source="arXiv:1910.10699, section 4.1; HobbitLong/RepDistiller train_student.py",
+        recipe={
+            "epochs": 240, "batch_size": 64, "optimizer": "sgd", "lr": 0.05, "nesterov": False, "momentum": 0.9,
+            "weight_decay": 5e-4, "schedule": "step", "milestones": (150, 180, 210), "gamma": 0.1, "warmup_epochs": 0,
+            "label_smoothing": 0.0, "clip_grad": None, "views": "crop", "pad": 4,
+        },
+        leaves="a rate of 0.01 for MobileNetV2 and the ShuffleNets (--lr 0.01)",
+    ),
+}  # fmt: skip
+"""Recipes by name. The input size, the stem and the precision stay those of the data set and the budget."""
 
 LARGE = 96
 """From this input size (pixels) on, images are large: RandomResizedCrop views and the native stem."""
@@ -81,13 +162,25 @@ def budget(name: str) -> Budget:
     return BUDGETS[name]
 
 
-def recipe_for(role: Role, spec: DatasetSpec, budget_name: str) -> Recipe:
-    """The starting recipe of a teacher or student on ``spec`` under a budget preset.
-
-    The data set's own rows come first, then ``large`` or ``small`` by ``spec.input_size``.
+def preset_of(name: str) -> Preset:
+    """The published recipe called ``name``.
 
     Raises:
-        BadInput: an unknown budget.
+        BadInput: when there is none.
+    """
+    if name not in PRESETS:
+        raise unknown("recipe", name, PRESETS, "one of " + ", ".join(PRESETS))
+    return PRESETS[name]
+
+
+def recipe_for(role: Role, spec: DatasetSpec, budget_name: str, published: str | None = None) -> Recipe:
+    """The starting recipe of a teacher or student on ``spec`` under a budget preset, or a published one.
+
+    The data set's own rows come first, then ``large`` or ``small`` by ``spec.input_size``. A published recipe
+    holds but for its epochs under ``smoke``.
+
+    Raises:
+        BadInput: an unknown budget or published recipe.
     """
     preset = budget(budget_name).name
     large = spec.input_size >= LARGE
@@ -96,7 +189,13 @@ def recipe_for(role: Role, spec: DatasetSpec, budget_name: str) -> Recipe:
     values = {"input_size": spec.input_size, **both, **(teacher if role == "teacher" else student)}
     if large:
         values = {"views": "resized-crop", "pad": 0, **values}
-    return Recipe(**values)
+    if published is None:
+        return Recipe(**values)
+    recipe = Recipe(**values | preset_of(published).recipe)
+    if preset != "smoke":
+        return recipe
+    epochs = values["epochs"]
+    return recipe.model_copy(update={"epochs": epochs, **schedule_of(recipe, epochs / recipe.epochs)})
 
 
 def schedule_of(recipe: Recipe, scale: float) -> dict[str, Any]:

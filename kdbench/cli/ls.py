@@ -132,7 +132,8 @@ def dimension_text(dimension: Dimension) -> str:
 
 def _recipes() -> Listing:
     from kdbench.catalog.datasets import DATASETS
-    from kdbench.catalog.recipes import BUDGETS, Role, recipe_for
+    from kdbench.catalog.recipes import BUDGETS, PRESETS, Role, recipe_for
+    from kdbench.config import Recipe
 
     grouped: dict[tuple[str, str, str], list[str]] = {}
     for preset in BUDGETS:
@@ -140,7 +141,8 @@ def _recipes() -> Listing:
             for spec in DATASETS.entries.values():
                 recipe = recipe_for(role, spec, preset).model_copy(update={"input_size": None})
                 grouped.setdefault((preset, role, recipe.model_dump_json()), []).append(spec.name)
-    rows, entries = [], []
+    rows: list[tuple[object, ...]] = []
+    entries: list[dict[str, object]] = []
     for (preset, role, text), names in grouped.items():
         recipe = type(recipe).model_validate_json(text)
         spending = BUDGETS[preset]
@@ -159,7 +161,12 @@ def _recipes() -> Listing:
         )
         values = {**recipe.model_dump(mode="json"), "input_size": "the data set's"}
         entries.append({"budget": spending.model_dump(), "role": role, "datasets": names, "recipe": values})
-    columns = ("budget", "trials × seeds", "role", "epochs", "lr", "batch", "schedule", "stem", "data sets")
+    for name, published in PRESETS.items():
+        recipe = Recipe.model_validate(published.recipe)
+        fields = (recipe.epochs, f"{recipe.optimizer} {recipe.lr:g}", recipe.batch_size, recipe.schedule)
+        rows.append((f"--recipe {name}", "", "", *fields, "", published.source))
+        entries.append({"preset": name, **published.model_dump(mode="json")})
+    columns = ("budget", "trials × seeds", "role", "epochs", "lr", "batch", "schedule", "stem", "data sets or source")
     return Listing(
         columns, rows, entries, "Every field can be set: --set recipe.weight-decay=1e-4, teacher-recipe.lr=..."
     )

@@ -1,8 +1,8 @@
 """Data sets as the engine sees them: sources of bytes, cuts, deterministic views, batches.
 
 ``places`` finds and fetches files; ``readers``, ``folders`` and ``hub`` make samples of them, ``sources`` by name;
-``samples`` cuts and fits, ``views`` augments, ``splits`` makes batches; ``task.load`` puts all together. The names
-below are loaded when first used: looking for files (``kdbench doctor``) needs no torch.
+``samples`` cuts and fits, ``views`` and ``augment`` augment, ``splits`` makes batches; ``task.load`` puts all
+together. The names below are loaded when first used: looking for files (``kdbench doctor``) needs no torch.
 """
 
 from __future__ import annotations

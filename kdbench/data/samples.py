@@ -234,6 +234,12 @@ class Fit:
     size: int
     channels: int
     how: Literal["pad", "resize"]
+    crop: float | None = None
+    """Share of a side that is cut out where images are resized, see ``Recipe.test_crop``."""
+
+    def __repr__(self) -> str:  # it names files of decoded images: those of before stay valid
+        crop = "" if self.crop is None else f", crop={self.crop}"
+        return f"Fit(size={self.size}, channels={self.channels}, how={self.how!r}{crop})"
 
     def __call__(self, image: Image.Image | Pixels) -> Pixels:
         """uint8 (size, size, channels).
@@ -251,7 +257,8 @@ class Fit:
             top, left = (self.size - height) // 2, (self.size - width) // 2
             out[top : top + height, left : left + width] = image
             return out
-        short = round(self.size / 0.875) if self.size >= CROP_FROM else self.size
+        share = self.crop or (0.875 if self.size >= CROP_FROM else 1)
+        short = round(self.size / share)
         scale = short / min(height, width)
         new = max(short, round(width * scale)), max(short, round(height * scale))
         left, top = (new[0] - self.size) // 2, (new[1] - self.size) // 2

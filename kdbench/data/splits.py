@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
@@ -14,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from kdbench.data.samples import Fit, Pixels, Rows, Samples, as_array, as_picture, key64
+from kdbench.data.augment import Decoder, Drawn, erase, mix
+from kdbench.data.samples import Fit, Pixels, Rows, Samples, key64
 from kdbench.data.views import Augment, Look, Renderer, normalise, view_ids
 from kdbench.errors import BadInput
 from kdbench.host import cores
@@ -22,7 +22,7 @@ from kdbench.host import cores
 MEMORY_SHARE = 0.25
 """Share of a memory that resident pixels may take."""
 MAX_WORKERS = 8
-_ORDER, _SAMPLE = 4, 5
+_ORDER, _SAMPLE, _ERASE, _MIX = 4, 5, 6, 7
 
 
 class Batch(NamedTuple):
@@ -36,6 +36,15 @@ class Batch(NamedTuple):
     """int64 (B,) positions in the split."""
     views: Tensor | None
     """int64 (B,) numbers of the views shown, None where the views are a continuum or not augmented."""
+    places: Tensor | None = None
+    """int64 (B,) places in the epoch, where that shows a sample several times; else None."""
+    share: float = 1.0
+    """What each image and label keeps of its own; the rest is the batch's in reverse order, mixed in."""
+
+    @property
+    def entries(self) -> Tensor:
+        """int64 (B,): what tells apart the images of an epoch, in [0, samples of the split)."""
+        return self.rows if self.places is None else self.places
 
 
 class Split(Protocol):
@@ -68,13 +77,15 @@ class Split(Protocol):
         """Every sample once, in order, un-augmented; ``views`` is None."""
 
 
-def epoch_batches(n: int, batch_size: int, order_seed: int, epoch: int) -> list[Tensor]:
+def epoch_batches(n: int, batch_size: int, order_seed: int, epoch: int, repeats: int = 1) -> list[Tensor]:
     """The epoch's rows, int64 on the CPU, in the same order whatever device trains, cut into batches.
 
-    A last partial one is dropped unless it is the only one.
+    A last partial one is dropped unless it is the only one. With ``repeats``, each row so many times one after the
+    other, until there are ``n`` (as ``timm.data.RepeatAugSampler``).
     """
     generator = torch.Generator().manual_seed(key64(_ORDER, order_seed, epoch))
-    parts = list(torch.randperm(n, generator=generator).split(batch_size))
+    order = torch.randperm(n, generator=generator)
+    parts = list((order if repeats == 1 else order.repeat_interleave(repeats)[:n]).split(batch_size))
     return parts[:-1] if len(parts) > 1 and len(parts[-1]) < batch_size else parts
 
 
@@ -93,6 +104,19 @@ class _Labelled:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def view_ids(self, augment_seed: int, epoch: int) -> Tensor:
+        """int64 (N,): the pad-crop of every entry in ``epoch``, by integer hashing, the same on CPU and GPU."""
+        return view_ids(torch.arange(len(self), device=self.device), self.augment.crops, augment_seed, epoch)
+
+    def _finish(self, x: Tensor, batch: Batch, augment_seed: int, epoch: int, number: int) -> Batch:
+        """The epoch's ``number``-th batch with views ``x``, erased and mixed."""
+        more, share = self.augment.more, 1.0
+        if more.erase:
+            erase(x, batch.entries, more.erase, key64(_ERASE, augment_seed, epoch))
+        if more.batch:
+            share = mix(x, more, key64(_MIX, augment_seed, epoch, number))
+        return batch._replace(x=x, share=share)
 
 
 class ResidentSplit(_Labelled):
@@ -123,22 +147,20 @@ class ResidentSplit(_Labelled):
         sha.update(self._numbers.astype("<i8").data)
         return sha.hexdigest()[:16]
 
-    def view_ids(self, augment_seed: int, epoch: int) -> Tensor:
-        """int64 (N,): the view of every sample in ``epoch``, by integer hashing, the same on CPU and GPU."""
-        rows = torch.arange(len(self), device=self.device)
-        return view_ids(rows, self.augment.n_views or 1, augment_seed, epoch)
-
     def render(self, rows: Tensor, views: Tensor, look: Look | None = None) -> Tensor:
         """float32 (B, C, S, S), normalised, channels_last: these views of these rows (int64 (B,) each), at ``look``."""
         x = self._render(rows, views)
         return x if look is None else look.show(x, self.look)
 
     def batches(self, *, batch_size: int, order_seed: int, augment_seed: int, epoch: int) -> Iterator[Batch]:
-        shown = self.view_ids(augment_seed, epoch)
-        for part in epoch_batches(len(self), batch_size, order_seed, epoch):
+        shown, repeats = self.view_ids(augment_seed, epoch), self.augment.more.repeats
+        parts = epoch_batches(len(self), batch_size, order_seed, epoch, repeats)
+        for number, part in enumerate(parts):
             rows = part.to(self.device, non_blocking=True)
-            views = shown[rows]
-            yield Batch(self.render(rows, views), self.labels[rows], rows, views)
+            places = None if repeats == 1 else number * batch_size + torch.arange(len(rows), device=self.device)
+            views = shown[rows if places is None else places]
+            x = self.render(rows, views)
+            yield self._finish(x, Batch(x, self.labels[rows], rows, views, places), augment_seed, epoch, number)
 
     def plain(self, batch_size: int = 512) -> Iterator[Batch]:
         for rows in torch.arange(len(self), device=self.device).split(batch_size):
@@ -150,15 +172,11 @@ class ResidentSplit(_Labelled):
         return Batch(self.render(rows, views), self.labels[rows], rows, None)
 
 
-Decoder = Callable[[Any, int], Pixels]
-"""From an image as stored, and its row, to uint8 (S, S, C)."""
-
-
 class StreamSplit(_Labelled):
     """Labelled images read through a ``DataLoader``; every view is a pure function of (augmentation seed, epoch, row).
 
-    Pad-crops are numbered exactly as a ``ResidentSplit`` numbers them. RandomResizedCrop is timm's training transform,
-    run with each sample's random generators seeded by hashing, so neither order nor workers change it.
+    Pad-crops are numbered exactly as a ``ResidentSplit`` numbers them. RandomResizedCrop and policies are timm's, run
+    with each sample's random generators seeded by hashing, so neither order nor workers change them.
     """
 
     def __init__(self, samples: Samples, fit: Fit, look: Look, augment: Augment, device: torch.device) -> None:
@@ -175,25 +193,30 @@ class StreamSplit(_Labelled):
         return sha.hexdigest()[:16]
 
     def batches(self, *, batch_size: int, order_seed: int, augment_seed: int, epoch: int) -> Iterator[Batch]:
-        shown, decode = None, self._continuous(key64(_SAMPLE, augment_seed, epoch))
-        if self.n_views is not None:
-            shown = view_ids(torch.arange(len(self), device=self.device), self.n_views, augment_seed, epoch)
-            decode = _Numbered(self._fit, self.augment, shown.cpu().numpy())
-        for x, rows in self._read(epoch_batches(len(self), batch_size, order_seed, epoch), decode):
-            yield Batch(x, self.labels[rows], rows, None if shown is None else shown[rows])
+        augment, shown = self.augment, self.view_ids(augment_seed, epoch)
+        crop = _Numbered(self._fit, augment, shown.cpu().numpy()) if augment.kind == "crop" else None
+        decode: Decoder = crop or _Plain(self._fit)
+        if not augment.gathered:
+            decode = Drawn(self._fit, augment, self.look, key64(_SAMPLE, augment_seed, epoch), crop)
+        parts = epoch_batches(len(self), batch_size, order_seed, epoch, augment.more.repeats)
+        places = torch.arange(len(self)).split(batch_size) if augment.more.repeats > 1 else parts
+        for number, (x, rows, place) in enumerate(self._read(parts, decode, places)):
+            views = shown[place] if self.n_views is not None else None
+            batch = Batch(x, self.labels[rows], rows, views, place if augment.more.repeats > 1 else None)
+            yield self._finish(x, batch, augment_seed, epoch, number)
 
     def plain(self, batch_size: int = 512) -> Iterator[Batch]:
-        for x, rows in self._read(list(torch.arange(len(self)).split(batch_size)), _Plain(self._fit)):
+        parts = torch.arange(len(self)).split(batch_size)
+        for x, rows, _ in self._read(parts, _Plain(self._fit), parts):
             yield Batch(x, self.labels[rows], rows, None)
 
-    def _continuous(self, salt: int) -> Decoder:
-        return _Continuous(self._fit, self.augment.flip, salt)
-
-    def _read(self, parts: list[Tensor], decode: Decoder) -> Iterator[tuple[Tensor, Tensor]]:
-        """(float32 (B, C, S, S), int64 (B,) rows) on the device, for each of ``parts``."""
+    def _read(
+        self, parts: Sequence[Tensor], decode: Decoder, places: Sequence[Tensor]
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """(float32 (B, C, S, S), int64 (B,) rows, entries) on the device, for each of ``parts``."""
         loader = DataLoader(
             _Images(self._samples, decode),
-            batch_sampler=[part.tolist() for part in parts],
+            batch_sampler=[list(zip(r.tolist(), e.tolist(), strict=True)) for r, e in zip(parts, places, strict=False)],
             num_workers=max(1, min(MAX_WORKERS, cores(), len(parts))),
             pin_memory=self.device.type == "cuda",
             collate_fn=_collate,
@@ -203,12 +226,12 @@ class StreamSplit(_Labelled):
         for found in loader:
             if isinstance(found, BadInput):
                 raise found
-            pixels, rows = (part.to(self.device, non_blocking=True) for part in found)
-            yield normalise(pixels, self.look.mean, self.look.std), rows
+            pixels, rows, entries = (part.to(self.device, non_blocking=True) for part in found)
+            yield normalise(pixels, self.look.mean, self.look.std), rows, entries
 
 
 class _Images(Dataset[Any]):
-    """Rows to (uint8 (S, S, C), row). An error travels as a value: a loader would wrap it into its traceback."""
+    """(Row, entry) to (uint8 (S, S, C), both). An error travels as a value: a loader wraps it into its traceback."""
 
     def __init__(self, samples: Samples, decode: Decoder) -> None:
         self.samples, self.decode = samples, decode
@@ -216,9 +239,10 @@ class _Images(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.samples.labels)
 
-    def __getitem__(self, row: int) -> tuple[Pixels, int] | BadInput:
+    def __getitem__(self, which: tuple[int, int]) -> tuple[Pixels, int, int] | BadInput:
+        row, entry = which
         try:
-            return np.array(self.decode(self.samples.image(row), row)), row
+            return np.array(self.decode(self.samples.image(row), entry)), row, entry
         except BadInput as error:
             return error
 
@@ -231,7 +255,7 @@ class _Plain:
     def __init__(self, fit: Fit) -> None:
         self.fit = fit
 
-    def __call__(self, image: Any, row: int) -> Pixels:
+    def __call__(self, image: Any, entry: int) -> Pixels:
         return self.fit(image)
 
 
@@ -241,41 +265,12 @@ class _Numbered:
     def __init__(self, fit: Fit, augment: Augment, views: Rows) -> None:
         self.fit, self.augment, self.views = fit, augment, views
 
-    def __call__(self, image: Any, row: int) -> Pixels:
+    def __call__(self, image: Any, entry: int) -> Pixels:
         pad, size = self.augment.pad, self.fit.size
-        flip, dy, dx = (int(part) for part in self.augment.decode(torch.tensor(self.views[row])))
+        flip, dy, dx = (int(part) for part in self.augment.decode(torch.tensor(self.views[entry])))
         padded = np.pad(self.fit(image), ((pad, pad), (pad, pad), (0, 0)))
         view = padded[dy : dy + size, dx : dx + size]
         return view[:, ::-1] if flip else view
-
-
-class _Continuous:
-    """timm's RandomResizedCrop and flip, under generators seeded for this epoch and row."""
-
-    def __init__(self, fit: Fit, flip: bool, salt: int) -> None:
-        from timm.data import create_transform
-
-        self.fit, self.salt = fit, salt
-        self.transform: Callable[[Any], Any] = create_transform(
-            (fit.channels, fit.size, fit.size),
-            is_training=True,
-            hflip=0.5 if flip else 0.0,
-            color_jitter=0.0,
-            interpolation="bilinear",
-            normalize=False,
-        )
-
-    def __call__(self, image: Any, row: int) -> Pixels:
-        picture = as_picture(as_array(image, self.fit.channels))
-        seed, states = key64(self.salt, row), (random.getstate(), torch.get_rng_state())
-        try:
-            random.seed(seed)
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed formats a stack for each other device
-            view = self.transform(picture)
-        finally:
-            random.setstate(states[0])
-            torch.set_rng_state(states[1])
-        return np.asarray(view, dtype=np.uint8).transpose(1, 2, 0)
 
 
 def memory_bytes(device: torch.device) -> int:

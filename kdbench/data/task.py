@@ -33,11 +33,12 @@ class TaskData:
     device: torch.device
     cache: Path
     skip_corrupt: bool = False
+    test_crop: float | None = None
 
     def test(self) -> Split:
         """The test split, read now and not before: only the confirm phase may ask."""
         samples = _require(self.spec, "test", self.skip_corrupt)
-        return _split(self.spec, samples, self.input_size, PLAIN, self.device, self.cache)
+        return _split(self.spec, samples, self.input_size, PLAIN, self.device, self.cache, self.test_crop)
 
 
 def load(
@@ -73,8 +74,8 @@ def load(
     if cfg.train_classes is not None:
         kept = _of_classes(spec, samples.labels, kept, cfg.train_classes)
     train = _split(spec, samples.take(kept), size, augment_for(spec, recipe), device, cache)
-    val = _split(spec, own_val, size, PLAIN, device, cache)
-    return TaskData(spec, spec.classes, spec.shape[0], size, train, val, device, cache, skip)
+    val = _split(spec, own_val, size, PLAIN, device, cache, recipe.test_crop)
+    return TaskData(spec, spec.classes, spec.shape[0], size, train, val, device, cache, skip, recipe.test_crop)
 
 
 def in_colour(spec: DatasetSpec, cfg: DataConfig) -> DatasetSpec:
@@ -114,7 +115,7 @@ def check_parts(
             _checked(spec, samples, part)
     test = parts["test"]
     if recipe is not None and test is not None and not isinstance(test, ArraySamples):
-        fit = Fit(recipe.input_size or spec.input_size, spec.shape[0], spec.fit)
+        fit = Fit(recipe.input_size or spec.input_size, spec.shape[0], spec.fit, recipe.test_crop)
         if stored(test, fit, cache or default_cache()) is None:
             decode_into(None, test, fit)
 
@@ -149,14 +150,15 @@ def _check_labels(spec: DatasetSpec, samples: Samples, part: str) -> None:
 
 
 def _split(
-    spec: DatasetSpec, samples: Samples, size: int, augment: Augment, device: torch.device, cache: Path
-) -> Split:
-    """In memory where views have numbers and fit; one view of files mapped from a file; else streamed."""
-    fit, look = Fit(size, spec.shape[0], spec.fit), Look(size, spec.mean, spec.std)
+    spec: DatasetSpec, samples: Samples, size: int, augment: Augment, device: torch.device, cache: Path,
+    crop: float | None = None,
+) -> Split:  # fmt: skip
+    """In memory where views are cut from there and fit; one view of files mapped from a file; else streamed."""
+    fit, look = Fit(size, spec.shape[0], spec.fit, crop), Look(size, spec.mean, spec.std)
     pixels = len(samples.labels) * (size + 2 * augment.pad) ** 2 * fit.channels
     room = splits.MEMORY_SHARE * min(memory_bytes(device), memory_bytes(torch.device("cpu")))
     held = None
-    if augment.n_views is not None and pixels <= room:
+    if augment.gathered and pixels <= room:
         held = decoded(samples, fit, cache)
     elif augment.n_views == 1 and not isinstance(samples, ArraySamples):
         held = stored(samples, fit, cache)

@@ -6,7 +6,7 @@ v = (flip · w + dy) · w + dx, where the crop's corner is (dy, dx) in the padde
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 from typing import Literal
 
@@ -15,30 +15,62 @@ from torch import Tensor
 from torch.nn import functional
 
 from kdbench.catalog.types import DatasetSpec
-from kdbench.config import Recipe
+from kdbench.config import RATIO, SCALE, Recipe
 from kdbench.data.samples import key, scatter
+from kdbench.files import identify
 
 _VIEW = 3
 
 
 @dataclass(frozen=True)
+class More:
+    """What follows, or shapes, a crop: fields of ``Recipe``, by their names there."""
+
+    crop_scale: tuple[float, float] = SCALE
+    crop_ratio: tuple[float, float] = RATIO
+    interpolation: str = "bilinear"
+    policy: str | None = None
+    """``Recipe.augment``."""
+    erase: float = 0.0
+    repeats: int = 1
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mix_switch: float = 0.5
+    batch: int = 0
+    """Samples that are mixed among themselves; 0: none are."""
+
+
+@dataclass(frozen=True)
 class Augment:
-    """What may happen to a training image: a crop from a zero border of ``pad`` pixels, and a mirror image."""
+    """What may happen to a training image: a crop from a zero border of ``pad`` pixels, a mirror image, and more."""
 
     pad: int
     flip: bool
     kind: Literal["crop", "resized-crop"] = "crop"
+    more: More = More()
+    """What happens to the crop."""
+
+    @property
+    def crops(self) -> int:
+        """Number of pad-crops of one sample."""
+        return (2 * self.pad + 1) ** 2 * (2 if self.flip else 1)
+
+    @property
+    def gathered(self) -> bool:
+        """Whether views, before what is erased and mixed, are cut from pixels in memory."""
+        return self.kind == "crop" and self.more.policy is None
 
     @property
     def n_views(self) -> int | None:
         """Number of distinct views of one sample; None when they are a continuum."""
-        return (2 * self.pad + 1) ** 2 * (2 if self.flip else 1) if self.kind == "crop" else None
+        return self.crops if self.kind == "crop" and self.more == More() else None
 
     @property
     def key(self) -> str:
         """Name for a file of per-view results, e.g. ``crop-p4-flip``."""
         border = f"-p{self.pad}" if self.kind == "crop" else ""
-        return f"{self.kind}{border}{'-flip' if self.flip else ''}"
+        more = f"-{identify(astuple(self.more))}" if self.more != More() else ""
+        return f"{self.kind}{border}{'-flip' if self.flip else ''}{more}"
 
     @property
     def identity(self) -> int:
@@ -58,8 +90,19 @@ PLAIN = Augment(pad=0, flip=False)
 
 def augment_for(spec: DatasetSpec, recipe: Recipe) -> Augment:
     """The augmentation that ``recipe`` asks for on ``spec`` (its flip follows the data set unless it says)."""
-    flip = spec.flip if recipe.flip is None else recipe.flip
-    return Augment(pad=recipe.pad if recipe.views == "crop" else 0, flip=flip, kind=recipe.views)
+    return augment_of(recipe, spec.flip if recipe.flip is None else recipe.flip)
+
+
+def augment_of(recipe: Recipe, flip: bool) -> Augment:
+    """The augmentation of a recipe, whatever it says of ``flip``."""
+    same = {name: getattr(recipe, name) for name in ("erase", "repeats", "mixup", "cutmix", "mix_switch")}
+    if recipe.views != "crop":
+        same |= {name: getattr(recipe, name) for name in ("crop_scale", "crop_ratio")}
+    if recipe.views != "crop" or recipe.augment is not None:
+        same["interpolation"] = recipe.interpolation
+    batch = recipe.batch_size if recipe.mixup or recipe.cutmix else 0
+    more = More(policy=recipe.augment, batch=batch, **same)
+    return Augment(pad=recipe.pad if recipe.views == "crop" else 0, flip=flip, kind=recipe.views, more=more)
 
 
 def view_ids(rows: Tensor, n_views: int, augment_seed: int, epoch: int) -> Tensor:
@@ -136,7 +179,7 @@ class Renderer:
     def __call__(self, rows: Tensor, views: Tensor) -> Tensor:
         """float32 (B, C, S, S), channels_last, normalised, of int64 (B,) ``rows`` and ``views``."""
         rows, views = rows.to(self._padded.device), views.to(self._padded.device)
-        if self.augment.n_views == 1:
+        if self.augment.crops == 1:
             pixels = self._padded[rows]
         else:
             flip, dy, dx = self.augment.decode(views)

@@ -92,6 +92,11 @@ class BatchInfo:
     rows: Tensor | None = None
     """int64 (B,): the samples' positions in the training split, which has ``samples``."""
     samples: int = 0
+    mixed: Tensor | None = None
+    """(B, classes): shares of the labels where images are mixed; ``targets`` then has the larger one's label."""
+    bce: bool = False
+    bce_threshold: float | None = None
+    """See ``Recipe``."""
 
 
 class Method(Frozen):

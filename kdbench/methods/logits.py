@@ -28,8 +28,16 @@ def soft_kl(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 def cross_entropy(student: Outputs, targets: Tensor, batch: BatchInfo) -> Tensor:
-    """The hard term, with the recipe's label smoothing."""
-    return F.cross_entropy(student.logits, targets, label_smoothing=batch.label_smoothing)
+    """The hard term as the recipe says: mixed and smoothed labels; cross-entropy, or binary cross-entropy."""
+    wanted = targets if batch.mixed is None else batch.mixed
+    if not batch.bce:
+        return F.cross_entropy(student.logits, wanted, label_smoothing=batch.label_smoothing)
+    classes = student.logits.shape[1]
+    wanted = F.one_hot(targets, classes).float() if batch.mixed is None else batch.mixed
+    wanted = wanted * (1 - batch.label_smoothing) + batch.label_smoothing / classes
+    if batch.bce_threshold is not None:
+        wanted = (wanted > batch.bce_threshold).float()
+    return F.binary_cross_entropy_with_logits(student.logits, wanted)
 
 
 def mixed(

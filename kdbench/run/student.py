@@ -64,7 +64,7 @@ def open_student(run: Run, place: Path, data_path: str | None = None) -> Student
         raise MachineFault(
             f"the weights {place / WEIGHTS} cannot be read ({why}): delete {place} and run again"
         ) from error
-    fit = Fit(size, channels, spec.fit)
+    fit = Fit(size, channels, spec.fit, recipe.test_crop)
 
     def preprocess(image: Image | np.ndarray) -> Tensor:
         pixels = image if not isinstance(image, np.ndarray) else image.reshape(*image.shape[:2], -1)

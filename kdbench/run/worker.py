@@ -21,6 +21,7 @@ from torch import nn
 
 from kdbench.config import EpochLog, RunConfig, RunResult
 from kdbench.data import ResidentSplit, TaskData, load, resolve_dataset
+from kdbench.data.views import augment_of
 from kdbench.errors import BadInput, MachineFault, TrialFailed
 from kdbench.files import atomic, atomic_text, drop_halves
 from kdbench.methods import METHODS
@@ -77,7 +78,7 @@ class Context:
     def data(self, config: RunConfig) -> TaskData:
         """The samples that a run sees, shared by runs of the same data and augmentation."""
         r = config.recipe
-        key = f"{config.data.model_dump_json()}{r.input_size}{r.pad}{r.flip}{r.views}"
+        key = f"{config.data.model_dump_json()}{r.input_size}{r.test_crop}{r.flip}{augment_of(r, flip=True)}"
         if key not in self._data:
             name, skip = self.setting.data_path or config.data.name, config.data.skip_corrupt
             spec, digest = resolve_dataset(name, skip_corrupt=skip)

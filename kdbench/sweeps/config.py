@@ -63,6 +63,13 @@ Tuned = Literal["lr", "weight-decay", "label-smoothing"]
 Values = Annotated[Dimension | None, BeforeValidator(_named)]
 
 
+class Asked(Recipe):
+    """A recipe of which only what was set counts."""
+
+    preset: str | None = None
+    """A published recipe by name, which the other fields change."""
+
+
 class SweepConfig(RunOptions):
     """A sweep as asked for, and where it runs; what is None follows the budget, the data set or the method."""
 
@@ -133,10 +140,12 @@ class SweepConfig(RunOptions):
     """Side length (pixels) that networks see."""
     name: Annotated[str | None, Flag(WHERE, "NAME", "data set, pair and method")] = None
     """Folder and W&B group."""
-    recipe: Recipe = Recipe.model_validate({})
-    """Of it, only what was set counts: changes of the students' recipe that no field above makes."""
-    teacher_recipe: Recipe = Recipe.model_validate({})
-    """Likewise of the teacher's."""
+    recipe: Annotated[Asked, Flag(HOW, "NAME", "the budget's", ("recipe.preset",))] = Asked.model_validate({})
+    """Students' recipe, a published one: rsb-a2, rsb-a3, deit, funmatch, usi, crd (`kdbench ls recipes`)."""
+    teacher_recipe: Annotated[Asked, Flag(HOW, "NAME", "the budget's", ("teacher-recipe.preset",))] = (
+        Asked.model_validate({})
+    )
+    """The teacher's, likewise."""
     space: dict[str, Dimension] = Field(default_factory=dict)
     """Hyper-parameters other than temperature and alpha, and ranges of what ``tune`` names."""
 

@@ -15,10 +15,10 @@ import yaml
 from pydantic import ValidationError
 
 import kdbench
-from kdbench.config import Flag, Recipe
+from kdbench.config import Flag
 from kdbench.errors import BadInput, MachineFault, readable, suggestion
 from kdbench.run.launch import RunOptions
-from kdbench.sweeps.config import SweepConfig
+from kdbench.sweeps.config import Asked, SweepConfig
 
 M = TypeVar("M", bound=RunOptions)
 
@@ -27,7 +27,7 @@ GONE = {"pack": "use --workers K, several workers share one GPU"}
 MOST_VALUES, DEEPEST = 100_000, 40
 """What a YAML file may hold, its aliases followed."""
 
-_RECIPE = [name.replace("_", "-") for name in Recipe.model_fields]
+_RECIPE = [name.replace("_", "-") for name in Asked.model_fields]
 
 
 def flags_of(kind: type[RunOptions]) -> dict[str, Flag]:
@@ -65,6 +65,8 @@ def read_config(
         section, dot, name = key.replace("-", "_").partition(".")
         if dot:
             values.setdefault(section, {})[name] = value
+        elif SECTIONS.get(key) is _RECIPE:  # its name
+            values.setdefault(section, {})["preset"] = value
         else:
             values[section] = value
     asked = _model(SweepConfig, values)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from kdbench.catalog.pairs import parse_pair
-from kdbench.catalog.recipes import Role, budget, recipe_for, schedule_of
+from kdbench.catalog.recipes import Role, budget, preset_of, recipe_for, schedule_of
 from kdbench.catalog.types import Budget, DatasetSpec, Dimension, Pair
 from kdbench.config import CONTROLS, DataConfig, Hyper, Recipe
 from kdbench.errors import BadInput, readable, unknown
@@ -53,6 +53,13 @@ def _weights_digest(source: str, name: str) -> str:
     from kdbench.models import weights_digest
 
     return weights_digest(source, name)
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    """Whether timm has what it names; imports timm."""
+    from kdbench.train.optim import check_recipe
+
+    check_recipe(recipe)
 
 
 def build_sweep(
@@ -110,6 +117,9 @@ def build_sweep(
             f"input-size: the students see {sweep.recipe.input_size} pixels, the teacher "
             f"{sweep.teacher_recipe.input_size}; a teacher must see what its students see"
         )
+    for each in (sweep.recipe, sweep.teacher_recipe):
+        if each.optimizer not in ("sgd", "adamw") or each.augment is not None:
+            _check_recipe(each)
     if min(sweep.recipe.batch_size, sweep.teacher_recipe.batch_size) < 2:
         raise BadInput("batch-size: batch normalisation needs 2 samples a step or more, not 1")
     if sweep.teacher_recipe.teacher_top_k is not None:
@@ -151,11 +161,12 @@ def _model(kind: type[M], values: Mapping[str, Any], prefix: str) -> M:
 
 def _recipe(config: SweepConfig, spec: DatasetSpec, role: Role) -> Recipe:
     """The preset with what was asked for. With other epochs alone, warm-up and steps keep their share of the run."""
-    preset, asked = recipe_for(role, spec, config.budget), config.recipe if role == "student" else config.teacher_recipe
+    asked = config.recipe if role == "student" else config.teacher_recipe
+    preset = recipe_for(role, spec, config.budget, asked.preset)
     mine = {"epochs": config.epochs, "lr": config.lr, "batch_size": config.batch_size}
     both = {"stem": config.stem, "precision": config.precision, "input_size": config.input_size}
     changes = _given({**both, **(mine if role == "student" else {"epochs": config.teacher_epochs})})
-    changes |= {name: getattr(asked, name) for name in asked.model_fields_set}
+    changes |= {name: getattr(asked, name) for name in asked.model_fields_set - {"preset"}}
     recipe = _model(
         Recipe, {**preset.model_dump(), **changes}, "recipe" if role == "student" else "teacher-recipe"
     )  # fmt: skip
@@ -223,7 +234,9 @@ def _space(config: SweepConfig, recipe: Recipe) -> tuple[dict[str, Dimension], H
     fixed: Hyper = {}
     tuned = _ranges(config, recipe)
     known = {name for spec in specs for name in spec.knobs}
-    asked: dict[str, Dimension] = _given({"temperature": config.temperature, "alpha": config.alpha}) | config.space
+    published = preset_of(config.recipe.preset).hyper if config.recipe.preset else {}
+    asked = {name: Dimension(choices=(value,)) for name, value in published.items() if name in known}
+    asked |= _given({"temperature": config.temperature, "alpha": config.alpha}) | config.space
     if both := sorted(known & {*tuned}):
         raise BadInput(f"tune: {both[0]} is also the name of a hyper-parameter of a method here")
     for name, dimension in asked.items():

@@ -86,7 +86,7 @@ class Teacher:
             return lambda batch: self._split(table[batch.rows].float())
 
         def guide(batch: Batch) -> Outputs:
-            rows = batch.rows.cpu().numpy()
+            rows = batch.entries.cpu().numpy()
             if cache.filled(rows, 0 * rows).all():
                 return self._split(torch.from_numpy(cache.read(rows, 0 * rows)).to(batch.x.device).float())
             return self._split(self._store(cache, batch))
@@ -161,7 +161,7 @@ class Teacher:
 
     def _store(self, cache: LogitCache, batch: Batch) -> Tensor:
         """Compute a batch's entries and keep them in the first column."""
-        rows, values = batch.rows.cpu().numpy(), self._values(cache.key, batch.x)
+        rows, values = batch.entries.cpu().numpy(), self._values(cache.key, batch.x)
         cache.write(rows, 0 * rows, values.cpu().numpy())
         return values
 

@@ -30,6 +30,8 @@ class Checkpoint(NamedTuple):
     """State of the method's own part."""
     step: dict[str, Any] = {}  # noqa: RUF012
     """The form of the steps, which a resumed run keeps."""
+    ema: dict[str, Tensor] = {}  # noqa: RUF012
+    """State of the moving average."""
     run: str = ""
     """Its id."""
 

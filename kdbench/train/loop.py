@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from timm.data.mixup import mixup_target
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from kdbench.config import EpochLog, RunConfig, RunResult
@@ -44,6 +46,11 @@ def steps_per_epoch(samples: int, batch_size: int) -> int:
     return max(samples // batch_size, 1)
 
 
+def _average(model: nn.Module, decay: float) -> ModelEmaV3:
+    """The moving average; its decay warms up, else a short run's would be mostly the start's random weights."""
+    return ModelEmaV3(model, decay=decay, use_warmup=True)
+
+
 class Trainer:
     """The state of one run: network, the method's own part, optimiser and schedule."""
 
@@ -60,6 +67,9 @@ class Trainer:
             config.model, classes=data.classes, channels=data.channels, input_size=data.input_size, stem=recipe.stem,
             seed=config.seed, options=recipe.model_options,
         )  # fmt: skip
+        self.ema = None if recipe.ema is None else _average(self.model.to(device), recipe.ema)
+        self.shown: nn.Module = self.model if self.ema is None else self.ema.module
+        """What is measured and kept."""
         self.params = count_params(self.model)
         self.macs = count_macs(self.model, data.channels, data.input_size)
         whole = asked(self.model, self.needs)
@@ -76,13 +86,14 @@ class Trainer:
         self.forward = prepare(whole, step, device)[1]
         self.optimizer = make_optimizer(self.model, recipe, fused=step.fused, part=self.part)
         self.constrain = max_norm_constraint(self.model, recipe.max_norm)
-        self.updates = steps_per_epoch(len(data.train), recipe.batch_size)
+        self.batches = steps_per_epoch(len(data.train), recipe.batch_size)
+        self.updates = -(-self.batches // recipe.accumulate)
         self.schedule = make_schedule(self.optimizer, recipe, self.updates)
         self._rows: list[Tensor] = []
         self._names: list[str] = []
 
     def steps(self, epoch: int, on_fill: Progress | None = None) -> Iterator[int]:
-        """Train one epoch, a step at a time; yields the number of images in each."""
+        """Train one epoch, a batch at a time; yields the number of images in each."""
         recipe, seed, data = self.config.recipe, self.config.seed, self.data.train
         teacher = self.teacher if self.needs else None
         guide = teacher.epoch(data, seed, epoch, self.needs - ON_STUDENT, on_fill) if teacher is not None else None
@@ -90,29 +101,45 @@ class Trainer:
         torch.manual_seed(int(identify([seed, epoch, "noise"]), 16) % 2**63)
         self.model.train()
         self.part.train()
-        trained = [*self.model.parameters(), *self.part.parameters()]
         self._rows = []
         batches = data.batches(batch_size=recipe.batch_size, order_seed=seed, augment_seed=seed, epoch=epoch)
-        for step, batch in enumerate(batches, (epoch - 1) * self.updates):
-            self.schedule.step_update(step)
+        for number, batch in enumerate(batches):
+            update, done = divmod(number, recipe.accumulate)
+            together = min(recipe.accumulate, self.batches - number + done)
+            if done == 0:
+                self.schedule.step_update((epoch - 1) * self.updates + update)
+                self.optimizer.zero_grad(set_to_none=True)
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16"):
                 said = self.forward(batch.x)
             student, taught = outputs(said), None if guide is None else guide(batch)
             if taught is not None and recipe.teacher_top_k is not None:  # whatever the cache holds
                 taught = replace(taught, logits=truncate(taught.logits, recipe.teacher_top_k))
-            place = BatchInfo(epoch, recipe.epochs, recipe.label_smoothing, batch.rows, len(data))
-            loss = as_loss(self.loss(student, taught, batch.y, place))
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.total.backward()
-            if recipe.clip_grad is not None:
-                nn.utils.clip_grad_norm_(trained, recipe.clip_grad)
-            self.optimizer.step()
-            self.constrain()
+            y, mixed = batch.y, None
+            if batch.share < 1:
+                mixed = mixup_target(y, self.data.classes, batch.share)
+                y = y if batch.share >= 0.5 else y.flip(0)
+            place = BatchInfo(
+                epoch, recipe.epochs, recipe.label_smoothing, batch.rows, len(data), mixed, recipe.bce,
+                recipe.bce_threshold,
+            )  # fmt: skip
+            loss = as_loss(self.loss(student, taught, y, place))
+            (loss.total / together).backward()
+            if done + 1 == together:
+                self._update((epoch - 1) * self.updates + update)
             self._names = ["loss", "acc", *loss.parts]
             # kept on the device until the epoch ends: reading a value now would stall a GPU every step
-            accuracy = (student.logits.detach().argmax(1) == batch.y).float().mean()
+            accuracy = (student.logits.detach().argmax(1) == y).float().mean()
             self._rows.append(torch.stack([loss.total.detach(), accuracy, *(p.detach() for p in loss.parts.values())]))
             yield len(batch.y)
+
+    def _update(self, number: int) -> None:
+        recipe = self.config.recipe
+        if recipe.clip_grad is not None:
+            nn.utils.clip_grad_norm_([*self.model.parameters(), *self.part.parameters()], recipe.clip_grad)
+        self.optimizer.step()
+        self.constrain()
+        if self.ema is not None:
+            self.ema.update(self.model, step=number + 1)
 
     def epoch(self, epoch: int, on_fill: Progress | None) -> EpochLog:
         """Train one epoch and measure the validation split.
@@ -133,15 +160,16 @@ class Trainer:
         val, *_ = self.measure(self.data.val)
         if not math.isfinite(val.nll):  # the last step may break a network whose training loss was still finite
             raise TrialFailed(f"non-finite validation loss after epoch {epoch}: nll={val.nll}, loss={means['loss']}")
+        rate = max(float(group["lr"]) for group in self.optimizer.param_groups)
         return EpochLog(
-            epoch=epoch, lr=float(self.optimizer.param_groups[0]["lr"]), train_loss=means.pop("loss"),
-            train_acc=means.pop("acc"), val_loss=val.nll, val_acc=val.acc, val_kl=val.kl, val_agreement=val.agreement,
+            epoch=epoch, lr=rate, train_loss=means.pop("loss"), train_acc=means.pop("acc"),
+            val_loss=val.nll, val_acc=val.acc, val_kl=val.kl, val_agreement=val.agreement,
             seconds=time.perf_counter() - since, parts=means,
         )  # fmt: skip
 
     def measure(self, split: Split) -> tuple[Scores, Tensor, Tensor]:
         """The network on a split: its scores, beside the teacher's where there is one; its logits and the labels."""
-        logits, labels = collect_logits(self.model, split)
+        logits, labels = collect_logits(self.shown, split)
         return score(logits, labels, self.teacher.plain(split) if self.teacher is not None else None), logits, labels
 
     def result(self, logs: list[EpochLog], attempts: int, pruned: bool) -> RunResult:
@@ -152,7 +180,7 @@ class Trainer:
         if confirm:
             on_test = {"test_acc": final.acc, "test_top5": final.top5, "reliability": reliability(logits, labels)}
             if self.config.data.validate_on == "train":  # never fitted on the test split
-                on_test |= scaled(logits, labels, calibration_temperature(*collect_logits(self.model, self.data.val)))
+                on_test |= scaled(logits, labels, calibration_temperature(*collect_logits(self.shown, self.data.val)))
         return RunResult(
             id=self.config.id, status="pruned" if pruned else "complete", val_acc=logs[-1].val_acc,
             best_val_acc=max(log.val_acc for log in logs), nll=final.nll, ece=final.ece, agreement=final.agreement,
@@ -188,6 +216,8 @@ def run_training(
     if saved is not None:
         trainer.model.load_state_dict(saved.model)
         trainer.part.load_state_dict(saved.method)
+        if trainer.ema is not None:
+            trainer.ema.module.load_state_dict(saved.ema)
         trainer.optimizer.load_state_dict(saved.optimizer)
         logs, attempts = list(saved.logs), saved.attempts + 1
         write_metrics(workdir, logs)  # a kill may have come between the last checkpoint and its line
@@ -198,9 +228,10 @@ def run_training(
         logs.append(trainer.epoch(len(logs) + 1, on_fill))
         if time.perf_counter() - saved_at >= checkpoint.INTERVAL:
             model, optimizer, part = (x.state_dict() for x in (trainer.model, trainer.optimizer, trainer.part))
-            save_checkpoint(workdir, Checkpoint(model, optimizer, logs, attempts, part, step.model_dump(), config.id))
+            ema, form = trainer.ema.module.state_dict() if trainer.ema is not None else {}, step.model_dump()
+            save_checkpoint(workdir, Checkpoint(model, optimizer, logs, attempts, part, form, ema, config.id))
             saved_at = time.perf_counter()
         write_metrics(workdir, logs)
         pruned = tell(logs[-1], False)
     finished = len(logs) == config.recipe.epochs  # a prune after the last epoch has nothing left to save
-    return RunOutcome(trainer.result(logs, attempts, pruned and not finished), logs, trainer.model.eval())
+    return RunOutcome(trainer.result(logs, attempts, pruned and not finished), logs, trainer.shown.eval())

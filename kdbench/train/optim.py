@@ -3,32 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
 from kdbench.config import Recipe
-from kdbench.errors import BadInput
+from kdbench.data.augment import Drawn
+from kdbench.data.samples import Fit
+from kdbench.data.views import Look, augment_of
+from kdbench.errors import BadInput, unknown
 
 FLOOR = 1e-3
-"""Warm-up starts at this share of the peak rate, and the cosine ends there."""
+"""Warm-up starts at this share of the peak rate, and the cosine ends there, unless the recipe says where."""
 
 
 def make_optimizer(
     model: nn.Module, recipe: Recipe, *, fused: bool = False, part: nn.Module | None = None
 ) -> torch.optim.Optimizer:
-    """SGD (weight decay on every parameter, as the CIFAR papers do) or AdamW (norms and biases exempt).
+    """SGD (weight decay on every parameter, as the CIFAR papers do) or another of timm's (norms and biases exempt).
 
     ``fused`` computes the same update in one pass. ``part`` is what else is trained: a method's own parameters.
+
+    Raises:
+        BadInput: an optimiser that timm does not know.
     """
-    name = "adamw" if recipe.optimizer == "adamw" else ("sgd" if recipe.nesterov and recipe.momentum else "momentum")
+    own, known = recipe.optimizer != "sgd", list_optimizers()
+    if recipe.optimizer not in known:
+        raise unknown("optimizer", recipe.optimizer, known, "any name of timm.optim.list_optimizers() will do")
+    name = recipe.optimizer if own else ("sgd" if recipe.nesterov and recipe.momentum else "momentum")
+    more: dict[str, Any] = {"fused": True} if fused and recipe.optimizer in ("sgd", "adamw") else {}
     both: list[torch.optim.Optimizer] = [
         create_optimizer_v2(
             of, opt=name, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum,
-            filter_bias_and_bn=recipe.optimizer == "adamw", **({"fused": True} if fused else {}),
+            filter_bias_and_bn=own, layer_decay=recipe.layer_decay if of is model else None, **more,
         )
         for of in (model, part) if of is not None and any(True for _ in of.parameters())
     ]  # fmt: skip
@@ -37,16 +48,31 @@ def make_optimizer(
     return both[0]
 
 
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse, before anything is trained, an optimiser or an augmentation that timm does not have.
+
+    Raises:
+        BadInput: naming it.
+    """
+    layer, look = nn.Linear(2, 2), Look(32, (0.5,) * 3, (0.5,) * 3)
+    optimizer = make_optimizer(layer, recipe)
+    try:
+        layer(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    except RuntimeError as error:
+        raise BadInput(f"recipe.optimizer={recipe.optimizer}: not by a plain step: {str(error)[:80]}") from error
+    Drawn(Fit(32, 3, "resize"), augment_of(recipe, flip=False), look, 0, None)
+
+
 def make_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps_per_epoch: int) -> Scheduler:
     """A timm schedule stepped per update: ``step_update(n)`` sets the rate of update n, whatever came before."""
     total = recipe.epochs * steps_per_epoch
     # a warm-up as long as the run would leave the main schedule without a step
     warmup = min(round(recipe.warmup_epochs * steps_per_epoch), max(total - 1, 0))
-    shared = {"warmup_t": warmup, "warmup_lr_init": recipe.lr * FLOOR, "t_in_epochs": False}
+    low, first = (recipe.lr * FLOOR if rate is None else rate for rate in (recipe.min_lr, recipe.warmup_lr))
+    shared = {"warmup_t": warmup, "warmup_lr_init": first, "t_in_epochs": False}
     if recipe.schedule == "cosine":
-        return CosineLRScheduler(
-            optimizer, t_initial=max(total - warmup, 1), lr_min=recipe.lr * FLOOR, warmup_prefix=True, **shared
-        )
+        return CosineLRScheduler(optimizer, t_initial=max(total - warmup, 1), lr_min=low, warmup_prefix=True, **shared)
     # timm applies a milestone at update m - 1; epoch m's last update still has the rate of epoch m
     milestones = [m * steps_per_epoch + 1 for m in sorted(recipe.milestones)] if recipe.schedule == "step" else []
     return MultiStepLRScheduler(optimizer, decay_t=milestones, decay_rate=recipe.gamma, warmup_prefix=False, **shared)

@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 import kdbench
+from kdbench.catalog.recipes import PRESETS
 from kdbench.sweeps.store import read_status
 from tests.support.processes import ended_with, finish, start, wait_for
 from tests.support.sweeps import UNEQUAL, command, here, once, sweep_here
@@ -127,6 +128,17 @@ def test_signals_twice_while_it_prepares_and_while_it_trains_then_a_killed_coord
     said = finish(words, log)
     assert "Traceback" not in said and said.count("the same command goes on where it stopped") == 2
     agree(tmp_path, one)
+
+
+@pytest.mark.parametrize("name", ["deit", *(pytest.param(n, marks=pytest.mark.slow) for n in PRESETS if n != "deit")])
+def test_two_workers_give_the_table_of_one_under_a_published_recipe(tmp_path: Path, name: str) -> None:
+    asked = {**ASKED, "recipe": name, "trials": 2, "epochs": 2, "batch_size": 32, "seeds": 1, "limit": 100}
+    tables = []
+    for workers in (1, 2):
+        sweep_here(place := tmp_path / str(workers), **asked, workers=workers)
+        tables.append(table(place))
+    pd.testing.assert_frame_equal(*tables)
+    assert tables[0]["status"].eq("complete").all()
 
 
 @pytest.mark.slow

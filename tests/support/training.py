@@ -22,10 +22,20 @@ KD = {"temperature": 4.0, "alpha": 0.7}
 
 
 @lru_cache
-def data_of(pad: int = 1, flip: bool | None = None, size: int | None = None, views: str = "crop") -> TaskData:
+def _shown(recipe_json: str) -> TaskData:
     torch.set_num_threads(1)
-    recipe = RECIPE.model_copy(update={"pad": pad, "flip": flip, "input_size": size, "views": views})
-    return load(resolve_dataset("digits")[0], DIGITS, recipe, CPU)
+    return load(resolve_dataset("digits")[0], DIGITS, Recipe.model_validate_json(recipe_json), CPU)
+
+
+def data_for(recipe: Recipe) -> TaskData:
+    """What a recipe shows, once for all recipes that show the same."""
+    seen = ("input_size", "test_crop", "flip", "pad", "views", "batch_size", "augment", "erase", "repeats", "mixup")
+    seen += ("cutmix", "mix_switch", "crop_scale", "crop_ratio", "interpolation")
+    return _shown(Recipe(**{name: getattr(recipe, name) for name in seen}).model_dump_json())
+
+
+def data_of(pad: int = 1, flip: bool | None = None, size: int | None = None, views: str = "crop") -> TaskData:
+    return data_for(RECIPE.model_copy(update={"pad": pad, "flip": flip, "input_size": size, "views": views}))
 
 
 class Watched(nn.Module):
@@ -62,8 +72,7 @@ def config_of(recipe: Recipe = RECIPE, **more) -> RunConfig:
 
 
 def train(config: RunConfig, workdir: Path, teacher=None, on_epoch=None) -> RunOutcome:
-    r = config.recipe
-    data = data_of(r.pad, r.flip, r.input_size, r.views)
+    data = data_for(config.recipe)
     return run_training(config, data=data, teacher=teacher, workdir=workdir, device=CPU, on_epoch=on_epoch)
 
 

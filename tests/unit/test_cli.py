@@ -20,6 +20,7 @@ from rich.console import Console
 from kdbench import __version__
 from kdbench.catalog.datasets import DATASETS
 from kdbench.catalog.pairs import PAIRS
+from kdbench.catalog.recipes import PRESETS
 from kdbench.cli import folders, ls, main
 from kdbench.config import DataConfig, EpochLog, Recipe, RunConfig, RunResult
 from kdbench.errors import BadInput, MachineFault
@@ -60,7 +61,8 @@ def test_listings_hold_every_registered_name(cli: Cli) -> None:
     assert [entry["name"] for entry in json.loads(cli("ls", "methods", "--json").out)] == METHODS.names()
     assert [entry["name"] for entry in json.loads(cli("ls", "datasets", "--json").out)] == DATASETS.names()
     recipes = json.loads(cli("ls", "recipes", "--json").out)
-    assert {name for entry in recipes for name in entry["datasets"]} == set(DATASETS.names())
+    assert {name for entry in recipes for name in entry.get("datasets", ())} == set(DATASETS.names())
+    assert [entry["preset"] for entry in recipes if "preset" in entry] == list(PRESETS)
 
 
 def test_help_shows_examples_for_every_verb(cli: Cli) -> None:

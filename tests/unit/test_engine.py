@@ -156,6 +156,7 @@ def test_a_checkpoint_that_cannot_be_read_starts_the_run_over(tmp_path, damage):
     assert same(whole, again) and again.result.attempts == 1
 
 
+CROP = {"views": "resized-crop", "pad": 0}
 STEP = {"schedule": "step", "milestones": (1,), "epochs": 2}
 CHANGES: dict[str, tuple[dict[str, object], object]] = {  # field: (what it needs beside it, another value)
     "epochs": ({}, 2), "batch_size": ({}, 50), "optimizer": ({}, "adamw"), "lr": ({}, 0.04), "momentum": ({}, 0.5),
@@ -163,7 +164,12 @@ CHANGES: dict[str, tuple[dict[str, object], object]] = {  # field: (what it need
     "gamma": (STEP, 0.5), "warmup_epochs": ({}, 0.7), "label_smoothing": ({}, 0.1), "clip_grad": ({}, 0.5),
     "pad": ({}, 2), "flip": ({}, True), "input_size": ({}, 40), "stem": ({}, "small"), "precision": ({}, "bf16"),
     "views": ({}, "resized-crop"), "max_norm": ({}, 0.3), "model_options": ({}, {"drop_rate": 0.4}),
-    "teacher_top_k": ({}, 2),
+    "teacher_top_k": ({}, 2), "min_lr": ({}, 0.04), "warmup_lr": ({"warmup_epochs": 0.7}, 0.03),
+    "layer_decay": ({}, 0.5), "accumulate": ({}, 2), "ema": ({}, 0.5), "bce": ({}, True),
+    "bce_threshold": ({"bce": True, "label_smoothing": 0.5}, 0.02), "crop_scale": (CROP, (0.5, 0.6)),
+    "crop_ratio": (CROP, (0.5, 0.6)), "interpolation": (CROP, "bicubic"), "augment": ({}, "rand-m9"), "erase": ({}, 1),
+    "repeats": ({}, 3), "mixup": ({}, 1.0), "cutmix": ({}, 1.0),
+    "mix_switch": ({"mixup": 1.0, "cutmix": 1.0}, 1.0), "test_crop": ({}, 0.5),
 }  # fmt: skip
 SAYS = {"max_norm": "hinton_mlp_30"}
 """Fields that only some networks have a use for."""

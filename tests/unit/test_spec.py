@@ -207,6 +207,23 @@ def test_fewer_epochs_keep_the_shape_of_the_schedule() -> None:
     assert resolved(epochs=1).recipe.warmup_epochs < 0.5, "a short run is not all warm-up"
 
 
+def test_a_published_recipe_is_a_start_that_flags_and_settings_change(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"pair: {PAIR}\nbudget: paper\nrecipe: {{preset: crd, lr: 0.1}}\nteacher-recipe: rsb-a3\n")
+    asked = read_config(str(file), ["recipe.weight-decay=0"], {"epochs": 24})
+    sweep = build_sweep(asked, known_models=no_models)
+    assert (sweep.recipe.lr, sweep.recipe.weight_decay, sweep.recipe.milestones) == (0.1, 0, (15, 18, 21))
+    assert (sweep.recipe.nesterov, sweep.teacher_recipe.optimizer, sweep.teacher_recipe.epochs) == (False, "lamb", 100)
+    other = build_sweep(read_config(str(file), (), {"recipe": "rsb-a2"}), known_models=no_models)
+    assert (other.recipe.lr, other.recipe.optimizer, other.teacher_recipe) == (0.1, "lamb", sweep.teacher_recipe)
+    funmatch, smoke = resolved(recipe={"preset": "funmatch"}), resolved(recipe={"preset": "funmatch"}, budget="smoke")
+    assert funmatch.fixed == {"temperature": 1.0, "alpha": 1.0} and not funmatch.space
+    assert (funmatch.recipe.epochs, smoke.recipe.epochs, smoke.recipe.mixup) == (1200, 1, 1.0)
+    assert resolved(recipe={"preset": "funmatch"}, temperature="2").fixed["temperature"] == 2
+    with pytest.raises(BadInput, match="unknown recipe 'rsb': did you mean 'rsb-a3'"):
+        resolved(recipe={"preset": "rsb"})
+
+
 def test_differences_name_the_field_and_both_values() -> None:
     old, new = resolved(trials=4), resolved(trials=8, temperature="1,2", alpha=0.5)
     found = spec_difference(old, new)
