@@ -25,6 +25,9 @@ class RunSpec(Frozen):
     """Key of the paper's ``recipes``."""
     teacher: str | None = None
     """Name of the run that teaches it."""
+    weights: str | None = None
+    """Weights that somebody else trained, used as they are: what ``--teacher-weights`` takes. A file's path starts at
+    the folder of the paper's file."""
     method: str = "hard"
     """Catalog name of the loss."""
     hyper: Hyper = Field(default_factory=dict)

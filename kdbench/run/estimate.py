@@ -11,6 +11,7 @@ import torch
 
 from kdbench.catalog.types import DatasetSpec
 from kdbench.config import Phase, RunConfig
+from kdbench.data.task import network_shape
 from kdbench.data.views import augment_for
 from kdbench.models import count_params
 from kdbench.models.build import planned
@@ -92,8 +93,8 @@ class _Costs:
 
     def _shape(self, config: RunConfig, batch: int) -> Shape:
         r, spec = config.recipe, self._spec
-        channels, size = config.data.channels or spec.shape[0], r.input_size or spec.input_size
-        return Shape(config.model, spec.classes, channels, size, r.stem, batch, self._device)
+        return Shape(config.model, **network_shape(spec, config.data, r), stem=r.stem, batch_size=batch,
+                     device=self._device)  # fmt: skip
 
     def params(self, config: RunConfig) -> int:
         s = self._shape(config, 1)
@@ -110,7 +111,7 @@ class _Costs:
 
     def timed(self, config: RunConfig) -> float:
         """Seconds an epoch: training steps, and a forward pass over the samples that are measured every epoch."""
-        size = config.recipe.input_size or self._spec.input_size
+        size = self._shape(config, 1).input_size
         batch = max(2, min(config.recipe.batch_size, PIXELS_AT_ONCE // size**2))
         self._tell(f"measuring a step of {config.model}")
         shape = self._shape(config, batch)

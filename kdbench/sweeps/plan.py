@@ -79,11 +79,14 @@ def with_precision(sweep: Sweep, model: str, recipe: Recipe) -> Recipe:
 
 
 def teacher_config(sweep: Sweep) -> RunConfig:
-    """The run that trains the teacher (or, with given weights, that names them)."""
+    """The run that trains the teacher (or, with given weights used as they are, that names them)."""
+    tuned = sweep.teacher_tune is not None
     return RunConfig(
         data=sweep.data,
         model=sweep.pair.teacher,
-        teacher_id=sweep.teacher_weights,
+        teacher_id=None if tuned else sweep.teacher_weights,
+        start=sweep.teacher_weights if tuned else None,
+        tune=sweep.teacher_tune or "full",
         method=HARD,
         recipe=with_precision(sweep, sweep.pair.teacher, sweep.teacher_recipe),
         seed=sweep.teacher_seed,
@@ -131,9 +134,10 @@ class SweepPlan:
             method=method,
             method_version=METHODS.get(method).version,
             hyper={**held, **hyper} if teacher else {},
-            recipe=with_precision(sweep, group.model, sweep.recipe).model_copy(update=changes),
+            recipe=with_precision(sweep, group.model, sweep.recipe_of(group.model)).model_copy(update=changes),
             seed=seed,
             phase=group.phase,
+            start=sweep.student_weights.get(group.model),
             control=control,
         )
 

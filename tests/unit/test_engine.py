@@ -163,7 +163,8 @@ CHANGES: dict[str, tuple[dict[str, object], object]] = {  # field: (what it need
     "gamma": (STEP, 0.5), "warmup_epochs": ({}, 0.7), "label_smoothing": ({}, 0.1), "clip_grad": ({}, 0.5),
     "pad": ({}, 2), "flip": ({}, True), "input_size": ({}, 40), "stem": ({}, "small"), "precision": ({}, "bf16"),
     "views": ({}, "resized-crop"), "max_norm": ({}, 0.3), "model_options": ({}, {"drop_rate": 0.4}),
-    "teacher_top_k": ({}, 2),
+    "network_size": ({}, 24), "interpolation": ({"network_size": 40}, "bicubic"), "mean": ({}, (0.1,)),
+    "std": ({}, (0.5,)), "teacher_top_k": ({}, 2),
 }  # fmt: skip
 SAYS = {"max_norm": "hinton_mlp_30"}
 """Fields that only some networks have a use for."""

@@ -1,0 +1,119 @@
+"""Weights that somebody else trained, used as they are: loaded, and checked against the data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.catalog.datasets import IMAGENET_MEAN, IMAGENET_STD
+from kdbench.config import RunConfig, RunResult
+from kdbench.data import Look, Split, TaskData
+from kdbench.data.sources import class_names, natural_order
+from kdbench.errors import BadInput
+from kdbench.models import count_macs, count_params, describe, in_order, load_weights, members
+from kdbench.run.events import Handle, Note
+from kdbench.train import RunOutcome, score
+from kdbench.train.metrics import collect_logits
+from kdbench.train.step import describe_hardware
+
+PROBED = 1024
+"""Validation samples, about, on which other ways of using given weights are tried."""
+BETTER, SURE = 0.05, 3.0
+"""Another way is better by so much accuracy, and by so many standard errors."""
+
+
+def import_weights(config: RunConfig, data: TaskData, source: str, device: torch.device, report: Handle) -> RunOutcome:
+    """A run whose weights are given: nothing is trained. The network's classes are in the data's order.
+
+    Classes are put in order by their names where the weights carry them; else, of a user's own folders, in the natural
+    order (timm's) where that is right and the data's is not.
+
+    Raises:
+        BadInput: another stem, or another normalisation, would be right: named with the option that sets it.
+    """
+    shape = {"classes": data.classes, "channels": data.channels, "input_size": data.input_size}
+
+    def load(stem: str) -> nn.Module:
+        model = load_weights(config.model, **shape, stem=stem, source=source).to(device)
+        for member, part in zip(getattr(model, "members", [model]), members(source), strict=True):
+            if order := _order(names, describe(part, config.model).labels):
+                in_order(member, order)
+        return model.eval()
+
+    names = class_names(data.spec) or ()
+    model = load(config.recipe.stem)
+    logits, labels = collect_logits(model, data.val)
+    right = logits.argmax(1) == labels
+    natural = _order(names, natural_order(names))
+    if natural and _better(logits[:, natural].argmax(1) == labels, right):
+        in_order(model, natural)
+        theirs = ", ".join(natural_order(names)[:12])
+        report(Note(f"the teacher's classes are in natural order ({theirs}, ...): they are put in that of the data"))
+        logits, right = logits[:, natural], logits[:, natural].argmax(1) == labels
+    step = max(1, len(labels) // PROBED)
+    for option, other, look in _other_ways(config, data.val, load):
+        found = torch.cat([
+            (other or model)(look.show(batch.x, data.val.shown)).argmax(1) == batch.y
+            for batch in _some(data.val, step)
+        ])  # fmt: skip
+        if _better(found, right[::step]):
+            raise BadInput(
+                f"the teacher's weights '{source}' get {float(right[::step].float().mean()):.1%} of validation as they "
+                f"are used, but {float(found.float().mean()):.1%} with --set teacher-recipe.{option}: give that, or a "
+                "config.json beside the weights that says how they were trained"
+            )
+    s = score(logits, labels)
+    test = score(*collect_logits(model, data.test())) if config.phase == "confirm" else None
+    measured = test or s
+    result = RunResult(
+        id=config.id, status="complete", val_acc=s.acc, best_val_acc=s.acc, nll=measured.nll, ece=measured.ece,
+        agreement=1.0, params=count_params(model), macs=count_macs(model, data.channels, data.input_size),
+        hardware=describe_hardware(device), test_acc=test and test.acc, test_top5=test and test.top5,
+    )  # fmt: skip
+    return RunOutcome(result, [], model)
+
+
+def _other_ways(
+    config: RunConfig, val: Split, load: Callable[[str], nn.Module]
+) -> Iterator[tuple[str, nn.Module | None, Look]]:
+    """(the option, the network where it is another, how it sees) of what shapes do not tell."""
+    stem = "native" if config.recipe.stem == "small" else "small"
+    try:
+        yield f"stem={stem}", load(stem), val.shown
+    except BadInput:  # there is no such stem, or it needs other weights: then these are of the one that fits
+        pass
+    channels = len(val.shown.mean)
+    usual = {IMAGENET_MEAN: IMAGENET_STD, (0.5,) * 3: (0.5,) * 3, (0.0,) * 3: (1.0,) * 3}
+    for mean, std in ((mean[:channels], std[:channels]) for mean, std in usual.items()):
+        if config.recipe.mean is None and mean != val.shown.mean:
+            shown = ",".join(f"{value:g}" for value in mean), ",".join(f"{value:g}" for value in std)
+            text = f"mean=[{shown[0]}] --set teacher-recipe.std=[{shown[1]}]"
+            yield text, None, replace(val.shown, mean=mean, std=std)
+
+
+def _some(split: Split, step: int) -> Iterator[Any]:
+    """Every ``step``-th sample of a split, un-augmented."""
+    at = 0
+    with torch.inference_mode():
+        for batch in split.plain():
+            rows = slice((-at) % step, None, step)
+            at += len(batch.y)
+            yield batch._replace(x=batch.x[rows], y=batch.y[rows])
+
+
+def _better(one: Tensor, other: Tensor) -> bool:
+    """Whether ``one`` is right surely and clearly more often than ``other``, sample by sample (bool (N,) each)."""
+    gain = one.double() - other.double()
+    return float(gain.mean()) > max(BETTER, SURE * float(gain.std()) / math.sqrt(len(gain)))
+
+
+def _order(names: tuple[str, ...], theirs: tuple[str, ...]) -> list[int]:
+    """Where each of ``names`` stands in ``theirs``; empty where it is the same order, or are other names."""
+    if names == theirs or sorted(names) != sorted(theirs):
+        return []
+    return [theirs.index(name) for name in names]
