@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
-from pydantic import ValidationError
 
 from kdbench.catalog.datasets import DATASETS, IMAGENET_MEAN, IMAGENET_STD
 from kdbench.config import RunConfig
@@ -65,20 +64,24 @@ def _pretrained(source: str, name: str) -> Given:
 
 def _file(source: str, name: str) -> Given:
     path, key = weights_file(source)
-    with path.open("rb") as stream:
-        sha = hashlib.file_digest(stream, "sha256")
-    held, recipe = _beside(path), {}
-    labels = held.get("label_names") or held.get("pretrained_cfg", {}).get("label_names") or ()
-    labels = tuple(map(str, labels.values() if isinstance(labels, Mapping) else labels))
-    theirs = str(held.get("architecture") or held.get("model") or name)
+    held = _beside(path)
+    try:
+        theirs = str(held.get("architecture") or held.get("model") or name)
+        labels = held.get("label_names") or held.get("pretrained_cfg", {}).get("label_names") or ()
+        labels = tuple(map(str, labels.values() if isinstance(labels, Mapping) else labels))
+        if "recipe" in held:
+            recipe = _of_run(held)
+        elif held:
+            recipe = _recipe(held.get("pretrained_cfg") or held)
+        else:
+            recipe = {} if path.suffix == ".safetensors" else _of_arguments(read_file(path), name)
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        why = str(error).splitlines()[0]
+        raise BadInput(f"what '{source}' says of its use is neither timm's nor a run's: {why}") from error
     if theirs.split(".")[0] != name.split(".")[0]:
         raise BadInput(f"weights '{source}' are of {theirs} (its config.json), not of {name}")
-    if "recipe" in held:
-        recipe = _of_run(held, source)
-    elif held:
-        recipe = _recipe(held.get("pretrained_cfg") or held)
-    elif path.suffix != ".safetensors":
-        recipe = _of_arguments(read_file(path), name)
+    with path.open("rb") as stream:
+        sha = hashlib.file_digest(stream, "sha256")
     if key or labels:
         sha.update(json.dumps([key, labels]).encode())
     return Given(f"file:{sha.hexdigest()[:12]}", recipe, labels)
@@ -108,12 +111,9 @@ def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _of_run(held: Mapping[str, Any], source: str) -> dict[str, Any]:
+def _of_run(held: Mapping[str, Any]) -> dict[str, Any]:
     """How a run of kdbench saw its images."""
-    try:
-        run = RunConfig.model_validate(held)
-    except ValidationError as error:
-        raise BadInput(f"the config.json beside weights '{source}' is of no run that this release knows") from error
+    run = RunConfig.model_validate(held)
     r, spec = run.recipe, DATASETS.get(run.data.name) if run.data.name in DATASETS else None
     mean, std = (spec.mean, spec.std) if spec else (IMAGENET_MEAN, IMAGENET_STD)
     repeat = run.data.channels or len(mean)

@@ -141,13 +141,30 @@ def read_weights(source: str) -> dict[str, Tensor]:
     path, asked = weights_file(source)
     content = read_file(path)
     inside = content if isinstance(content, Mapping) else {}
-    keys = (asked,) if asked else ("state_dict_ema", "model_ema", "state_dict", "model")  # the average first, as timm
-    named = next((inside[key] for key in keys if isinstance(inside.get(key), Mapping)), None if asked else inside)
-    if named is None:
+    keys = [asked] if asked else _weights_in(inside)
+    named = inside.get(keys[0]) if keys else inside
+    if not isinstance(named, Mapping):
         raise BadInput(f"{path} has no weights under '{asked}': it holds {', '.join(map(str, inside)) or 'no names'}")
     if not named or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in named.items()):
         raise BadInput(f"{path} holds something else than named tensors: save model.state_dict()")
     return dict(named)
+
+
+def _weights_in(inside: Mapping[Any, Any]) -> list[str]:
+    """Keys that weights are kept under, the moving average first, as timm has it."""
+    return [
+        key for key in ("state_dict_ema", "model_ema", "state_dict", "model") if isinstance(inside.get(key), Mapping)
+    ]
+
+
+def several_in(source: str) -> str:
+    """A line on which of several weights in a file of ``source`` are used; empty where there is no choice."""
+    for part in members(source) if not source.startswith((PRETRAINED, "hf-hub:")) else ():
+        path, asked = weights_file(part)
+        content = read_file(path) if not asked and path.suffix != ".safetensors" else None
+        if isinstance(content, Mapping) and len(keys := _weights_in(content)) > 1:
+            return f"{path}: its {keys[0]} is used ({part}#{keys[1]} takes the other)"
+    return ""
 
 
 def read_file(path: Path) -> Any:

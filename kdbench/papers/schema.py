@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from kdbench.catalog.pairs import plain_name
 from kdbench.config import DataConfig, Frozen, Hyper, Recipe
 
 Measure = Literal["errors", "error_rate", "accuracy", "bias"]
@@ -19,7 +20,7 @@ class RunSpec(Frozen):
 
     name: str
     """What cells and students call it."""
-    model: str
+    model: Annotated[str, BeforeValidator(lambda name: plain_name(name) if isinstance(name, str) else name)]
     """timm name."""
     recipe: str
     """Key of the paper's ``recipes``."""

@@ -102,7 +102,7 @@ class _Costs:
         one = planned(
             s.name, classes=s.classes, channels=s.channels, input_size=s.input_size, stem=s.stem, options=options
         )  # fmt: skip
-        given = config.teacher_id if config.phase == "teacher" else None
+        given = config.teacher_id if config.teacher is None else None
         return count_params(one) * (1 + (given or "").count(","))
 
     def known(self, config: RunConfig) -> float | None:
@@ -151,7 +151,7 @@ def dry_run(
         if epoch is None:  # like the network nearest in size
             near, its = min(by_params, key=lambda pair: abs(pair[0] - params))
             epoch = its * (params / max(near, 1)) ** GROWTH
-        given = kind.phase == "teacher" and config.teacher_id is not None
+        given = config.teacher is None and config.teacher_id is not None
         epochs = 0 if given else config.recipe.epochs
         seconds = max(kind.runs - kind.done, 0) * epochs * epoch
         if kind.phase == "teacher" and kind.done == 0 and (cache / "teachers" / config.id / "result.json").exists():

@@ -23,6 +23,7 @@ from kdbench.train.step import describe_hardware
 
 PROBED = 1024
 """Validation samples, about, on which other ways of using given weights are tried."""
+_NAMED = 12
 BETTER, SURE = 0.05, 3.0
 """Another way is better by so much accuracy, and by so many standard errors."""
 
@@ -37,37 +38,40 @@ def import_weights(config: RunConfig, data: TaskData, source: str, device: torch
         BadInput: another stem, or another normalisation, would be right: named with the option that sets it.
     """
     shape = {"classes": data.classes, "channels": data.channels, "input_size": data.input_size}
+    names, theirs = class_names(data.spec) or (), [describe(part, config.model).labels for part in members(source)]
+    for labels in theirs:
+        if names and labels and {*names} != {*labels}:
+            text = f"{_listed(labels)}; of the data, taken to be the same in this order: {_listed(names)}"
+            report(Note(f"classes of the weights: {text}"))
+
+    orders = [_order(names, labels) or range(data.classes) for labels in theirs]
 
     def load(stem: str) -> nn.Module:
         model = load_weights(config.model, **shape, stem=stem, source=source).to(device)
-        for member, part in zip(getattr(model, "members", [model]), members(source), strict=True):
-            if order := _order(names, describe(part, config.model).labels):
-                in_order(member, order)
+        for member, order in zip(getattr(model, "members", [model]), orders, strict=True):
+            in_order(member, order)
         return model.eval()
 
-    names = class_names(data.spec) or ()
+    natural = _order(names, natural_order(names)) or list(range(data.classes))
     model = load(config.recipe.stem)
-    logits, labels = collect_logits(model, data.val)
-    right = logits.argmax(1) == labels
-    natural = _order(names, natural_order(names))
-    if natural and _better(logits[:, natural].argmax(1) == labels, right):
+    logits, targets = collect_logits(model, data.val)
+    right = logits.argmax(1) == targets
+    if _better(in_natural := logits[:, natural].argmax(1) == targets, right):
         in_order(model, natural)
-        theirs = ", ".join(natural_order(names)[:12])
-        report(Note(f"the teacher's classes are in natural order ({theirs}, ...): they are put in that of the data"))
-        logits, right = logits[:, natural], logits[:, natural].argmax(1) == labels
-    step = max(1, len(labels) // PROBED)
+        report(Note(f"the weights' classes are in natural order ({_listed(natural_order(names))}): put in the data's"))
+        logits, right = logits[:, natural], in_natural
+    step = max(1, len(targets) // PROBED)
     for option, other, look in _other_ways(config, data.val, load):
-        found = torch.cat([
-            (other or model)(look.show(batch.x, data.val.shown)).argmax(1) == batch.y
-            for batch in _some(data.val, step)
-        ])  # fmt: skip
+        some = [(batch.y, (other or model)(look.show(batch.x, data.val.shown))) for batch in _some(data.val, step)]
+        y, said = (torch.cat(part) for part in zip(*some, strict=True))
+        found = max((said.argmax(1) == y, said[:, natural].argmax(1) == y), key=torch.sum)
         if _better(found, right[::step]):
             raise BadInput(
                 f"the teacher's weights '{source}' get {float(right[::step].float().mean()):.1%} of validation as they "
                 f"are used, but {float(found.float().mean()):.1%} with --set teacher-recipe.{option}: give that, or a "
                 "config.json beside the weights that says how they were trained"
             )
-    s = score(logits, labels)
+    s = score(logits, targets)
     test = score(*collect_logits(model, data.test())) if config.phase == "confirm" else None
     measured = test or s
     result = RunResult(
@@ -112,8 +116,12 @@ def _better(one: Tensor, other: Tensor) -> bool:
     return float(gain.mean()) > max(BETTER, SURE * float(gain.std()) / math.sqrt(len(gain)))
 
 
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+
+
 def _order(names: tuple[str, ...], theirs: tuple[str, ...]) -> list[int]:
-    """Where each of ``names`` stands in ``theirs``; empty where it is the same order, or are other names."""
+    """Where each of ``names`` stands in ``theirs``; empty where those are the same, or other names."""
     if names == theirs or sorted(names) != sorted(theirs):
         return []
     return [theirs.index(name) for name in names]

@@ -94,6 +94,16 @@ def teacher_config(sweep: Sweep) -> RunConfig:
     )
 
 
+def _remedy(teacher: RunConfig) -> str:
+    """What may help a teacher below its floor."""
+    if teacher.teacher_id is None:
+        return "Train it longer (--teacher-epochs)"
+    return (
+        "Its classes are likely others than the data's, or in another order: name them in theirs, label_names in a "
+        "config.json beside the weights"
+    )
+
+
 class SweepPlan:
     """Implements ``kdbench.run.job.Plan``. ``folder`` holds what was asked and run before; None: nothing."""
 
@@ -294,7 +304,7 @@ class SweepPlan:
         if reached < least:
             raise KdbenchError(
                 f"the teacher {model} reached {reached:.2%} on the validation split, below its floor of "
-                f"{least:.2%}; distilling it would measure nothing. Train it longer (--teacher-epochs), give better "
+                f"{least:.2%}; distilling it would measure nothing. {_remedy(self.teacher)}, give better "
                 f"weights (--teacher-weights), or accept it with --teacher-floor {max(reached - 0.005, 0):.2f}"
             )
 

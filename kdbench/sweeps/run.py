@@ -18,7 +18,7 @@ from kdbench.data.task import check_parts, network_shape
 from kdbench.data.views import augment_for
 from kdbench.errors import BadInput, KdbenchError
 from kdbench.methods import METHODS
-from kdbench.models import build, count_macs, latencies, load_start, load_weights, members
+from kdbench.models import build, count_macs, latencies, load_start, load_weights, members, several_in
 from kdbench.models.build import planned
 from kdbench.run import manifest
 from kdbench.run.estimate import DryRun, dry_run
@@ -65,6 +65,8 @@ def run_sweep(
     folder = run.out / sweep.name
     sweep = resolved(sweep, folder, device)
     spec = check_inputs(sweep, run.cache, sources, decode=True)
+    for said in filter(None, map(several_in, sources.values())):
+        observer.message(said)
     if sweep.data_path is not None:
         observer.message(f"data: {spec.source}")
     more = [tracking] if tracking else []
@@ -198,6 +200,7 @@ def plan_sweep(sweep: Sweep, run: RunOptions, observer: Observer, *, sources: di
     plan, workers = SweepPlan(sweep), worker_count(run.workers, device.type)
     place = run.cache / "teachers" / plan.teacher.id
     notes = [f"the teacher is in the cache: {place}"] if (place / "result.json").exists() else []
+    notes += filter(None, map(several_in, sources.values()))
     notes += capped(sweep.compute_epochs, sweep.recipe.epochs)
     notes += [f"data: {spec.source}"] if sweep.data_path is not None else []
     if sweep.looks:

@@ -75,7 +75,7 @@ def build_sweep(
     check_methods(config.method)
     preset = budget(config.budget)
     spec, digest = resolve_dataset(config.dataset.strip(), skip_corrupt=config.skip_corrupt)
-    pair = parse_pair(config.pair, known_models)
+    pair = parse_pair(config.pair, known_models, tags=config.student_weights is not None)
     given = None if config.teacher_weights is None else describe(config.teacher_weights, pair.teacher)
     starts = _starts(config, pair, describe)
     recipe = _recipe(config, spec, "student", START_LR if starts else 1.0)

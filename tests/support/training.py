@@ -23,9 +23,11 @@ KD = {"temperature": 4.0, "alpha": 0.7}
 
 
 @lru_cache
-def data_of(pad: int = 1, flip: bool | None = None, size: int | None = None, views: str = "crop") -> TaskData:
+def data_of(
+    pad: int = 1, flip: bool | None = None, size: int | None = None, views: str = "crop", **shown: object
+) -> TaskData:  # fmt: skip
     torch.set_num_threads(1)
-    recipe = RECIPE.model_copy(update={"pad": pad, "flip": flip, "input_size": size, "views": views})
+    recipe = RECIPE.model_copy(update={"pad": pad, "flip": flip, "input_size": size, "views": views, **shown})
     return load(resolve_dataset("digits")[0], DIGITS, recipe, CPU)
 
 
@@ -59,7 +61,8 @@ def config_of(recipe: Recipe = RECIPE, **more) -> RunConfig:
 
 def train(config: RunConfig, workdir: Path, teacher=None, on_epoch=None) -> RunOutcome:
     r = config.recipe
-    data = data_of(r.pad, r.flip, r.input_size, r.views)
+    shown = r.model_dump(include={"network_size", "interpolation", "mean", "std"}, exclude_defaults=True)
+    data = data_of(r.pad, r.flip, r.input_size, r.views, **shown)
     return run_training(config, data=data, teacher=teacher, workdir=workdir, device=CPU, on_epoch=on_epoch)
 
 

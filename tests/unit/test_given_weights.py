@@ -51,6 +51,13 @@ def test_what_is_known_of_weights(tmp_path: Path) -> None:
         describe(hub, "resnet18")
     with pytest.raises(BadInput, match="members of an ensemble must see the same"):
         describe(f"{keep(build(MODEL, classes=4, channels=3, input_size=32, seed=1), tmp_path / 'other')},{hub}", MODEL)
+    for wrong in (
+        {"pretrained_cfg": {"mean": "grey", "std": 1}},
+        {"pretrained_cfg": [1]},
+        {"recipe": {}, "model": MODEL},
+    ):
+        with pytest.raises(BadInput, match=r"says of its use is neither timm's nor a run's"):
+            describe(keep(network, tmp_path / "wrong", **wrong), MODEL)
     run = RunConfig(
         data=DataConfig(name="digits"), model=MODEL, recipe=Recipe(stem="small", input_size=12), seed=0, phase="confirm"
     )
@@ -151,6 +158,9 @@ def test_classes_are_put_in_the_data_s_order(trained: tuple[str, nn.Module], tmp
     named = keep(model, tmp_path / "named", architecture=MODEL, label_names=NAMES)
     accuracy, network, notes = imported(name, named, **fed)
     assert accuracy > 0.95 and notes == [] and torch.equal(network.fc.weight, model.fc.weight[rows])
+    other = keep(model, tmp_path / "other", architecture=MODEL, label_names=[f"shade {one}" for one in NAMES])
+    notes = imported(name, other, **fed)[2]
+    assert notes[0].startswith("classes of the weights: shade 1, shade 2") and "in this order: 1, 10, 11" in notes[0]
 
 
 def test_another_stem_or_normalisation_is_refused_with_the_option(

@@ -15,7 +15,7 @@ from scipy.stats import gmean
 from torch import Tensor, nn
 
 from kdbench.errors import BadInput, MachineFault
-from kdbench.models import build, count_params, describe, load_start, load_weights, members, weights_digest
+from kdbench.models import build, count_params, describe, load_start, load_weights, members, several_in, weights_digest
 
 SHAPE = {"classes": 10, "channels": 1, "input_size": 32, "stem": "native"}
 
@@ -82,6 +82,8 @@ def test_files_come_back_as_they_were(trained: nn.Module, tmp_path: Path, form: 
 def test_what_is_asked_for_by_its_key_comes_before_the_average(trained: nn.Module, tmp_path: Path) -> None:
     state, path = trained.state_dict(), tmp_path / "timm.pth.tar"
     torch.save({"state_dict": state, "state_dict_ema": {k: 0 * v for k, v in state.items()}}, path)
+    assert several_in(str(path)) == f"{path}: its state_dict_ema is used ({path}#state_dict takes the other)"
+    assert several_in(f"{path}#state_dict") == several_in("pretrained") == ""
     assert torch.equal(load(f"{path}#state_dict").fc.weight, trained.fc.weight)
     assert not load(path).fc.weight.any()
     assert weights_digest(f"{path}#state_dict", "test_resnet") != weights_digest(str(path), "test_resnet")
