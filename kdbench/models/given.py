@@ -118,7 +118,7 @@ def _of_run(held: Mapping[str, Any]) -> dict[str, Any]:
     mean, std = (spec.mean, spec.std) if spec else (IMAGENET_MEAN, IMAGENET_STD)
     repeat = run.data.channels or len(mean)
     size = r.network_size or r.input_size or (spec.input_size if spec else None)
-    mean, std = (values * (repeat // len(values)) for values in (r.mean or mean, r.std or std))
+    mean, std = (values * max(1, repeat // len(values)) for values in (r.mean or mean, r.std or std))
     found = {"stem": r.stem, "interpolation": r.interpolation, "mean": mean, "std": std}
     return found | ({"network_size": size} if size else {})
 

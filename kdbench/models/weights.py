@@ -98,6 +98,8 @@ def load_start(
     if source.split(":")[0] == PRETRAINED:
         return _pretrained(*described(name, source), **shape, seed=seed, options=options).train()
     model = build(name, **shape, seed=seed, options=options)
+    if not head_names(model):
+        raise BadInput(f"'{name}' does not say which layer is its classifier: it cannot get a new one")
     _fill(model, unwrapped(name, read_weights(source), model.state_dict().keys()), None, source)
     return model
 

@@ -35,7 +35,7 @@ def import_weights(config: RunConfig, data: TaskData, source: str, device: torch
     order (timm's) where that is right and the data's is not.
 
     Raises:
-        BadInput: another stem, or another normalisation, would be right: named with the option that sets it.
+        BadInput: another stem, or another normalisation where none is known, would be right: named with its option.
     """
     shape = {"classes": data.classes, "channels": data.channels, "input_size": data.input_size}
     names, theirs = class_names(data.spec) or (), [describe(part, config.model).labels for part in members(source)]
@@ -65,12 +65,15 @@ def import_weights(config: RunConfig, data: TaskData, source: str, device: torch
         some = [(batch.y, (other or model)(look.show(batch.x, data.val.shown))) for batch in _some(data.val, step)]
         y, said = (torch.cat(part) for part in zip(*some, strict=True))
         found = max((said.argmax(1) == y, said[:, natural].argmax(1) == y), key=torch.sum)
-        if _better(found, right[::step]):
-            raise BadInput(
-                f"the teacher's weights '{source}' get {float(right[::step].float().mean()):.1%} of validation as they "
-                f"are used, but {float(found.float().mean()):.1%} with --set teacher-recipe.{option}: give that, or a "
-                "config.json beside the weights that says how they were trained"
-            )
+        if not _better(found, right[::step]):
+            continue
+        used, could = (f"{float(each.float().mean()):.1%}" for each in (right[::step], found))
+        text = (
+            f"weights '{source}' get {used} of validation as they are used, {could} with --set teacher-recipe.{option}"
+        )
+        if config.recipe.mean is None or other is not None:
+            raise BadInput(f"{text}: give that, or a config.json beside the weights that says how they were trained")
+        report(Note(text))
     s = score(logits, targets)
     test = score(*collect_logits(model, data.test())) if config.phase == "confirm" else None
     measured = test or s
@@ -94,7 +97,7 @@ def _other_ways(
     channels = len(val.shown.mean)
     usual = {IMAGENET_MEAN: IMAGENET_STD, (0.5,) * 3: (0.5,) * 3, (0.0,) * 3: (1.0,) * 3}
     for mean, std in ((mean[:channels], std[:channels]) for mean, std in usual.items()):
-        if config.recipe.mean is None and mean != val.shown.mean:
+        if mean != val.shown.mean:
             shown = ",".join(f"{value:g}" for value in mean), ",".join(f"{value:g}" for value in std)
             text = f"mean=[{shown[0]}] --set teacher-recipe.std=[{shown[1]}]"
             yield text, None, replace(val.shown, mean=mean, std=std)

@@ -61,6 +61,8 @@ def test_what_is_known_of_weights(tmp_path: Path) -> None:
     run = RunConfig(
         data=DataConfig(name="digits"), model=MODEL, recipe=Recipe(stem="small", input_size=12), seed=0, phase="confirm"
     )
+    seen = run.model_copy(update={"recipe": Recipe(mean=(0.5,) * 3, std=(0.5,) * 3)}).model_dump(mode="json")
+    assert describe(keep(network, tmp_path / "seen", **seen), MODEL).recipe["mean"] == (0.5,) * 3
     of_run = describe(keep(network, tmp_path / "run", **run.model_dump(mode="json")), MODEL).recipe
     assert (of_run["stem"], of_run["network_size"], of_run["mean"]) == ("small", 12, resolve_dataset("digits")[0].mean)
     usual = timm.get_pretrained_cfg(MODEL)
@@ -170,7 +172,9 @@ def test_another_stem_or_normalisation_is_refused_with_the_option(
     name, model = trained
     named = keep(model, tmp_path / "named", architecture=MODEL, label_names=NAMES)
     fed: dict[str, Any] = dict(zip(("mean", "std"), OTHER, strict=True))
-    with pytest.raises(BadInput, match=r"of validation as they are used, but \d+\.\d% with --set teacher-recipe.stem"):
+    with pytest.raises(BadInput, match=r"of validation as it is used, \d+\.\d% with --set teacher-recipe.stem"):
         imported(name, named, **fed, stem="small")
-    with pytest.raises(BadInput, match=r"but \d+\.\d% with --set teacher-recipe.mean=\[0.5,0.5,0.5\] --set teacher-r"):
+    with pytest.raises(BadInput, match=r", \d+\.\d% with --set teacher-recipe.mean=\[0.5,0.5,0.5\] --set teacher-rec"):
         imported(name, named)
+    stated: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    assert "with --set teacher-recipe.mean=[0.5,0.5,0.5]" in imported(name, named, **stated)[2][-1]  # told, and obeyed
