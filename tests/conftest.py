@@ -15,7 +15,10 @@ os.environ.setdefault("KDBENCH_THREADS", "1")
 
 import pytest
 
-from tests.support.helpers import Cli, Outcome
+from tests.support.helpers import ROOT, Cli, Outcome
+
+# What a test starts finds kdbench and the tests wherever it runs.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 
 @pytest.fixture
@@ -65,6 +68,12 @@ def finished(bench: Path, whole: Path) -> Path:
     """An own copy of the finished sweep in the working folder: ``results/whole``, its teacher in the cache."""
     shutil.copytree(whole, bench, symlinks=True, dirs_exist_ok=True)
     return bench / "results" / "whole"
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs whose process is gone are taken up soon."""
+    monkeypatch.setattr("kdbench.run.lease.GRACE", 1.0)
 
 
 @pytest.fixture

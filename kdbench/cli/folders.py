@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from kdbench.cli.common import find_sweep, print_json, print_table, show_report
-from kdbench.cli.options import RESULTS, JsonFlag, OutOption, SweepArgument
+from kdbench.cli.options import RESULTS, JsonFlag, OutOption, SweepArgument, WhyOption
 from kdbench.errors import MachineFault
 from kdbench.run.words import counted
 
@@ -63,6 +63,7 @@ def record(
     sweep: SweepArgument,
     out: OutOption = RESULTS,
     to: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of records. [dim](OUT/records)[/dim]")] = None,
+    why: WhyOption = "",
 ) -> None:
     """Copy a finished sweep's tables, figures, spec and every run's numbers to a folder that can be committed.
 
@@ -70,10 +71,12 @@ def record(
         kdbench record fashion-mnist
 
         kdbench record fashion-mnist --to papers/2026/results
+
+        kdbench record fashion-mnist --why "its students were undertrained"
     """
     from kdbench.sweeps.record import make_record
 
-    typer.echo(make_record(find_sweep(sweep, out), (to or out / "records").expanduser()))
+    typer.echo(make_record(find_sweep(sweep, out), (to or out / "records").expanduser(), why))
 
 
 def sync(

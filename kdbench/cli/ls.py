@@ -114,14 +114,15 @@ def _methods() -> Listing:
         (
             spec.name,
             ", ".join(f"{name} {dimension_text(dimension)}" for name, dimension in spec.space.items()),
-            ", ".join(f"{name}={value:g}" for name, value in spec.defaults.items() if name not in spec.space),
+            ", ".join(f"{name}={value:g}" for name, value in spec.defaults.items()),
             ", ".join(sorted(spec.needs)),
+            spec.pairs,
             spec.paper,
         )
         for spec in specs
     ]
     entries = [{**spec.model_dump(mode="json"), "needs": sorted(spec.needs)} for spec in specs]
-    return Listing(("method", "searched", "held", "reads", "paper"), rows, entries)
+    return Listing(("method", "searched", "defaults", "reads", "pairs", "paper"), rows, entries)
 
 
 def dimension_text(dimension: Dimension) -> str:

@@ -23,6 +23,9 @@ JsonFlag = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON o
 LinesFlag = Annotated[bool, typer.Option("--json", metavar="", help="A JSON object a line on stdout.")]
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="Print nothing but the result.")]
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder that holds one folder per sweep.")]
+WhyOption = Annotated[
+    str, typer.Option(metavar="TEXT", help="Why a record is made again; its history.md then keeps what it said.")
+]
 SweepArgument = Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep's name under --out, or its folder.")]
 
 

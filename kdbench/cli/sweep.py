@@ -11,7 +11,7 @@ import typer
 from kdbench import __version__
 from kdbench.api import plan_sweep, run_sweep, tracked
 from kdbench.cli.common import PAGE_WIDTH, console, print_json, show_plan, show_report
-from kdbench.cli.options import LinesFlag, QuietFlag, options_of
+from kdbench.cli.options import LinesFlag, QuietFlag, WhyOption, options_of
 from kdbench.errors import KdbenchError
 from kdbench.papers.load import load_paper
 from kdbench.papers.plan import Protocol, Request
@@ -101,6 +101,7 @@ def reproduce(
     record: Annotated[
         bool, typer.Option("--record", metavar="", help="Copy table, figures and runs to OUT/records.")
     ] = False,
+    why: WhyOption = "",
     dry_run: DryFlag = False,
     quiet: QuietFlag = False,
     as_json: LinesFlag = False,
@@ -154,4 +155,4 @@ def reproduce(
         from kdbench.sweeps.record import copy_record
 
         ids = [job.config.id for job in protocol.jobs]
-        typer.echo(copy_record(folder, run.out / "records" / protocol.name, ids), err=as_json)
+        typer.echo(copy_record(folder, run.out / "records" / protocol.name, ids, why), err=as_json)

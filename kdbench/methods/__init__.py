@@ -25,7 +25,7 @@ class Methods(Registry[Method]):
         return getattr(given, "kd_method", None) or super().unwrap(given)
 
 
-_MODULES = [import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)]
+_MODULES = [import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__) if found.name[0] != "_"]
 _CODE = [code for module in _MODULES for code in vars(module).values() if callable(code)]
 _FOUND = [code.kd_method for code in _CODE if hasattr(code, "kd_method")]
 METHODS = Methods("method", {one.name: one for one in _FOUND}, "kdbench.methods", Method)

@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from math import prod
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
 from pydantic import AliasChoices, Field
 
@@ -20,7 +20,7 @@ from kdbench.errors import BadInput
 if TYPE_CHECKING:
     import torch
     import torch.nn.functional as F
-    from torch import Tensor
+    from torch import Tensor, nn
 else:
 
     class _Later:  # a module that is imported when something of it is first used
@@ -30,14 +30,15 @@ else:
         def __getattr__(self, name: str) -> Any:
             return getattr(import_module(self._name), name)
 
-    torch, F = _Later("torch"), _Later("torch.nn.functional")
+    torch, F, nn = _Later("torch"), _Later("torch.nn.functional"), _Later("torch.nn")
 
 __all__ = [
-    "LOGITS", "BatchInfo", "F", "Loss", "Method", "Need", "Outputs", "Range", "Taps", "as_loss", "method", "torch",
+    "LOGITS", "BatchInfo", "F", "Loss", "Method", "Need", "Outputs", "Range", "Taps", "as_loss", "learned", "method",
+    "nn", "torch",
 ]  # fmt: skip
 
 Code = TypeVar("Code", bound=Callable[..., Any])
-Need = Literal["logits", "pooled", "maps", "sample-index"]
+Need = Literal["logits", "pooled", "maps", "student-maps", "sample-index"]
 LOGITS: frozenset[Need] = frozenset({"logits"})
 
 
@@ -74,6 +75,10 @@ class Taps:
     maps: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
     kind: str = "any"
     """``cnn``, ``vit`` (whatever has attention) or ``mlp``."""
+    head: Callable[[Tensor], Tensor] | None = None
+    """From ``pooled`` to the logits, where the method needs that."""
+    samples: int = 0
+    """Of the training split."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,8 @@ class Method(Frozen):
     version: int = Field(1, ge=1)
     """Raised with every change that changes results: part of the runs' ids unless it is 1."""
     paper: str = ""
+    builder: bool = False
+    """The code makes the loss: it is called once, as the class of a module would be, and imports no torch before."""
     code: Any = Field(default=None, exclude=True, repr=False)
     """A function, or an ``nn.Module`` class; None: the entry point of that name in ``kdbench.losses``."""
 
@@ -116,7 +123,11 @@ class Method(Frozen):
     @property
     def looks(self) -> bool:
         """Whether it is built by what the networks look like."""
-        return isinstance(self.code, type) or self.pairs != "any->any"
+        return self._made or self.pairs != "any->any"
+
+    @property
+    def _made(self) -> bool:
+        return self.builder or isinstance(self.code, type)
 
     def build(
         self, hyper: Mapping[str, float], student: Taps | None, teacher: Taps | None
@@ -128,7 +139,8 @@ class Method(Frozen):
         """
         self.fits(*("any" if taps is None else taps.kind for taps in (teacher, student)))
         code = self.code or _of_last_release(self.name)
-        return code(student, teacher, **hyper) if isinstance(code, type) else partial(code, **hyper)
+        made: Any = code(student, teacher, **hyper) if self._made else partial(code, **hyper)
+        return cast("Callable[..., Loss | Tensor]", made)
 
     def fits(self, teacher: str, student: str) -> None:
         """Refuse, as BadInput, networks of a kind (see ``Taps``) that it is not made for; ``any``: not known yet."""
@@ -138,9 +150,10 @@ class Method(Frozen):
 
     def check(self) -> None:
         """Try it on made-up outputs before anything is trained; BadInput names the code and what it did."""
-        kinds, pooled, maps = self.pairs.split("->"), "pooled" in self.needs, "maps" in self.needs
-        student = Taps(3, 6 * pooled, {1: (4, 4, 4), 2: (6, 2, 2)} if maps else {}, kinds[1])
-        teacher = Taps(3, 5 * pooled, {1: (8, 4, 4), 2: (5, 2, 2)} if maps else {}, kinds[0])
+        kinds, pooled, maps = self.pairs.split("->"), "pooled" in self.needs, {"maps", "student-maps"} & self.needs
+        head = torch.nn.Linear(5, 3) if pooled else None
+        student = Taps(3, 6 * pooled, {1: (4, 4, 4), 2: (6, 2, 2)} if maps else {}, kinds[1], None, 4)
+        teacher = Taps(3, 5 * pooled, {1: (8, 4, 4), 2: (5, 2, 2)} if maps else {}, kinds[0], head, 4)
         middle = {name: (one.choices or (one.low,))[0] or 1.0 for name, one in self.space.items()}
         place = f"{getattr(self.code, '__module__', 'kdbench.losses')}:{getattr(self.code, '__qualname__', self.name)}"
         where = f"the method '{self.name}' ({place})"
@@ -166,7 +179,7 @@ def method(name: str, **declared: Any) -> Callable[[Code], Code]:
 
     The code is a function (student: Outputs, teacher: Outputs, targets int64 (B,), batch: BatchInfo) -> a scalar or a
     ``Loss``, with hyper-parameters as keywords; or, with state or parts to train, an ``nn.Module`` class made of
-    (student: Taps, teacher: Taps, hyper-parameters as keywords) with such a ``forward``.
+    (student: Taps, teacher: Taps, hyper-parameters as keywords) with such a ``forward``, or a ``builder`` of one.
     """
 
     def declare(code: Code) -> Code:
@@ -174,6 +187,12 @@ def method(name: str, **declared: Any) -> Callable[[Code], Code]:
         return code
 
     return declare
+
+
+def learned(loss: Callable[..., Loss | Tensor], **owned: nn.Module | Tensor) -> nn.Module:
+    """``loss``, called as a method is after the module itself, as one that owns modules, parameters and buffers."""
+    made: nn.Module = import_module("kdbench.methods._learned").Learned(loss, owned)
+    return made
 
 
 def Range(low: float, high: float, *, log: bool = False) -> Dimension:

@@ -68,9 +68,7 @@ def import_weights(config: RunConfig, data: TaskData, source: str, device: torch
         if not _better(found, right[::step]):
             continue
         used, could = (f"{float(each.float().mean()):.1%}" for each in (right[::step], found))
-        text = (
-            f"weights '{source}' get {used} of validation as they are used, {could} with --set teacher-recipe.{option}"
-        )
+        text = f"'{source}' gets {used} of validation as it is used, {could} with --set teacher-recipe.{option}"
         if config.recipe.mean is None or other is not None:
             raise BadInput(f"{text}: give that, or a config.json beside the weights that says how they were trained")
         report(Note(text))

@@ -20,14 +20,13 @@ class Tapped(nn.Module):
 
     def __init__(self, network: nn.Module, fields: Collection[str]) -> None:
         super().__init__()
-        self.network, self.maps = network, "maps" in fields
+        self.network, self.maps = network, bool({"maps", "student-maps"} & set(fields))
         self._seen: Tensor | None = None
         what = type(network).__name__
         if self.maps and not hasattr(network, "forward_intermediates"):
             raise BadInput(f"{what} gives no maps of its stages: use a method without them")
         if "pooled" in fields:
-            classifier: Any = network.get_classifier() if hasattr(network, "get_classifier") else None  # type: ignore[operator]
-            classifier = classifier[0] if isinstance(classifier, tuple) else classifier
+            classifier = classifier_of(network)
             if not isinstance(classifier, nn.Module):
                 raise BadInput(f"{what} has no classifier of its own to look into: use a method without 'pooled'")
             classifier.register_forward_pre_hook(self._see)
@@ -46,9 +45,15 @@ class Tapped(nn.Module):
         return logits, seen, dict(enumerate(maps, 1))
 
 
+def classifier_of(network: nn.Module) -> Any:
+    """The module from the pooled vector to the logits (the first of several), None where a network has none."""
+    found: Any = network.get_classifier() if hasattr(network, "get_classifier") else None  # type: ignore[operator]
+    return found[0] if isinstance(found, tuple) else found
+
+
 def asked(network: nn.Module, fields: Collection[str]) -> nn.Module:
     """What gives the fields: the network itself where logits are enough."""
-    return Tapped(network, fields) if {"pooled", "maps"} & set(fields) else network
+    return Tapped(network, fields) if {"pooled", "maps", "student-maps"} & set(fields) else network
 
 
 def outputs(said: Tensor | Said) -> Outputs:
@@ -69,7 +74,8 @@ def taps_of(forward: Callable[[Tensor], Any], network: nn.Module, x: Tensor) -> 
     finally:
         network.train(training)
     maps: Any = {stage: tuple(one.shape[1:]) for stage, one in found.maps.items()}
-    return Taps(found.logits.shape[1], 0 if found.pooled is None else found.pooled.shape[1], maps, kind_of(network))
+    pooled, head = (0, None) if found.pooled is None else (found.pooled.shape[1], classifier_of(network))
+    return Taps(found.logits.shape[1], pooled, maps, kind_of(network), head)
 
 
 def kind_of(network: nn.Module) -> str:

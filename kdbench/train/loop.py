@@ -16,7 +16,7 @@ from kdbench.config import EpochLog, RunConfig, RunResult
 from kdbench.data import Split, TaskData
 from kdbench.errors import TrialFailed
 from kdbench.files import identify
-from kdbench.methods import METHODS, BatchInfo, Taps, as_loss
+from kdbench.methods import METHODS, BatchInfo, Need, Taps, as_loss
 from kdbench.models import build, count_macs, count_params, head_names
 from kdbench.models.build import seeded
 from kdbench.teacher import Teacher, asked, outputs, taps_of, truncate
@@ -26,6 +26,9 @@ from kdbench.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoin
 from kdbench.train.metrics import Scores, calibration_temperature, collect_logits, reliability, scaled, score
 from kdbench.train.optim import make_optimizer, make_schedule, max_norm_constraint
 from kdbench.train.step import Step, compiled, describe_hardware, note_step, prepare
+
+ON_STUDENT: frozenset[Need] = frozenset({"student-maps"})
+"""What of a method's needs no teacher is asked for."""
 
 
 class RunOutcome(NamedTuple):
@@ -68,7 +71,8 @@ class Trainer:
         taps: list[Taps | None] = [None, None]
         if teacher is not None and method.looks:
             image = torch.zeros(1, data.channels, data.input_size, data.input_size)
-            taps = [taps_of(whole, self.model, image), teacher.taps(self.needs, image.to(device))]
+            found = taps_of(whole, self.model, image), teacher.taps(self.needs - ON_STUDENT, image.to(device))
+            taps = [replace(one, samples=len(data.train)) for one in found]
         with seeded(config.seed):
             made = method.build(config.hyper, *taps)
         self.part = made.to(device) if isinstance(made, nn.Module) else nn.Module()
@@ -86,7 +90,7 @@ class Trainer:
         """Train one epoch, a step at a time; yields the number of images in each."""
         recipe, seed, data = self.config.recipe, self.config.seed, self.data.train
         teacher = self.teacher if self.needs else None
-        guide = teacher.epoch(data, seed, epoch, self.needs, on_fill) if teacher is not None else None
+        guide = teacher.epoch(data, seed, epoch, self.needs - ON_STUDENT, on_fill) if teacher is not None else None
         # dropout and stochastic depth draw from here, so an epoch is the same after an interruption
         torch.manual_seed(int(identify([seed, epoch, "noise"]), 16) % 2**63)
         self.model.train(self.config.tune == "full")

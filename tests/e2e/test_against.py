@@ -12,7 +12,7 @@ from tests.support.helpers import Cli
 
 
 def test_only_the_new_method_is_trained(finished: Path, cli: Cli) -> None:
-    assert cli("report", finished).code == 0 and cli("record", finished).code == 0
+    assert cli("record", finished).code == 0
     record = finished.parent / "records" / "whole"
     ran = cli("sweep", "--against", record, "--method", "dist", "--workers", 1, "--wandb", "disabled", "--json")
     assert ran.code == 0, ran.err

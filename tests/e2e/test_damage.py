@@ -24,6 +24,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "of another kind": lambda old: b'{"starts": 5, "latency_ms": [3], "sweep": [7], "x": "y"}\n',
     "a list": lambda old: b'[["x"], 7]\n',
 }
+pytestmark = pytest.mark.usefixtures("hasty")
 damaged = pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
 turns = cycle(DAMAGES.values())
 quickly = pytest.mark.parametrize(  # each trains some runs again
@@ -123,19 +124,20 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("option", ["--out", "--cache"])
 def test_a_full_disk_is_the_machines_fault_and_the_sweep_goes_on_elsewhere(
-    option: str, bench: Path, tiny_disk: Path, cli: Cli
+    bench: Path, tiny_disk: Path, cli: Cli
 ) -> None:
-    asked = f"sweep --pair {TEACHER}:{SMALL} --budget smoke --limit 60"
-    words = [*asked.split(), "--wandb", "disabled", "--quiet"]
-    full = cli(*words, option, tiny_disk / "here")
-    assert full.code == 1
-    assert full.err.startswith("error: ")
-    assert "no space" in full.err.lower()
-    assert str(tiny_disk) in full.err
-    assert "Traceback" not in full.err
+    asked = f"sweep --pair {TEACHER}:{SMALL} --budget smoke --limit 60 --trials 1 --seeds 1"
+    words, places = [*asked.split(), "--wandb", "disabled", "--quiet"], []
+    for option in ("--cache", "--out"):
+        places += [option, tiny_disk / option[2:]]
+        full = cli(*words, *places[-2:])
+        assert full.code == 1
+        assert full.err.startswith("error: ")
+        assert "no space" in full.err.lower()
+        assert str(tiny_disk) in full.err
+        assert "Traceback" not in full.err
     (tiny_disk / "ballast").unlink()
     subprocess.run(["mount", "-o", "remount,size=64m", str(tiny_disk)], check=True)
-    done = cli(*words, option, tiny_disk / "here")
+    done = cli(*words, *places)
     assert done.code == 0 and SMALL in done.out  # --quiet prints the table

@@ -13,7 +13,7 @@ from kdbench.models import build, count_params, load_weights, weights_digest
 from kdbench.run.store import load_runs, read_config, read_result
 from kdbench.sweeps.store import read_spec
 from kdbench.teacher import CacheKey, LogitCache
-from tests.support.sweeps import TEACHER, command, here
+from tests.support.sweeps import TEACHER, command, here, sweep_here
 
 
 def test_two_files_teach_as_an_ensemble(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_two_files_teach_as_an_ensemble(tmp_path: Path) -> None:
     row = json.loads(told[told.index("{\n") :])["rows"][0]
     assert (row["params"], row["epochs"]) == (count_params(both), 0)
 
-    here(words, tmp_path / "log")
+    sweep_here(tmp_path, teacher_weights=source, name="two", trials=1, seeds=1)
     (file,) = cache.glob("teachers/*/result.json")
     held, config = read_result(file.parent), read_config(file.parent)
     assert held is not None and config is not None and held.weights

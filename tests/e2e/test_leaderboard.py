@@ -122,14 +122,19 @@ def test_the_report_has_the_table_and_the_panels(tmp_path: Path, server: StandIn
     assert [panel["viewType"] for section in sections for panel in section["panels"]] == kinds
 
 
-def test_pulled_rows_are_the_local_ones_and_reconcile_with_them(tmp_path: Path, server: StandIn) -> None:
+def test_pulled_rows_are_the_local_ones_and_reconcile_with_them(
+    tmp_path: Path, server: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdbench.board.pull._PAGE", 5)
     sweep = submit(tmp_path / "local" / "tiny")
     upload(sweep, tmp_path)
     odd = server.runs[next(name for name, run in server.runs.items() if run["jobType"] == "search")]
     server.runs["odd"] = odd | {"name": "odd", "config": odd["config"] | {"seed": {"value": 77}}}  # not its trial's
     server.runs["busy"] = odd | {"name": "busy", "summary": {}}
     server.runs["other"] = odd | {"name": "other", "jobType": "train"}  # somebody else's run in the same project
+    server.asked.clear()
     done = pull(project="kd", entity=ENTITY, out=tmp_path / "pulled")
+    assert server.asked["Runs"] == -(-(len(server.runs) - 1) // 5) and server.asked["Run"] == 0  # page by page
     assert (done.trials, done.sweeps) == (len(configs(sweep, HYPER)), 1)
     assert (done.unfinished, done.unreadable) == (1, 1)
 
@@ -156,15 +161,6 @@ def test_pulled_rows_are_the_local_ones_and_reconcile_with_them(tmp_path: Path, 
         del server.runs[name]
     assert pull(project="kd", entity=ENTITY, out=tmp_path / "pulled").sweeps == 0
     assert not list((tmp_path / "pulled").rglob("runs.jsonl"))  # what is gone from W&B is gone here
-
-
-def test_all_pages_of_runs_are_pulled(tmp_path: Path, server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdbench.board.pull._PAGE", 5)
-    sweep = submit(tmp_path / "local" / "tiny")
-    upload(sweep, tmp_path)
-    server.asked.clear()
-    assert pull(project="kd", out=tmp_path / "pulled").trials == len(configs(sweep, HYPER))
-    assert server.asked["Runs"] == -(-len(server.runs) // 5) and server.asked["Run"] == 0
 
 
 def test_a_server_that_is_gone_or_knows_no_such_project_is_said(tmp_path: Path, server: StandIn, cli: Cli) -> None:

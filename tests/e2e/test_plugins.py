@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.support.helpers import ROOT, Outcome, run_process
+from tests.support.helpers import ROOT
+from tests.support.processes import ended_with, start
 
 WORDS = ["sweep", "--budget", "smoke", "--precision", "fp32", "--workers", "1", "--quiet", "--limit", "60"]
 WORDS += ["--trials", "1", "--seeds", "1"]
@@ -37,17 +38,18 @@ def plugin(place: Path, loss: str | None = None) -> str:
     return str(place)
 
 
-def run(place: Path, *words: str) -> Outcome:
-    path = os.pathsep.join(filter(None, [str(place), os.environ.get("PYTHONPATH")]))
-    return run_process(*words, PYTHONPATH=path, KDBENCH_CACHE=str(place / "cache"), WANDB_MODE="disabled")
+def here(place: Path, code: int, *words: str) -> str:
+    """What the command line says where the package is installed."""
+    path = os.pathsep.join([str(place), os.environ["PYTHONPATH"]])
+    about = {"PYTHONPATH": path, "KDBENCH_CACHE": str(place / "cache"), "WANDB_MODE": "disabled"}
+    return ended_with(start(words, place / "log", **about), place / "log", code)
 
 
 def test_the_documented_package_sweeps(tmp_path: Path) -> None:
     """A loss, and a method with a part to train, beside each other; the part is not shipped."""
     plugin(tmp_path)
     out = ["--out", str(tmp_path / "results"), "--name", "mine", "--wandb", "disabled"]
-    done = run(tmp_path, *WORDS, "--pair", "ours", "--method", "mse,hint", *out)
-    assert done.code == 0, done.err
+    here(tmp_path, 0, *WORDS, "--pair", "ours", "--method", "mse,hint", *out)
     rows = (tmp_path / "results/mine/pareto.csv").read_text().splitlines()
     assert [sum(f",{name}," in row for row in rows[1:]) for name in ("mse", "hint")] == [2, 2]
     logs = [json.loads(path.read_text().splitlines()[-1]) for path in tmp_path.glob("results/mine/*/*/metrics.jsonl")]
@@ -70,17 +72,17 @@ def test_the_documented_package_sweeps(tmp_path: Path) -> None:
 )
 def test_a_bad_loss_is_told_before_anything_is_trained(tmp_path: Path, loss: str, told: str) -> None:
     plugin(tmp_path, "\n" + loss + "\n")
-    done = run(tmp_path, *WORDS, "--pair", "ours", "--method", "mse", "--out", str(tmp_path / "results"))
-    assert done.code == 2 and told in done.err and "my_package:mse" in done.err, done.err
-    assert not (tmp_path / "results").exists() and "Traceback" not in done.err
+    said = here(tmp_path, 2, *WORDS, "--pair", "ours", "--method", "mse", "--out", str(tmp_path / "results"))
+    assert told in said and "my_package:mse" in said and "Traceback" not in said
+    assert not (tmp_path / "results").exists()
 
 
 def test_doctor_names_plugins_and_what_is_wrong_with_one(tmp_path: Path) -> None:
     plugin(tmp_path)
     points = tmp_path / "my_package-1.dist-info/entry_points.txt"
     points.write_text(points.read_text() + "\n[kdbench.methods]\nbad = nothing_of_this_name:X\n")
-    done = run(tmp_path, "doctor", "--json")
-    checks = {check["name"]: check for check in json.loads(done.out)}
-    assert done.code == 1 and "nothing_of_this_name" in checks["kdbench.methods"]["found"]
+    said = here(tmp_path, 1, "doctor", "--json")
+    checks = {check["name"]: check for check in json.loads(said)}
+    assert "nothing_of_this_name" in checks["kdbench.methods"]["found"]
     assert "my_package:" in checks["kdbench.pairs"]["found"]
-    assert checks["digits"]["state"] == "ok" and "Traceback" not in done.err
+    assert checks["digits"]["state"] == "ok"

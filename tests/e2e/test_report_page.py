@@ -37,8 +37,8 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep whose names come from an enemy, under two methods."""
-    ladder = {HOSTILE: (400_000, 0.86), **LADDER}
-    frame = sweep_frame(ladder, (0.02, *GAINS), methods=("kd", "dkd"), trials=7)
+    ladder = {HOSTILE: (400_000, 0.86), **dict(list(LADDER.items())[:2])}
+    frame = sweep_frame(ladder, (0.02, *GAINS[:2]), methods=("kd", "dkd"), trials=7)
     frame["sweep"] = frame["dataset"] = HOSTILE
     manifest = {"command": f"kdbench sweep --pair a:b --name '{HOSTILE}'", "git": HOSTILE}
     return write_report(tmp_path_factory.mktemp("page"), frame, manifest).paths["report.html"]

@@ -7,15 +7,14 @@ import json
 import os
 import shutil
 import signal
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.support.helpers import Cli
-from tests.support.sweeps import PATIENCE, finish, here, once, start
+from tests.support.processes import finish, start, wait_for
+from tests.support.sweeps import here, once
 from tests.support.wandb_files import find_runs, read_offline
 
 SHORT = ["--epochs", "2", "--limit", "300", "--seeds", "2"]
@@ -25,7 +24,7 @@ NAME = "hinton2015-mnist-e2-n300"
 
 def words(out: Path, *more: str) -> list[str]:
     where = ["--out", str(out), "--cache", str(out / "cache"), "--workers", "1", "--device", "cpu"]
-    return [sys.executable, "-m", "kdbench", "reproduce", "hinton2015-mnist", *ROWS, *SHORT, *where, *more]
+    return ["reproduce", "hinton2015-mnist", *ROWS, *SHORT, *where, *more]
 
 
 def tables(folder: Path) -> dict[str, bytes]:
@@ -82,20 +81,25 @@ def test_a_second_run_trains_nothing_and_prints_the_same(whole: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in whole.glob(f"{NAME}/trials/*/*")} == before
 
 
-def test_a_kill_midway_leaves_the_same_table(paper: Path, tmp_path: Path) -> None:
-    asked, log = words(tmp_path, "--wandb", "disabled"), tmp_path / "log"
-    process, end = start(asked, log), time.monotonic() + PATIENCE
-    while not [  # a run has ended, another one is under way
-        path for path in tmp_path.glob(f"{NAME}/trials/*/metrics.jsonl")
-        if any(tmp_path.glob(f"{NAME}/trials/*/result.json")) and not path.with_name("result.json").exists()
-    ]:  # fmt: skip
-        assert process.poll() is None and time.monotonic() < end, log.read_text(encoding="utf-8")
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert len(list(tmp_path.glob(f"{NAME}/trials/*/result.json"))) < 6
+@pytest.mark.usefixtures("hasty")
+def test_a_kill_midway_leaves_the_same_table(whole: Path) -> None:
+    asked, log, before = words(whole, "--wandb", "disabled"), whole / "killed", tables(whole / NAME)
+    students = [
+        path.parent for path in whole.glob(f"{NAME}/trials/*/config.json") if json.loads(path.read_text())["teacher"]
+    ]
+    for place in students:
+        shutil.rmtree(place)
+
+    def ended() -> list[bool]:
+        return [(place / "result.json").exists() for place in students if (place / "metrics.jsonl").exists()]
+
+    process = start(asked, log)
+    wait_for(lambda: len(set(ended())) == 2, process, log)  # a run has ended, another one is under way
+    os.killpg(process.pid or 0, signal.SIGKILL)
+    process.join()
+    assert 0 < sum(ended()) < len(students) == 4
     here(asked, log)
-    assert tables(tmp_path / NAME) == tables(paper / NAME)
+    assert tables(whole / NAME) == before
 
 
 @pytest.mark.slow

@@ -6,8 +6,10 @@ import json
 import os
 import random
 import signal
-import subprocess
 import time
+from collections.abc import Callable
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,12 @@ from kdbench.run.observers import Observer
 from kdbench.run.watch import JsonLines
 from kdbench.train import run_training
 from kdbench.train.checkpoint import Checkpoint, load_checkpoint
-from tests.support.sweeps import PATIENCE, SMALL, UNEQUAL, command, finish, lines, once, spec, start, sweep_here
-from tests.support.wandb_files import find_runs, read_offline
+from tests.support.processes import PATIENCE, finish, start, wait_for
+from tests.support.sweeps import SMALL, UNEQUAL, command, lines, once, spec, sweep_here
+from tests.support.wandb_files import OfflineRun, find_runs, read_offline
 
 # five trials: Sobol points in slots 0-2, TPE's own in 3 and 4; three epochs, so that a kill falls within a run
-ASKED: dict[str, Any] = {"trials": 5, "epochs": 3, "name": "run"}
+ASKED: dict[str, Any] = {"trials": 5, "epochs": 3, "limit": 100, "name": "run"}
 ROWS = {"teacher": 1, "baseline": 1, "search": 5, "confirm": 4}
 
 
@@ -36,17 +39,18 @@ class Killed(BaseException):
 
 
 class Stirred(JsonLines):
-    """Writes down what happens; calls ``act`` at the ``seen``-th epoch of ``phase`` and at those that are given too."""
+    """Writes down what happens; calls ``act`` at the ``seen``-th epoch of ``phase``."""
 
-    def __init__(self, log: Path, phase: str = "", seen: tuple[int, ...] = (), act: Any = None) -> None:
+    def __init__(self, log: Path, phase: str, seen: int, act: Callable[[], None]) -> None:
         super().__init__(log.open("a"))
         self._phase, self._seen, self._act, self._epochs = phase, seen, act, 0
 
     def epoch(self, config: RunConfig, log: EpochLog, again: bool = False) -> None:
         super().epoch(config, log, again)
-        self._epochs += self._phase in ("", config.phase)
-        if self._epochs in self._seen:
-            self._act()
+        if config.phase == self._phase:
+            self._epochs += 1
+            if self._epochs == self._seen:
+                self._act()
 
 
 def table(place: Path) -> pd.DataFrame:
@@ -57,7 +61,7 @@ def pareto(place: Path) -> pd.DataFrame:
     return kdbench.load(place / "results/run").pareto.drop(columns="latency_ms")
 
 
-def sweep(place: Path, observer: Observer | None = None) -> None:
+def sweep(place: Path, observer: Observer) -> None:
     sweep_here(place, observer, wandb="offline", **ASKED)
 
 
@@ -70,7 +74,7 @@ def words(place: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted sweep."""
-    place = once(tmp_path_factory, "calm", sweep)
+    place = once(tmp_path_factory, "calm", partial(sweep_here, **ASKED))
     assert table(place)["phase"].value_counts().to_dict() == ROWS
     return place
 
@@ -82,22 +86,19 @@ def events(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole_lines if line.startswith("{")]
 
 
-def stop_after(place: Path, phase: str, seen: int, delay: float, how: signal.Signals) -> subprocess.Popen[bytes]:
+def stop_after(place: Path, phase: str, seen: int, delay: float, how: signal.Signals) -> BaseProcess:
     """Start the sweep; ``delay`` seconds after its ``seen``-th event of ``phase`` send a signal to all of it."""
     log = place / f"{phase}.log"
     process = start(words(place), log)
-    end = time.monotonic() + PATIENCE
-    try:
-        while sum(line.get("phase") == phase for line in events(log)) < seen:
-            assert process.poll() is None and time.monotonic() < end, log.read_text(encoding="utf-8")[-2000:]
-            time.sleep(0.02)
-        time.sleep(delay)
-        os.killpg(process.pid, how)
-    except AssertionError:
-        process.kill()
-        raise
-    process.wait(timeout=PATIENCE)
+    wait_for(lambda: sum(line.get("phase") == phase for line in events(log)) >= seen, process, log)
+    time.sleep(delay)
+    os.killpg(process.pid or 0, how)
+    process.join(PATIENCE)
     return process
+
+
+def offline(place: Path) -> list[OfflineRun]:
+    return [run for run in map(read_offline, find_runs(place / "results/run")) if not run.dead]
 
 
 def agree(place: Path, calm: Path) -> None:
@@ -112,52 +113,46 @@ def agree(place: Path, calm: Path) -> None:
     assert list(folder.glob("trials/*/checkpoint.pt")) == []
 
 
-def test_three_kills_change_nothing(calm: Path, tmp_path: Path) -> None:
-    """A real one in the search; within an epoch's end in the other phases."""
+@pytest.mark.usefixtures("hasty")
+def test_kills_change_nothing(calm: Path, tmp_path: Path) -> None:
+    """A real one in the search, one within an epoch's end in the other phases, and W&B's client's at last."""
     draw = random.Random(int(os.environ.get("KDBENCH_TEST_SEED", "2")))
 
     def kill() -> None:
         raise Killed
 
-    def killed_in(phase: str, epochs: int) -> None:
-        with pytest.raises(Killed):
-            sweep(tmp_path, Stirred(tmp_path / f"{phase}.log", phase, (draw.randint(1, epochs),), kill))
-
-    killed_in("teacher", 2)
-    # events of a phase: a start, an epoch each, an end
-    process = stop_after(tmp_path, "search", draw.randint(1, 24), draw.uniform(0, 0.5), signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
-    killed_in("confirm", 12)
-    sweep(tmp_path, Stirred(tmp_path / "last.log"))
-    agree(tmp_path, calm)
-    told = [line for log in tmp_path.glob("*.log") for line in events(log) if line["event"] == "epoch"]
-    ended = {line["trial_id"] for line in told if line["phase"] != "teacher"}
-    assert ended == set(table(calm).query("phase != 'teacher'").index)
-    recorded = [run for run in map(read_offline, find_runs(tmp_path / "results/run")) if not run.dead]
-    assert len({run.run_id for run in recorded}) == len(recorded)  # a new attempt is a new run
-    by_id = {run.run_id: run for run in recorded}
-    rows = kdbench.load(tmp_path / "results/run").runs.to_dict("records")
-    assert all(by_id[row["wandb_run"]].summary["val_acc"] == row["val_acc"] for row in rows)
-
-
-def test_a_killed_wandb_client_changes_nothing(calm: Path, tmp_path: Path) -> None:
-    def kill() -> None:
+    def kill_client() -> None:
         for child in psutil.Process().children():
             if "kdbench.tracking.child" in child.cmdline():
                 child.kill()
 
-    sweep(tmp_path, Stirred(tmp_path / "log", seen=(1, 6, 12), act=kill))
+    def killed_in(phase: str, epochs: int) -> None:
+        with pytest.raises(Killed):
+            sweep(tmp_path, Stirred(tmp_path / f"{phase}.log", phase, draw.randint(1, epochs), kill))
+
+    killed_in("teacher", 2)
+    # events of a phase: a start, an epoch each, an end
+    process = stop_after(tmp_path, "search", draw.randint(1, 24), draw.uniform(0, 0.5), signal.SIGKILL)
+    assert process.exitcode == -signal.SIGKILL
+    killed_in("confirm", 9)
+    recorded = [run.run_id for run in offline(tmp_path)]
+    assert len(set(recorded)) == len(recorded)  # a new attempt is a new run
+    sweep(tmp_path, Stirred(tmp_path / "last.log", "confirm", 2, kill_client))
     agree(tmp_path, calm)
-    assert "its process ended" in (tmp_path / "log").read_text(encoding="utf-8")
-    ended = [run for run in map(read_offline, find_runs(tmp_path / "results/run")) if run.exit_code == 0]
-    assert {run.config["trial_id"] for run in ended} == set(table(calm).index)
+    told = [line for log in tmp_path.glob("*.log") for line in events(log)]
+    ended = {line["trial_id"] for line in told if line["event"] == "epoch" and line["phase"] != "teacher"}
+    assert ended == set(table(calm).query("phase != 'teacher'").index)
+    assert "its process ended" in (tmp_path / "last.log").read_text(encoding="utf-8")
+    by_id = {run.run_id: run for run in offline(tmp_path)}
+    rows = kdbench.load(tmp_path / "results/run").runs.to_dict("records")
+    assert all(by_id[row["wandb_run"]].summary["val_acc"] == row["val_acc"] for row in rows)
 
 
 @pytest.mark.slow
 def test_control_c_says_how_to_go_on_and_going_on_works(calm: Path, tmp_path: Path) -> None:
     process = stop_after(tmp_path, "search", 10, 0.1, signal.SIGINT)
     told = (tmp_path / "search.log").read_text(encoding="utf-8")
-    assert process.returncode == 130
+    assert process.exitcode == 130
     assert told.index("stopping: ") < told.index("the same command goes on where it stopped")
     assert "Traceback" not in told
     finish(words(tmp_path), tmp_path / "on.log")

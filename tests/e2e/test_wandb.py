@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +23,7 @@ from kdbench.tracking import SyncReport, WandbObserver, observer, sync
 from kdbench.tracking.client import require_key
 from kdbench.tracking.record import describe, history_row
 from kdbench.train.checkpoint import write_metrics
-from tests.support.helpers import ROOT
+from tests.support.processes import fork
 from tests.support.wandb_files import OfflineRun, find_runs, logged, read_offline
 from tests.support.wandb_standin import KEY, StandIn
 
@@ -132,34 +130,25 @@ def test_a_run_read_back_is_what_was_told(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"wandb", "trials"}
 
 
-USERS = [
-    {"WANDB_RUN_ID": "one", "WANDB_NAME": "one", "WANDB_NOTES": "one", "WANDB_SWEEP_ID": "s1", "WANDB_PROJECT": "other",
-     "WANDB_SWEEP_PARAM_PATH": "x", "WANDB_RUN_GROUP": "other", "WANDB_JOB_TYPE": "other", "WANDB_RESUME": "must"},
-    {"WANDB_MODE": "disabled", "WANDB_DISABLED": "true", "WANDB_SERVICE": "3-1-tcp-localhost-1",
-     "WANDB_TAGS": "mine," + "x" * 99, "WANDB_ENTITY": "team"},
-]  # fmt: skip
+USERS = {
+    "WANDB_RUN_ID": "one", "WANDB_NAME": "one", "WANDB_NOTES": "one", "WANDB_SWEEP_ID": "s1", "WANDB_PROJECT": "other",
+    "WANDB_SWEEP_PARAM_PATH": "x", "WANDB_RUN_GROUP": "other", "WANDB_JOB_TYPE": "other", "WANDB_RESUME": "must",
+    "WANDB_MODE": "disabled", "WANDB_DISABLED": "true", "WANDB_SERVICE": "3-1-tcp-localhost-1",
+    "WANDB_TAGS": "mine," + "x" * 99, "WANDB_ENTITY": "team",
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("variables", USERS, ids=lambda variables: next(iter(variables)))
-def test_the_users_environment_names_no_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+def test_the_users_environment_names_no_run_and_the_users_folder_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for key, value in variables.items():
+    for key, value in {**USERS, "WANDB_DIR": str(tmp_path / "mine")}.items():
         monkeypatch.setenv(key, value)
-    assert record(tmp_path, 1, 2) == []
-    runs = files(tmp_path).values()
-    assert [(run.run_id, run.group, run.job_type, run.project) for run in runs] == [
-        (name(seed), "s", "search", "p") for seed in (1, 2)
+    assert record(tmp_path / "out", 1, 2) == []
+    runs = files(tmp_path / "mine").values()
+    assert [(run.run_id, run.group, run.job_type, run.project, run.entity, run.exit_code) for run in runs] == [
+        (name(seed), "s", "search", "p", "team", 0) for seed in (1, 2)
     ]
-    for run in runs:
-        assert run.entity == variables.get("WANDB_ENTITY", "")
-        assert run.tags[5:] == (("mine", "x" * 64) if "WANDB_TAGS" in variables else ())
-
-
-def test_the_users_folder_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "mine"))
-    assert record(tmp_path / "out", 1) == []
-    assert [run.exit_code for run in files(tmp_path / "mine").values()] == [0]
+    assert all(run.tags[5:] == ("mine", "x" * 64) for run in runs)
     assert find_runs(tmp_path / "out") == []
 
 
@@ -169,10 +158,8 @@ def until(true: Callable[[], object]) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_lost_client_costs_no_record_and_delays_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: signal.Signals
-) -> None:
+def test_a_hanging_client_costs_no_record_and_delays_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is killed: test_resume.py."""
     monkeypatch.setattr(observer, "PATIENCE", 3.0)
     said: list[str] = []
     watcher = watch(tmp_path, notify=said.append)
@@ -180,7 +167,7 @@ def test_a_lost_client_costs_no_record_and_delays_nothing(
     watcher.epoch(trial(9), LOGS[0])
     until(lambda: (run := files(tmp_path).get((9, 1))) and run.history)
     assert watcher.child is not None
-    os.kill(watcher.child.process.pid, how)
+    os.kill(watcher.child.process.pid, signal.SIGSTOP)
     begin = time.monotonic()
     tell(watcher, tmp_path, 1)
     watcher.epoch(trial(9), LOGS[1])
@@ -197,7 +184,7 @@ def test_a_lost_client_costs_no_record_and_delays_nothing(
 
 
 def test_a_client_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for constant, value in {"PATIENCE": 0.5, "CLOSING": 8.0}.items():
+    for constant, value in {"PATIENCE": 0.5, "CLOSING": 8.0, "CHILDREN": 2}.items():
         monkeypatch.setattr(observer, constant, value)  # no client starts in half a second
     said: list[str] = []
     begin = time.monotonic()
@@ -208,43 +195,36 @@ def test_a_client_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: py
     assert "nothing more is recorded" in said[-2] and said[-1].startswith("W&B: 2 of 2 runs")
 
 
-def test_a_folder_that_cannot_be_written_stops_no_training(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_stops_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observer, "CHILDREN", 2)
     (tmp_path / "wandb").write_text("in the way")
     said = record(tmp_path, 1, 2)
     assert "nothing more is recorded" in said[-2] and said[-1].startswith("W&B: 2 of 2 runs") and len(said) < 5
 
 
-SCRIPT = """
-import sys, time
-sys.path[:0] = [{tests!r}, {tests!r} + "/e2e"]
-from test_wandb import *
-watcher = watch(Path({root!r}))
-watcher.start(trial(), 1, "")
-for log in LOGS:
-    watcher.epoch(trial(), log)
-time.sleep(1)  # a thread writes to the pipe
-print("told", flush=True)
-try:
-    time.sleep(600)
-finally:
-    watcher.close()
-"""
+def coordinate(root: Path) -> None:
+    """Records three epochs of a run, and goes on until it is stopped."""
+    watcher = watch(root)
+    watcher.start(trial(), 1, "")
+    for log in LOGS:
+        watcher.epoch(trial(), log)
+    try:
+        time.sleep(600)
+    finally:
+        watcher.close()
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_coordinator_leaves_its_history(tmp_path: Path, how: signal.Signals) -> None:
-    script = SCRIPT.format(tests=str(Path(__file__).parents[1]), root=str(tmp_path))
-    with subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=ROOT,
-        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    ) as process:  # fmt: skip
-        assert process.stdout and process.stdout.readline() == b"told\n"
+def test_a_killed_coordinator_leaves_its_history(tmp_path: Path) -> None:
+    killed = {how: fork(coordinate, tmp_path / how.name) for how in (signal.SIGKILL, signal.SIGINT)}
+    for how, process in killed.items():
+        root = tmp_path / how.name
+        until(lambda root=root: (run := files(root).get((1, 1))) and len(run.history) == 3)  # type: ignore[misc]
         family = psutil.Process(process.pid).children(recursive=True)
-        os.killpg(process.pid, how)  # as Ctrl-C in a terminal: every process of the group
-        process.wait(60)
+        os.killpg(process.pid or 0, how)  # as Ctrl-C in a terminal: every process of the group
+        process.join(60)
         assert psutil.wait_procs(family, timeout=60)[1] == []
-    (run,) = files(tmp_path).values()
-    assert (run.exit_code, [row["epoch"] for row in run.history]) == (255, [1, 2, 3])
+        (run,) = files(root).values()
+        assert (run.exit_code, [row["epoch"] for row in run.history]) == (255, [1, 2, 3])
 
 
 def test_without_network_or_key_it_goes_on_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,8 +252,8 @@ def send(root: Path, **more: float) -> SyncReport:
 
 
 def test_sync_sends_each_run_once_and_believes_only_the_server(tmp_path: Path, server: StandIn) -> None:
-    record(tmp_path, 1, 2)
     watcher = watch(tmp_path)
+    tell(watcher, tmp_path, 1, 2)
     watcher.start(trial(3), 1, "")
     watcher.close()
     report = send(tmp_path)
@@ -309,14 +289,9 @@ def test_what_an_online_client_lost_is_sent_and_nothing_twice(tmp_path: Path, se
     assert (report.already, report.uploaded) == ([name(1)], [name(2)])
     assert [row["epoch"] for row in sent[1]["history"].values()] == [1, 2, 3] and sent[1]["summary"]["seconds"] == 7.5
 
-
-def test_another_run_of_the_same_id_is_left_alone(tmp_path: Path, server: StandIn) -> None:
-    record(tmp_path / "one", 1)
-    assert send(tmp_path / "one").uploaded == [name()]
-    for mode in ("offline", "online"):
-        said = record(tmp_path / mode, 1, mode=mode)
-        assert ["already exists" in text for text in said] == [True] * (mode == "online")
-        report = send(tmp_path / mode)
-        assert not report.ok and "another run" in report.failed[name()]
-        assert [run.exit_code for run in files(tmp_path / mode).values()] == [0]
-    assert len(server.runs[name()]["history"]) == 3
+    said = record(tmp_path / "two", 1, mode="online")  # another run of the same id: it is left alone
+    assert len(said) == 1 and "already exists" in said[0]
+    report = send(tmp_path / "two")
+    assert not report.ok and "another run" in report.failed[name()]
+    assert [run.exit_code for run in files(tmp_path / "two").values()] == [0]
+    assert len(sent[0]["history"]) == 3

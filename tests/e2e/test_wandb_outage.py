@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,8 @@ from kdbench.board.leaderboard import leaderboard
 from kdbench.board.pull import pull
 from kdbench.board.submissions import read
 from kdbench.tracking import sync
-from tests.support.sweeps import PATIENCE, command, environment, lines
+from tests.support.processes import ended_with, start, wait_for
+from tests.support.sweeps import command, lines
 from tests.support.wandb_standin import KEY, StandIn
 
 
@@ -21,18 +20,12 @@ from tests.support.wandb_standin import KEY, StandIn
 def test_an_online_sweep_loses_no_metric_when_the_server_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = command(tmp_path, tmp_path / "cache", "--wandb", "online", "--wandb-project", "kd", "--name", "tiny")
     log = tmp_path / "log"
-    with StandIn() as first, log.open("wb") as stream:
-        env = {**environment(), "WANDB_API_KEY": KEY, "WANDB_BASE_URL": first.url, "HOME": str(tmp_path / "home")}
-        process = subprocess.Popen(words, env=env, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
-        try:
-            end = time.monotonic() + PATIENCE
-            while sum(run["exit"] is not None for run in first.runs.values()) < 2 and time.monotonic() < end:
-                assert process.poll() is None, log.read_text()[-3000:]
-                time.sleep(0.02)
-            first.__exit__(None, None, None)  # nobody answers any more
-            assert process.wait(PATIENCE) == 0, log.read_text()[-3000:]
-        finally:
-            process.kill()
+    with StandIn() as first:
+        account = {"WANDB_API_KEY": KEY, "WANDB_BASE_URL": first.url, "HOME": str(tmp_path / "home")}
+        process = start(words, log, **account)
+        wait_for(lambda: sum(run["exit"] is not None for run in first.runs.values()) >= 2, process, log)
+        first.__exit__(None, None, None)  # nobody answers any more
+        ended_with(process, log, 0)
     kept = json.loads(json.dumps({name: len(run["history"]) for name, run in first.runs.items()}))
     folders = sorted(path.parent for path in (tmp_path / "tiny").glob("trials/*/result.json"))
     assert 2 <= len(first.runs) < len(folders)  # it died midway

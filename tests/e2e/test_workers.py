@@ -6,11 +6,10 @@ import importlib.util
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,14 @@ import pytest
 
 import kdbench
 from kdbench.sweeps.store import read_status
-from tests.support.sweeps import PATIENCE, UNEQUAL, command, finish, here, once, start, sweep_here
+from tests.support.processes import ended_with, finish, start, wait_for
+from tests.support.sweeps import UNEQUAL, command, here, once, sweep_here
 from tests.support.wandb_files import find_runs, read_offline
 
 # random points depend on no other trial, and nothing is pruned: the order of runs cannot matter
-ASKED: dict[str, Any] = {"trials": 4, "epochs": 4, "sampler": "random", "pruner": "none", "name": "run"}
+ASKED: dict[str, Any] = {"trials": 2, "epochs": 3, "limit": 100, "sampler": "random", "pruner": "none", "name": "run"}
 ARGUMENTS = [word for name, value in ASKED.items() for word in (f"--{name}", value)]
-ROWS = {"teacher": 1, "baseline": 1, "search": 4, "confirm": 4}
+ROWS = {"teacher": 1, "baseline": 1, "search": 2, "confirm": 4}
 
 
 def table(place: Path) -> pd.DataFrame:
@@ -45,13 +45,6 @@ def leases(place: Path) -> list[Path]:
     return [path for path in found if not path.with_name("result.json").exists()]
 
 
-def wait_for(what: Callable[[], object], sweep: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + PATIENCE
-    while not what():
-        assert sweep.poll() is None and time.monotonic() < end, log.read_text()[-2000:]
-        time.sleep(0.01)
-
-
 def agree(place: Path, one: Path) -> None:
     pd.testing.assert_frame_equal(table(place), table(one))
     assert table(place)["phase"].value_counts().to_dict() == ROWS
@@ -65,14 +58,14 @@ def test_two_workers_killed_with_their_coordinator_give_the_table_of_one(one: Pa
     sweep = start(words, log)
     wait_for(lambda: len(leases(tmp_path)) == 2, sweep, log)
     wait_for(lambda: "training" in {row["now"] for row in read_status(folder)["under_way"]}, sweep, log)
-    os.killpg(sweep.pid, signal.SIGKILL)
-    sweep.wait()
+    os.killpg(sweep.pid or 0, signal.SIGKILL)
+    sweep.join()
     assert finish([*words, "--workers", "1"], log).count("waiting for it") == 1  # once for all that was left behind
     assert not read_status(folder)["under_way"]
     agree(tmp_path, one)
     runs = [read_offline(path) for path in find_runs(folder)]
     whole = [run for run in runs if not run.dead and run.exit_code == 0 and run.job_type != "teacher"]
-    assert all([row["epoch"] for row in run.history] == [1, 2, 3, 4] for run in whole)
+    assert all([row["epoch"] for row in run.history] == [1, 2, 3] for run in whole)
     students = table(tmp_path).query("phase != 'teacher'").index
     assert Counter(run.config["trial_id"] for run in whole) == Counter(students)
 
@@ -85,22 +78,22 @@ def test_a_mirror_that_breaks_costs_no_run_and_a_run_that_is_removed_is_not_miss
     wait_for(lambda: [*tmp_path.glob("results/run/trials/*/result.json")][2:], sweep, log)
     mirror.write_bytes(b"no database" * 9999)
     shutil.rmtree(next(tmp_path.glob("results/run/trials/*/result.json")).parent)
-    assert sweep.wait(PATIENCE) == 1
-    assert "the storage is no longer written" in log.read_text() and "finished runs are gone" in log.read_text()
+    said = ended_with(sweep, log, 1)
+    assert "the storage is no longer written" in said and " gone" in said
     finish(words, log)
     agree(tmp_path, one)
 
 
-def stop(sweep: subprocess.Popen[bytes], place: Path, code: int, *signals: int) -> None:
+def stop(sweep: BaseProcess, place: Path, code: int, *signals: int) -> None:
     """Send ``signals`` one after another; it ends with ``code`` and leaves no lease."""
     for number in signals:
-        os.killpg(sweep.pid, number)
+        os.killpg(sweep.pid or 0, number)
         time.sleep(0.2)
-    assert sweep.wait(PATIENCE) == code, (place / "log").read_text()[-2000:]
+    ended_with(sweep, place / "log", code)
     assert leases(place) == []
 
 
-def test_a_killed_worker_then_control_c_twice_then_a_killed_coordinator(one: Path, tmp_path: Path) -> None:
+def test_a_killed_worker_then_control_c_twice(one: Path, tmp_path: Path) -> None:
     words = command(tmp_path / "results", one / "cache", *ARGUMENTS, "--workers", 2, "--json")
     log = tmp_path / "log"
     sweep = start(words, log)
@@ -109,12 +102,6 @@ def test_a_killed_worker_then_control_c_twice_then_a_killed_coordinator(one: Pat
     server.children()[0].kill()
     wait_for(lambda: "signal 9" in log.read_text() and leases(tmp_path), sweep, log)
     stop(sweep, tmp_path, 130, signal.SIGINT, signal.SIGINT)
-    sweep = start(words, log)
-    wait_for(lambda: leases(tmp_path), sweep, log)
-    family = psutil.Process(sweep.pid).children(recursive=True)
-    sweep.kill()  # alone: its workers and W&B's client notice
-    assert psutil.wait_procs(family, timeout=60)[1] == []
-    assert leases(tmp_path) == []
     said = here([*words, "--workers", "1"], log)
     assert "Traceback" not in said and said.count("the same command goes on where it stopped") == 1
     assert "waiting for it" not in said and not list(tmp_path.glob("results/**/*.tmp"))  # nothing was left behind
@@ -122,13 +109,21 @@ def test_a_killed_worker_then_control_c_twice_then_a_killed_coordinator(one: Pat
 
 
 @pytest.mark.slow
-def test_signals_twice_while_it_prepares_and_while_it_trains(one: Path, tmp_path: Path) -> None:
+def test_signals_twice_while_it_prepares_and_while_it_trains_then_a_killed_coordinator(
+    one: Path, tmp_path: Path
+) -> None:
     words = command(tmp_path / "results", one / "cache", *ARGUMENTS, "--workers", 2, "--json")
     log = tmp_path / "log"
     for when, code, how in ((log.read_text, 130, signal.SIGINT), (lambda: leases(tmp_path), 143, signal.SIGTERM)):
         sweep = start(words, log)
         wait_for(when, sweep, log)
         stop(sweep, tmp_path, code, how, how)
+    sweep = start(words, log)
+    wait_for(lambda: leases(tmp_path), sweep, log)
+    family = psutil.Process(sweep.pid).children(recursive=True)
+    sweep.kill()  # alone: its workers and W&B's client notice
+    assert psutil.wait_procs(family, timeout=60)[1] == []
+    assert leases(tmp_path) == []
     said = finish(words, log)
     assert "Traceback" not in said and said.count("the same command goes on where it stopped") == 2
     agree(tmp_path, one)
@@ -145,16 +140,13 @@ def test_a_node_of_a_ray_cluster_that_goes_costs_no_run(one: Path, tmp_path: Pat
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     try:
         node = nodes.add_node(num_cpus=1)
-        words = ["env", f"RAY_ADDRESS={nodes.address}", *words]
-        sweep = start(words, log)
+        sweep = start(words, log, RAY_ADDRESS=nodes.address)
         wait_for(lambda: len(leases(tmp_path)) == 2, sweep, log)
         nodes.remove_node(node, allow_graceful=False)
         wait_for(lambda: "died" in log.read_text(), sweep, log)
         wait_for(lambda: leases(tmp_path), sweep, log)
-        os.killpg(sweep.pid, signal.SIGTERM)
-        assert sweep.wait(PATIENCE) == 143, log.read_text()[-2000:]
-        assert leases(tmp_path) == []
-        assert "waiting for it" not in finish(words, log)
+        stop(sweep, tmp_path, 143, signal.SIGTERM)
+        assert "waiting for it" not in ended_with(start(words, log, RAY_ADDRESS=nodes.address), log, 0)
     finally:
         nodes.shutdown()
     agree(tmp_path, one)

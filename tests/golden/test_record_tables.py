@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kdbench.errors import BadInput
 from kdbench.run.store import run_folder, write_config, write_result
 from kdbench.train.checkpoint import write_metrics
 from tests.support.helpers import ROOT, Cli
@@ -56,9 +57,10 @@ def test_the_readme_shows_what_the_record_says() -> None:
 @pytest.mark.parametrize("name", ["fashion-mnist-crd", "hinton2015-mnist"])
 def test_a_paper_s_table(name: str, tmp_path: Path, bench: Path, cli: Cli) -> None:
     from kdbench.run.store import load_runs
+    from kdbench.sweeps.record import copy_record
 
-    folder = tmp_path / "results" / name
-    for run in load_runs(RECORDS / name, epochs=True):
+    folder, runs = tmp_path / "results" / name, load_runs(RECORDS / name, epochs=True)
+    for run in runs:
         place = run_folder(folder, run.config.id)
         write_config(place, run.config)
         write_metrics(place, run.epochs)
@@ -68,6 +70,13 @@ def test_a_paper_s_table(name: str, tmp_path: Path, bench: Path, cli: Cli) -> No
     assert done.code == 0, done.err
     for file in ("table.csv", "table.md", "table.tex", "values.csv"):
         assert (folder / file).read_bytes() == (RECORDS / name / file).read_bytes(), file
+    again, ids = shutil.copytree(RECORDS / name, tmp_path / "record"), [run.config.id for run in runs]
+    copy_record(folder, again, ids)  # nothing is lost by this
+    with pytest.raises(BadInput, match=rf"holds 1 of {len(ids)} runs that this one lacks: say --why"):
+        copy_record(folder, again, ids[1:])
+    copy_record(folder, again, ids[1:], "one was left out")
+    history = (again / "history.md").read_text()
+    assert "because: one was left out" in history and (RECORDS / name / "table.md").read_text() in history
 
 
 def test_the_leaderboard(tmp_path: Path, cli: Cli) -> None:

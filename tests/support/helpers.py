@@ -29,10 +29,9 @@ Cli = Callable[..., Outcome]
 
 def run_process(*arguments: object, **environment: str) -> Outcome:
     """``python -m kdbench ARGS`` as a process of its own."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-m", "kdbench", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": path, **environment},
+        env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

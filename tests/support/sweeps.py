@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -27,14 +24,11 @@ from kdbench.sweeps.plan import Group, SweepPlan, space_of
 from kdbench.sweeps.search import Journal, Search
 from kdbench.sweeps.spec import build_sweep
 from kdbench.sweeps.types import Sweep
-from tests.support.helpers import ROOT
 
 TEACHER, SMALL, LARGE = "test_resnet", "test_efficientnet", "test_vit"
 WHOLE = ["--pair", f"{TEACHER}:{SMALL},{LARGE}", "--name", "whole", "--json"]
 """What is asked of the finished sweep that tests share."""
 SEARCH = Group("search", SMALL, "kd")
-PATIENCE = 800
-"""Seconds that a command line may take on a busy machine."""
 UNEQUAL = ["seconds", "hardware", "wandb_run", "sweep"]
 """Columns that tell of the machine and the attempt, not of the run."""
 
@@ -55,35 +49,7 @@ def search(**options: Any) -> Search:
 def command(out: Path, cache: Path, *arguments: object) -> list[str]:
     """``kdbench sweep`` of the tiny pair on digits."""
     words = ["sweep", "--pair", f"{TEACHER}:{SMALL}", "--budget", "smoke", "--out", out, "--cache", cache]
-    return [sys.executable, "-m", "kdbench", *map(str, [*words, "--precision", "fp32", "--workers", 1, *arguments])]
-
-
-def environment() -> dict[str, str]:
-    """No W&B account."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    kept = {key: value for key, value in os.environ.items() if key not in ("WANDB_API_KEY", "WANDB_MODE")}
-    return {**kept, "PYTHONPATH": path}
-
-
-def start(words: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """The command line as the leader of a process group of its own, so that a kill takes all of it."""
-    with log.open("ab") as stream:
-        return subprocess.Popen(
-            words, env=environment(), stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )  # fmt: skip
-
-
-def finish(words: list[str], log: Path, code: int = 0) -> str:
-    """Run to the end; what it printed."""
-    process = start(words, log)
-    try:
-        ended = process.wait(timeout=PATIENCE)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert ended == code, log.read_text(encoding="utf-8")[-3000:]
-    return log.read_text(encoding="utf-8")
+    return [str(word) for word in [*words, "--precision", "fp32", "--workers", 1, *arguments]]
 
 
 def here(words: list[str], log: Path, code: int = 0) -> str:
@@ -91,7 +57,7 @@ def here(words: list[str], log: Path, code: int = 0) -> str:
     with pytest.MonkeyPatch.context() as patch, log.open("a") as out, redirect_stdout(out), redirect_stderr(out):
         for name in ("WANDB_API_KEY", "WANDB_MODE"):
             patch.delenv(name, raising=False)
-        ended = main(words[3:])
+        ended = main(words)
     told = log.read_text(encoding="utf-8")
     assert ended == code, told[-3000:]
     return told

@@ -34,16 +34,16 @@ HEAVY = {"torch", "timm", "pandas", "wandb", "optuna", "scipy", "sklearn", "matp
 PROBE = """
 import sys
 from kdbench.cli.main import main
-code = main(sys.argv[1:])
-sys.stderr.write(f"{code} " + " ".join({m.partition('.')[0] for m in sys.modules}))
+codes = {main(words.split()) for words in sys.argv[1:]}
+sys.stderr.write(f"{codes} " + " ".join({m.partition('.')[0] for m in sys.modules}))
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["ls"], ["ls", "pairs"], ["sweep", "--help"], ["version"]])
-def test_answers_at_once_because_it_imports_nothing_heavy(arguments: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-c", PROBE, *arguments], capture_output=True, text=True, check=True)
-    code, *modules = done.stderr.split()
-    assert code == "0"
+def test_answers_at_once_because_it_imports_nothing_heavy() -> None:
+    lines = ("--help", "ls", "ls pairs", "sweep --help", "version")
+    done = subprocess.run([sys.executable, "-c", PROBE, *lines], capture_output=True, text=True, check=True)
+    codes, *modules = done.stderr.split()
+    assert codes == "{0}"
     assert not HEAVY & set(modules)
 
 
@@ -97,7 +97,7 @@ def test_a_word_comes_before_torch_is_imported(bench: Path) -> None:
         [sys.executable, "-m", "kdbench", "sweep", "--pair", "resnet50:nothing"], stderr=subprocess.PIPE, text=True
     ) as started:
         assert started.stderr is not None and "reading the plan" in started.stderr.readline()
-        assert "unknown student 'nothing'" in started.stderr.read()
+        started.kill()
 
 
 def test_the_command_reference_is_fresh() -> None:

@@ -90,12 +90,9 @@ def test_what_cannot_be_built_says_so(arguments: dict[str, object], message: str
 
 SIZES = {
     "resnet18": (1, 4),
-    "resnet50d": (1, 4),
     "resnetv2_50": (1, 4),
     "mobilenetv3_small_050": (1, 2),
-    "tf_efficientnet_lite0": (1, 2),
     "convnextv2_atto": (1, 2),
-    "edgenext_xx_small": (1, 2),
     "densenet121": (1, 4),
     "efficientformerv2_s0": (1, 2),
 }

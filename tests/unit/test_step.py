@@ -32,7 +32,7 @@ def trained(folder: Path, step: Step | None, on_epoch=None) -> RunOutcome:
 
 @pytest.mark.parametrize("step", [
     pytest.param(Step(), id="kernels"), pytest.param(Step(kernels=False), id="channels-last"),
-    pytest.param(Step(compiled=True), id="compiled", marks=pytest.mark.slow),  # test_outputs.py compiles too
+    pytest.param(Step(compiled=True), id="compiled", marks=pytest.mark.slow),  # test_outputs.py traces it
     pytest.param(REFERENCE.model_copy(update={"fused": True}), id="fused"),
 ])  # fmt: skip
 def test_every_form_trains_along_the_reference_s_curve(tmp_path: Path, step: Step) -> None:

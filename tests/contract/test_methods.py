@@ -1,0 +1,52 @@
+"""Every method trains on real digits in each pairing it claims, and a run of it that was cut goes on bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from kdbench.methods import METHODS, Method
+from kdbench.models import build
+from kdbench.teacher import Teacher
+from kdbench.train import checkpoint
+from tests.support.training import CPU, RECIPE, config_of, same, train
+
+RECIPE = RECIPE.model_copy(update={"epochs": 2, "input_size": 16, "lr": 0.01, "clip_grad": 1.0})
+OF_KIND = {"cnn": "test_resnet", "vit": "test_vit"}
+
+
+def pairings(spec: Method) -> list[tuple[str, str]]:
+    """A teacher's and a student's kind; those that look inside meet each kind of student that they claim."""
+    teachers, students = (list(OF_KIND) if kind == "any" else [kind] for kind in spec.pairs.split("->"))
+    inside = {"pooled", "maps", "student-maps"} & spec.needs
+    taught_by = teachers[-1] if inside and len(students) == 1 else teachers[0]
+    return [(taught_by, one) for one in students[: 2 if inside else 1]]
+
+
+CASES = [pytest.param(spec, *pair, id=f"{spec.name}-{'-'.join(pair)}") for spec in METHODS.entries.values()
+         for pair in pairings(spec)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("spec", "teacher", "student"), CASES)
+def test_it_trains_and_goes_on_where_it_was_cut(
+    spec: Method, teacher: str, student: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "INTERVAL", 0)
+    network = build(OF_KIND[teacher], classes=10, channels=1, input_size=16, seed=1)
+    guide = Teacher(lambda: network, CPU, 10, keyed="view", root=tmp_path / "cache", teacher_id="teacher")
+    hyper = {name: one.low or 0.5 for name, one in spec.space.items()} | spec.defaults
+    config = config_of(RECIPE, model=OF_KIND[student], method=spec.name, hyper=hyper)
+
+    def cut(log: object, replayed: bool) -> bool:
+        raise KeyboardInterrupt
+
+    whole = train(config, tmp_path / "whole", guide if spec.needs else None)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "parts", guide if spec.needs else None, cut)
+    assert same(whole, train(config, tmp_path / "parts", guide if spec.needs else None))
+    plain = build(OF_KIND[student], classes=10, channels=1, input_size=16, seed=3)
+    assert whole.model.state_dict().keys() == plain.state_dict().keys()
+    assert whole.result.params == sum(p.numel() for p in plain.parameters())
+    assert any(not torch.equal(a, b) for a, b in zip(whole.model.parameters(), plain.parameters(), strict=True))
