@@ -73,31 +73,32 @@ def sweep(
 
 def run_sweep(config: SweepConfig, observer: Observer, command: str | None = None) -> Path:
     """What ``kdbench sweep`` and ``sweep`` do: what was asked for to a finished folder, without its report."""
-    spec = _spec(config)
+    spec, sources = _spec(config)
     from kdbench.sweeps.run import run_sweep as start  # imports torch: what was typed wrong is said before
 
     tracking = tracked(config.out / spec.name, spec.name, config.tracking, observer, spec.pair.teacher)
     words = command or shlex.join(["kdbench", "sweep", *config.words()])
     return start(
-        spec, config, observer, command=words, teacher_weights=config.teacher_weights, tracking=tracking,
+        spec, config, observer, command=words, sources=sources, tracking=tracking,
         against=config.against,
     )  # fmt: skip
 
 
-def _spec(config: SweepConfig) -> Sweep:
-    """What was asked for, resolved: on its own, or beside a record's runs."""
+def _spec(config: SweepConfig) -> tuple[Sweep, dict[str, str]]:
+    """What was asked for, resolved, on its own or beside a record's runs; where its weights are."""
     from kdbench.sweeps.against import sweep_against
-    from kdbench.sweeps.spec import build_sweep
+    from kdbench.sweeps.spec import build_sweep, sources_of
 
-    return build_sweep(config) if config.against is None else sweep_against(config)
+    sweep = build_sweep(config) if config.against is None else sweep_against(config)
+    return sweep, sources_of(config, sweep)
 
 
 def plan_sweep(config: SweepConfig, observer: Observer) -> DryRun:
     """What ``run_sweep`` would do, and about how long that takes here. Writes nothing."""
-    spec = _spec(config)
+    spec, sources = _spec(config)
     from kdbench.sweeps.run import plan_sweep as plan
 
-    return plan(spec, config, observer, teacher_weights=config.teacher_weights)
+    return plan(spec, config, observer, sources=sources)
 
 
 def tracked(

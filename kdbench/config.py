@@ -27,6 +27,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Hyper = dict[str, Annotated[float, Field(allow_inf_nan=False)]]
 Stem = Literal["native", "small"]
+Tune = Literal["head", "full"]
 Precision = Literal["auto", "fp32", "bf16"]
 Interpolation = Literal["bilinear", "bicubic", "random"]
 Aspect = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -114,7 +115,7 @@ class Recipe(Frozen):
     flip: bool | None = None
     """Random mirror image; None follows the data set."""
     input_size: int | None = Field(None, ge=8)
-    """Pixels of a side that the network sees; None follows the data set."""
+    """Pixels of a side of a view; None follows the data set."""
     stem: Stem = "native"
     """``small`` removes the stem's stride and max-pool, for small images."""
     precision: Precision = "auto"
@@ -161,6 +162,15 @@ class Recipe(Frozen):
     """Probability of cutmix where both are on."""
     test_crop: float | None = Field(default=None, gt=0, le=1, exclude_if=unset)
     """Share of a side that validation and test images show, where they are resized; None: 0.875 from 160 pixels on."""
+    network_size: int | None = Field(default=None, ge=8, exclude_if=unset)
+    """Pixels of a side at which the network sees a view, resampled; None: as many as the view has."""
+    network_interpolation: Literal["bilinear", "bicubic"] = Field(default="bilinear", exclude_if=is_default("bilinear"))
+    """How ``network_size`` resamples."""
+    mean: tuple[float, ...] | None = Field(default=None, exclude_if=unset)
+    """What normalisation subtracts from pixels in [0, 1], by channel; None follows the data set. Three of them show
+    grey images in colour."""
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(default=None, exclude_if=unset)
+    """What it then divides by."""
     teacher_top_k: int | None = Field(default=None, ge=1, exclude_if=unset)
     """Only so many of the teacher's largest logits guide the student; other classes share the rest evenly. Its record
     of 1,000 classes is then a tenth (K = 50) on disk."""
@@ -196,6 +206,10 @@ class RunConfig(Frozen):
     """Seed of initialisation, order and augmentation."""
     phase: Phase
     """Only ``confirm`` reads the test split (and ``teacher``, in confirm, its own)."""
+    start: str | None = Field(default=None, exclude_if=unset)
+    """What identifies the weights that training starts from, with a new classifier; None: random ones."""
+    tune: Tune = Field(default="full", exclude_if=is_default("full"))
+    """``head``: of those weights all but the classifier stay as they are, in eval mode (a linear probe)."""
     control: Control | None = Field(default=None, exclude_if=unset)
     """Which control it is of: ``smoothing`` and ``compute`` train on hard labels, ``self`` by kd."""
 

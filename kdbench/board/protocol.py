@@ -22,7 +22,8 @@ def protocol_of(config: RunConfig, teacher: RunConfig | None, searched: int) -> 
     labels alone have no teacher and no search: what they share with a distilled run's protocol is ``fair``.
     """
     data = config.data.model_dump(mode="json", exclude={"name"})
-    protocol: dict[str, Any] = {"data": data, "recipe": _recipe(config), "budget": {"trials": searched}}
+    begun = {"start": "given weights"} if config.start else {}
+    protocol: dict[str, Any] = {"data": data, "recipe": _recipe(config) | begun, "budget": {"trials": searched}}
     if config.method == HARD:
         protocol |= {"budget": {"trials": 0}, "teacher": {"weights": "none"}}
     elif teacher is None:
@@ -34,7 +35,8 @@ def protocol_of(config: RunConfig, teacher: RunConfig | None, searched: int) -> 
         taught = {} if teacher.method == HARD else {"method": teacher.method}
         seen = teacher.data.model_dump(mode="json", exclude={} if teacher.data.name != config.data.name else {"name"})
         other = {key: seen.get(key) for key in {**data, **seen} if seen.get(key) != data.get(key)}
-        protocol |= {"teacher": {"weights": "trained", **taught}, "teacher-recipe": _recipe(teacher)}
+        begun = {} if teacher.start is None else {"start": "given weights", "tune": teacher.tune}
+        protocol |= {"teacher": {"weights": "trained", **taught, **begun}, "teacher-recipe": _recipe(teacher)}
         protocol["teacher-data"] = other
     return flatten(protocol, separator=".")
 

@@ -80,13 +80,18 @@ _BUILTIN_PAIRS = (*map(_named, BUILTIN), *map(_from_table, _CIFAR_PAIRS.split())
 PAIRS: Registry[NamedPair] = Registry("pair", {p.name: p for p in _BUILTIN_PAIRS}, "kdbench.pairs", NamedPair)
 
 
-def parse_pair(text: str, known_models: Callable[[], Collection[str]]) -> Pair:
+def plain_name(text: str) -> str:
+    """A timm name without what the Hugging Face hub puts before it: ``hf-hub:timm/resnet50.a1_in1k``."""
+    return text.strip().removeprefix("hf-hub:").removeprefix("timm/")
+
+
+def parse_pair(text: str, known_models: Callable[[], Collection[str]], *, tags: bool = False) -> Pair:
     """``TEACHER:STUDENTS`` as a ``Pair``; students are family names and timm names, comma-separated.
 
     The order given is kept and repeated students are dropped. The name of a registered pair also works.
     ``known_models`` (timm's names) is called only for a name that the catalog does not have. Names may be written as
     the Hugging Face hub does (``timm/resnet50.a1_in1k``); a teacher keeps its tag, which says which pretrained weights
-    are meant, a student begins at random and loses it.
+    are meant, a student begins at random and loses it (unless ``tags``).
 
     Raises:
         BadInput: no colon, an empty side, or a name that nobody knows, with the closest one.
@@ -97,8 +102,7 @@ def parse_pair(text: str, known_models: Callable[[], Collection[str]]) -> Pair:
         return _by_name(text)
     if not teacher:
         raise BadInput(f"--pair '{text}' names no teacher: write TEACHER:STUDENTS, e.g. resnet50:mobilenetv3")
-    teacher = teacher.removeprefix("timm/")
-    parts = [part.strip().removeprefix("timm/") for part in rest.split(",")]
+    teacher, parts = plain_name(teacher), [plain_name(part) for part in rest.split(",")]
     if not any(parts):
         raise BadInput(f"--pair '{text}' names no students: write a family or models, e.g. {teacher}:mobilenetv3")
     if not all(parts):
@@ -110,7 +114,7 @@ def parse_pair(text: str, known_models: Callable[[], Collection[str]]) -> Pair:
     for part in parts:
         if part not in FAMILIES:
             _check("student", part, known_models, extra=FAMILIES.names())
-        students.extend(FAMILIES.get(part).models if part in FAMILIES else [part.split(".")[0]])
+        students.extend(FAMILIES.get(part).models if part in FAMILIES else [part if tags else part.split(".")[0]])
     family = parts[0] if len(set(parts)) == 1 and parts[0] in FAMILIES else None
     return Pair(teacher=teacher, students=tuple(dict.fromkeys(students)), ladder=family)
 

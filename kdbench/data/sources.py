@@ -44,6 +44,24 @@ def resolve_dataset(name: str, *, skip_corrupt: bool = False) -> tuple[DatasetSp
     return DATASETS.get(name), None
 
 
+def class_names(spec: DatasetSpec) -> tuple[str, ...] | None:
+    """Names of the classes of a user's own data, in the order of their labels; None where nobody knows them."""
+    if spec.name.startswith("folder:"):
+        return tuple(map(shown, classes_of(tree(folder_path(spec.name)).train)))
+    if spec.name.startswith("hf:"):
+        from kdbench.data.hub import hub_classes
+
+        return tuple(map(str, hub_classes(spec.name.removeprefix("hf:"))))
+    return None
+
+
+def natural_order(names: Sequence[str]) -> tuple[str, ...]:
+    """As timm's ``train.py`` orders class folders: digits as numbers, letters whatever their case."""
+    from timm.utils.misc import natural_key
+
+    return tuple(sorted(names, key=natural_key))
+
+
 def describe_source(name: str) -> list[tuple[str, bool]]:
     """Every place where the bytes of ``name`` are looked for, and whether they are there."""
     if name.startswith("folder:"):

@@ -55,7 +55,9 @@ class Split(Protocol):
     augment: Augment
     """What ``batches`` does to an image."""
     look: Look
-    """How batches show the views; ``Look.show`` gives the same views as another network sees them."""
+    """How views are cut from images."""
+    shown: Look
+    """How batches show them; ``Look.show`` gives the same views as another network sees them."""
 
     @property
     def digest(self) -> str:
@@ -92,8 +94,10 @@ def epoch_batches(n: int, batch_size: int, order_seed: int, epoch: int, repeats:
 class _Labelled:
     """What both kinds of split have."""
 
-    def __init__(self, labels: Rows, look: Look, augment: Augment, device: torch.device) -> None:
-        self.look, self.augment, self.device = look, augment, device
+    def __init__(
+        self, labels: Rows, look: Look, augment: Augment, device: torch.device, shown: Look | None = None
+    ) -> None:
+        self.look, self.augment, self.device, self.shown = look, augment, device, shown or look
         self._numbers = np.ascontiguousarray(labels)
         self.labels: Tensor = torch.from_numpy(self._numbers).to(device)
 
@@ -118,12 +122,20 @@ class _Labelled:
             share = mix(x, more, key64(_MIX, augment_seed, epoch, number))
         return batch._replace(x=x, share=share)
 
+    @property
+    def _preprocessing(self) -> str:
+        other = f":{self.shown.size}:{self.shown.interpolation}" if self.shown.size != self.look.size else ""
+        return f"{self.look.mean}:{self.look.std}{other}"
+
 
 class ResidentSplit(_Labelled):
     """Labelled images in memory, uint8 (N, S, S, C); a view is one gather from them."""
 
-    def __init__(self, pixels: Pixels, labels: Rows, look: Look, augment: Augment, device: torch.device) -> None:
-        super().__init__(labels, look, augment, device)
+    def __init__(
+        self, pixels: Pixels, labels: Rows, look: Look, augment: Augment, device: torch.device,
+        shown: Look | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(labels, look, augment, device, shown)
         self._pixels: Pixels | None = pixels
         n, size, _, channels = pixels.shape
         if pad := augment.pad:
@@ -141,16 +153,17 @@ class ResidentSplit(_Labelled):
     def digest(self) -> str:
         """16 hexadecimal digits of pixels (without their border), labels and normalisation."""
         assert self._pixels is not None
-        sha = hashlib.sha256(f"{len(self)}:{self.look.size}:{self.look.mean}:{self.look.std}".encode())
+        sha = hashlib.sha256(f"{len(self)}:{self.look.size}:{self._preprocessing}".encode())
         for start in range(0, len(self), 4096):
             sha.update(np.ascontiguousarray(self._pixels[start : start + 4096]).data)
         sha.update(self._numbers.astype("<i8").data)
         return sha.hexdigest()[:16]
 
     def render(self, rows: Tensor, views: Tensor, look: Look | None = None) -> Tensor:
-        """float32 (B, C, S, S), normalised, channels_last: these views of these rows (int64 (B,) each), at ``look``."""
-        x = self._render(rows, views)
-        return x if look is None else look.show(x, self.look)
+        """float32 (B, C, S, S), normalised, channels_last: these views of these rows (int64 (B,) each), at ``look``
+        (None: ``shown``).
+        """
+        return (look or self.shown).show(self._render(rows, views), self.look)
 
     def batches(self, *, batch_size: int, order_seed: int, augment_seed: int, epoch: int) -> Iterator[Batch]:
         shown, repeats = self.view_ids(augment_seed, epoch), self.augment.more.repeats
@@ -179,14 +192,16 @@ class StreamSplit(_Labelled):
     with each sample's random generators seeded by hashing, so neither order nor workers change them.
     """
 
-    def __init__(self, samples: Samples, fit: Fit, look: Look, augment: Augment, device: torch.device) -> None:
-        super().__init__(samples.labels, look, augment, device)
+    def __init__(
+        self, samples: Samples, fit: Fit, look: Look, augment: Augment, device: torch.device, shown: Look | None = None
+    ) -> None:
+        super().__init__(samples.labels, look, augment, device, shown)
         self._fit, self._samples = fit, samples
 
     @cached_property
     def digest(self) -> str:
         """16 hexadecimal digits of which images (``Samples.signature``), labels, size and normalisation."""
-        sha = hashlib.sha256(f"{len(self)}:{self._fit}:{self.look.mean}:{self.look.std}".encode())
+        sha = hashlib.sha256(f"{len(self)}:{self._fit}:{self._preprocessing}".encode())
         for row in range(len(self)):
             sha.update(os.fsencode(self._samples.signature(row)) + b"\0")
         sha.update(self._numbers.astype("<i8").tobytes())
@@ -227,7 +242,7 @@ class StreamSplit(_Labelled):
             if isinstance(found, BadInput):
                 raise found
             pixels, rows, entries = (part.to(self.device, non_blocking=True) for part in found)
-            yield normalise(pixels, self.look.mean, self.look.std), rows, entries
+            yield self.shown.show(normalise(pixels, self.look.mean, self.look.std), self.look), rows, entries
 
 
 class _Images(Dataset[Any]):

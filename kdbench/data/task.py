@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ class TaskData:
     classes: int
     channels: int
     input_size: int
+    """Pixels of a side that the network sees."""
     train: Split
     val: Split
     device: torch.device
@@ -37,8 +38,24 @@ class TaskData:
 
     def test(self) -> Split:
         """The test split, read now and not before: only the confirm phase may ask."""
-        samples = _require(self.spec, "test", self.skip_corrupt)
-        return _split(self.spec, samples, self.input_size, PLAIN, self.device, self.cache, self.test_crop)
+        samples, looks = _require(self.spec, "test", self.skip_corrupt), (self.val.look, self.val.shown)
+        return _split(self.spec, samples, *looks, PLAIN, self.device, self.cache, self.test_crop)
+
+
+def looks_of(spec: DatasetSpec, cfg: DataConfig, recipe: Recipe) -> tuple[Look, Look]:
+    """How views are cut, and how the network of ``recipe`` sees them."""
+    spec = in_colour(spec, cfg, recipe)
+    mean, std = recipe.mean or spec.mean, recipe.std or spec.std
+    if not len(mean) == len(std) == spec.shape[0]:
+        raise BadInput(f"recipe.mean {mean} and std {std} must have one value for each of {spec.shape[0]} channels")
+    cut = Look(recipe.input_size or spec.input_size, mean, std, recipe.network_interpolation)
+    return cut, replace(cut, size=recipe.network_size or cut.size)
+
+
+def network_shape(spec: DatasetSpec, cfg: DataConfig, recipe: Recipe) -> dict[str, int]:
+    """What ``kdbench.models.build`` must know of a network's input and output."""
+    shown = looks_of(spec, cfg, recipe)[1]
+    return {"classes": spec.classes, "channels": len(shown.mean), "input_size": shown.size}
 
 
 def load(
@@ -53,8 +70,7 @@ def load(
         BadInput: damaged data, labels out of range, a limit below the number of classes.
         MachineFault: the data set is nowhere, or does not fit.
     """
-    spec, skip, cache = in_colour(spec, cfg), cfg.skip_corrupt, cache or default_cache()
-    size = recipe.input_size or spec.input_size
+    looks, skip, cache = looks_of(spec, cfg, recipe), cfg.skip_corrupt, cache or default_cache()
     if cfg.digest is not None and (found := resolve_dataset(spec.name, skip_corrupt=skip)[1]) != cfg.digest:
         raise BadInput(
             f"the data of '{spec.name}' have changed since this sweep was made: digest {found}, not {cfg.digest}; "
@@ -73,19 +89,21 @@ def load(
         kept = kept[stratified_limit(samples.labels[kept], cfg.limit, cfg.split_seed)]
     if cfg.train_classes is not None:
         kept = _of_classes(spec, samples.labels, kept, cfg.train_classes)
-    train = _split(spec, samples.take(kept), size, augment_for(spec, recipe), device, cache)
-    val = _split(spec, own_val, size, PLAIN, device, cache, recipe.test_crop)
-    return TaskData(spec, spec.classes, spec.shape[0], size, train, val, device, cache, skip, recipe.test_crop)
+    train = _split(spec, samples.take(kept), *looks, augment_for(spec, recipe), device, cache)
+    val = _split(spec, own_val, *looks, PLAIN, device, cache, recipe.test_crop)
+    return TaskData(spec, **network_shape(spec, cfg, recipe), train=train, val=val, device=device, cache=cache,
+                    skip_corrupt=skip, test_crop=recipe.test_crop)  # fmt: skip
 
 
-def in_colour(spec: DatasetSpec, cfg: DataConfig) -> DatasetSpec:
-    """``spec`` with its one channel repeated where ``cfg`` asks for that."""
-    if cfg.channels is None or spec.shape[0] == cfg.channels:
+def in_colour(spec: DatasetSpec, cfg: DataConfig, recipe: Recipe | None = None) -> DatasetSpec:
+    """``spec`` with its one channel repeated where ``cfg`` or three values of ``recipe.mean`` ask for that."""
+    channels = cfg.channels or (3 if recipe and len(recipe.mean or ()) == 3 else spec.shape[0])
+    if spec.shape[0] == channels:
         return spec
     if spec.shape[0] != 1:
-        raise BadInput(f"'{spec.name}' has {spec.shape[0]} channels: only grey images can be shown as {cfg.channels}")
-    shape = (cfg.channels, *spec.shape[1:])
-    return spec.model_copy(update={"shape": shape, "mean": spec.mean * cfg.channels, "std": spec.std * cfg.channels})
+        raise BadInput(f"'{spec.name}' has {spec.shape[0]} channels: only grey images can be shown as {channels}")
+    shape = (channels, *spec.shape[1:])
+    return spec.model_copy(update={"shape": shape, "mean": spec.mean * channels, "std": spec.std * channels})
 
 
 def _of_classes(spec: DatasetSpec, labels: Rows, kept: Rows, classes: tuple[int, ...]) -> Rows:
@@ -150,12 +168,12 @@ def _check_labels(spec: DatasetSpec, samples: Samples, part: str) -> None:
 
 
 def _split(
-    spec: DatasetSpec, samples: Samples, size: int, augment: Augment, device: torch.device, cache: Path,
+    spec: DatasetSpec, samples: Samples, look: Look, shown: Look, augment: Augment, device: torch.device, cache: Path,
     crop: float | None = None,
 ) -> Split:  # fmt: skip
     """In memory where views are cut from there and fit; one view of files mapped from a file; else streamed."""
-    fit, look = Fit(size, spec.shape[0], spec.fit, crop), Look(size, spec.mean, spec.std)
-    pixels = len(samples.labels) * (size + 2 * augment.pad) ** 2 * fit.channels
+    fit = Fit(look.size, len(look.mean), spec.fit, crop)
+    pixels = len(samples.labels) * (look.size + 2 * augment.pad) ** 2 * fit.channels
     room = splits.MEMORY_SHARE * min(memory_bytes(device), memory_bytes(torch.device("cpu")))
     held = None
     if augment.gathered and pixels <= room:
@@ -163,5 +181,5 @@ def _split(
     elif augment.n_views == 1 and not isinstance(samples, ArraySamples):
         held = stored(samples, fit, cache)
     if held is None:
-        return StreamSplit(samples, fit, look, augment, device)
-    return ResidentSplit(held, samples.labels, look, augment, device)
+        return StreamSplit(samples, fit, look, augment, device, shown)
+    return ResidentSplit(held, samples.labels, look, augment, device, shown)

@@ -140,13 +140,13 @@ class Look:
     def show(self, x: Tensor, seen: Look) -> Tensor:
         """The views ``x`` (float32 (B, C, S, S), as ``seen`` shows them) as this look shows them: same crop, same flip.
 
-        ``x`` itself where nothing differs. Where sizes differ, split the data at the larger one: views are then
-        resampled (antialiased) from more pixels, never invented from fewer.
+        ``x`` itself where nothing differs; else resampled (antialiased), and grey repeated where this look has colours.
         """
         if (self.size, self.mean, self.std) == (seen.size, seen.mean, seen.std):
             return x
         (scale, shift), (own_scale, own_shift) = (_factors(look.mean, look.std, 1, x.device) for look in (seen, self))
         pixels = (x - shift.view(1, -1, 1, 1)) / scale.view(1, -1, 1, 1)
+        pixels = pixels[:, : len(self.mean)]  # of grey in colours one channel
         if self.size != seen.size:
             pixels = functional.interpolate(pixels, (self.size, self.size), mode=self.interpolation, antialias=True)
             pixels = pixels.clamp(0, 255)

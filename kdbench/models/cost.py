@@ -57,16 +57,20 @@ def count_macs(model: nn.Module, channels: int, input_size: int) -> int:
 
 
 def latencies(
-    models: Mapping[str, nn.Module], channels: int, input_size: int, device: torch.device, *,
+    models: Mapping[str, nn.Module], inputs: Mapping[str, tuple[int, int]], device: torch.device, *,
     rounds: int = 30, warmup: int = 5,
 ) -> dict[str, Latency]:  # fmt: skip
-    """How long each network takes for one image in eval mode, as deployed, by its name.
+    """How long each network takes for one image in eval mode, as deployed, by its name; ``inputs``: (channels, pixels
+    of a side) of what it sees.
 
     Every round times each network once, so that whatever else the machine does meets all of them alike; ``warmup``
     rounds do not count. float32, channels_last, the process's threads. Compare the numbers only within one table. The
     networks given are moved to ``device`` and left in eval mode.
     """
-    x = torch.zeros(1, channels, input_size, input_size, device=device).contiguous(memory_format=torch.channels_last)
+    images = {
+        name: torch.zeros(1, c, side, side, device=device).contiguous(memory_format=torch.channels_last)
+        for name, (c, side) in inputs.items()
+    }
     ready = {
         name: deployed(model).to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         for name, model in models.items()
@@ -76,7 +80,7 @@ def latencies(
         for _ in range(warmup + rounds):
             for name, network in ready.items():
                 start = time.perf_counter()
-                network(x)
+                network(images[name])
                 if device.type == "cuda":
                     torch.cuda.synchronize(device)
                 times[name].append(1000 * (time.perf_counter() - start))

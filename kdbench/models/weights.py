@@ -1,33 +1,43 @@
-"""Weights from timm's hub or a local file: all of them fit, or it is an error. Never a silent random head.
+"""Weights from a hub or a local file: all of them fit, or it is an error. Never a silent random head.
 
 timm drops a classifier whose class count differs from the data set's and says so only at log level INFO; here
-that is refused before anything is loaded, and a network that is random in any part is refused afterwards.
+that is refused before anything is loaded, and a network that is random in any part is refused afterwards. Training that
+starts from weights (``load_start``) asks for a new classifier by name.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import pickle
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import numpy as np
 import timm
 import torch
-from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from kdbench.errors import BadInput, MachineFault, unknown
 from kdbench.models.build import build, construct, explained, fit_to, known_models, seeded
+from kdbench.models.published import unwrapped
 
 PRETRAINED = "pretrained"
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+_NEW_HEAD = "put a new classifier on them with --teacher-tune head (or full)"
+_SCALAR: Any = np.float64().__reduce__()[0]
+_PLAIN: list[Any] = [
+    argparse.Namespace, (_SCALAR, "numpy.core.multiarray.scalar"), (_SCALAR, "numpy._core.multiarray.scalar"), np.dtype,
+    type(np.dtype(np.float64)), type(np.dtype(np.float32)),
+]  # fmt: skip
+"""What torch files may hold beside tensors and containers, and runs nothing: timm's arguments, scores as numbers."""
 _ADVICE = (
     "give a local file with --teacher-weights PATH, train the teacher here by leaving it out, or fetch the weights "
     "once on a machine with a network and copy its Hugging Face cache"
@@ -54,9 +64,10 @@ def load_weights(name: str, *, classes: int, channels: int, input_size: int, ste
 
     ``source`` is ``pretrained`` or ``pretrained:TAG`` (a tag may follow the name instead: ``resnet50.a1_in1k``), which
     timm adapts to other channels and sizes; or a file that must fit exactly: ``.safetensors``, a torch file read with
-    ``weights_only``, or a folder with one as the hub has them (``local-dir:PATH`` too). A dictionary in it under
-    ``state_dict_ema``, ``model_ema``, ``state_dict`` or ``model`` is unwrapped, a prefix that all names share
-    (``module.``) taken off. Several, with commas between them, make an ``Ensemble``.
+    ``weights_only``, or a folder with one as the hub has them (``local-dir:PATH`` too, ``hf-hub:NAME`` one of the hub).
+    A dictionary in it under ``state_dict_ema``, ``model_ema``, ``state_dict`` or ``model`` is unwrapped (PATH#KEY names
+    another), a prefix that all names share (``module.``) taken off; the names of the CIFAR-100 tables' repositories are
+    translated. Several, with commas between them, make an ``Ensemble``.
 
     Raises:
         BadInput: no such weights, another number of classes, or names or shapes that do not fit.
@@ -66,29 +77,45 @@ def load_weights(name: str, *, classes: int, channels: int, input_size: int, ste
     if len(parts := members(source)) > 1:
         return Ensemble(load_weights(name, **shape, source=part) for part in parts).eval()
     if source.split(":")[0] == PRETRAINED:
-        return _pretrained(*_described(name, source), **shape).eval()
-    model, path = build(name, **shape, seed=0), _file(source)
-    _fill(model, _read(path), classes, str(path))
+        return _pretrained(*described(name, source), **shape).eval()
+    model = build(name, **shape, seed=0)
+    _fill(model, unwrapped(name, read_weights(source), model.state_dict().keys()), classes, source)
     return model.eval()
 
 
-def weights_digest(source: str, name: str) -> str:
-    """What identifies the weights: ``pretrained:<timm tag>``, ``file:<12 hex digits of SHA-256>``, or, sorted and with
-    commas between them, those of an ensemble's members.
+def load_start(
+    name: str, *, classes: int, channels: int, input_size: int, stem: str, source: str, seed: int,
+    options: Mapping[str, float] | None = None,
+) -> nn.Module:  # fmt: skip
+    """The network ``name`` with one ``source``'s weights (see ``load_weights``) and a new classifier, on the CPU.
+
+    Whatever the classes of ``source`` are; the classifier depends on ``seed`` alone.
 
     Raises:
-        BadInput: no such file, no such pretrained weights, or the same twice.
+        BadInput: no such weights, or they do not fit. MachineFault: they are not on this machine, and no network.
     """
-    if len(parts := members(source)) > 1:
-        each = [weights_digest(part, name) for part in parts]
-        twice = [part for k, part in enumerate(parts) if each[k] in each[:k]]
-        if twice:
-            raise BadInput(f"teacher weights '{twice[0]}' are in the ensemble already")
-        return ",".join(sorted(each))
+    shape: dict[str, Any] = {"classes": classes, "channels": channels, "input_size": input_size, "stem": stem}
     if source.split(":")[0] == PRETRAINED:
-        return f"{PRETRAINED}:{_described(name, source)[1].tag}"
-    with _file(source).open("rb") as stream:
-        return f"file:{hashlib.file_digest(stream, 'sha256').hexdigest()[:12]}"
+        return _pretrained(*described(name, source), **shape, seed=seed, options=options).train()
+    model = build(name, **shape, seed=seed, options=options)
+    if not head_names(model):
+        raise BadInput(f"'{name}' does not say which layer is its classifier: it cannot get a new one")
+    _fill(model, unwrapped(name, read_weights(source), model.state_dict().keys()), None, source)
+    return model
+
+
+def head_names(model: nn.Module) -> tuple[str, ...]:
+    """Names of the layers that timm calls a network's classifier: several where it has several."""
+    heads = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+    return (heads,) if isinstance(heads, str) else tuple(heads)
+
+
+def in_order(model: nn.Module, order: Sequence[int]) -> None:
+    """Let class k of ``model`` (or of an ensemble's members) be what was ``order[k]``, in place."""
+    for member in model.members if isinstance(model, Ensemble) else [model]:
+        for head in head_names(member):
+            for value in member.get_submodule(head).parameters():
+                value.data = value.data[list(order)]
 
 
 def members(source: str) -> list[str]:
@@ -97,25 +124,65 @@ def members(source: str) -> list[str]:
     return [source] if whole else [part.strip() for part in source.split(",")]
 
 
-def _file(source: str) -> Path:
-    """``source`` as the path of an existing file: itself, or the one in a folder."""
-    path = Path(source.removeprefix("local-dir:")).expanduser()
-    for place in (path, path / "model.safetensors", path / "pytorch_model.bin"):
+def weights_file(source: str) -> tuple[Path, str]:
+    """``source`` as the path of an existing file, itself or the one in a folder, and the key asked for (PATH#KEY)."""
+    if source.startswith("hf-hub:"):
+        return _of_hub(source.removeprefix("hf-hub:")), ""
+    path, key = Path(source.removeprefix("local-dir:")).expanduser(), ""
+    if not path.exists() and "#" in path.name:
+        text, _, key = str(path).rpartition("#")
+        path = Path(text)
+    for place in (path, *(path / name for name in _HUB_FILES)):
         if place.is_file():
-            return place
-    raise BadInput(f"teacher weights '{source}': no such file (give a .safetensors or torch file, or 'pretrained')")
+            return place, key
+    raise BadInput(f"weights '{source}': no such file (give a .safetensors or torch file, or 'pretrained')")
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_weights(source: str) -> dict[str, Tensor]:
     """Named tensors of a file, without running any code in it."""
+    path, asked = weights_file(source)
+    content = read_file(path)
+    inside = content if isinstance(content, Mapping) else {}
+    keys = [asked] if asked else _weights_in(inside)
+    named = inside.get(keys[0]) if keys else inside
+    if not isinstance(named, Mapping):
+        raise BadInput(f"{path} has no weights under '{asked}': it holds {', '.join(map(str, inside)) or 'no names'}")
+    if not named or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in named.items()):
+        raise BadInput(f"{path} holds something else than named tensors: save model.state_dict()")
+    return dict(named)
+
+
+def _weights_in(inside: Mapping[Any, Any]) -> list[str]:
+    """Keys that weights are kept under, the moving average first, as timm has it."""
+    return [
+        key for key in ("state_dict_ema", "model_ema", "state_dict", "model") if isinstance(inside.get(key), Mapping)
+    ]
+
+
+def several_in(source: str) -> str:
+    """A line on which of several weights in a file of ``source`` are used; empty where there is no choice."""
+    for part in members(source) if not source.startswith((PRETRAINED, "hf-hub:")) else ():
+        path, asked = weights_file(part)
+        content = read_file(path) if not asked and path.suffix != ".safetensors" else None
+        if isinstance(content, Mapping) and len(keys := _weights_in(content)) > 1:
+            return f"{path}: its {keys[0]} is used ({part}#{keys[1]} takes the other)"
+    return ""
+
+
+def read_file(path: Path) -> Any:
+    """What a file of weights holds, without running any code in it.
+
+    Raises:
+        BadInput: it is damaged, or could only be read by running code.
+    """
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
             raise BadInput(f"{path} is no readable safetensors file: {error}") from error
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # timm keeps its arguments beside the weights
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_PLAIN):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise BadInput(
             f"{path} is no torch file of plain tensors (code in a file is never run); save model.state_dict() "
@@ -123,28 +190,18 @@ def _read(path: Path) -> dict[str, Tensor]:
         ) from error
     except (RuntimeError, EOFError, ValueError, OSError) as error:
         raise BadInput(f"{path} is no whole torch file: it was cut, damaged, or is something else") from error
-    inside = content if isinstance(content, Mapping) else {}
-    keys = ("state_dict_ema", "model_ema", "state_dict", "model")  # the moving average first, as timm has it
-    named = next((inside[key] for key in keys if isinstance(inside.get(key), Mapping)), inside)
-    if not named or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in named.items()):
-        raise BadInput(f"{path} holds something else than named tensors: save model.state_dict()")
-    return dict(named)
 
 
-def _fill(model: nn.Module, weights: dict[str, Tensor], classes: int, place: str) -> None:
-    """Copy ``weights`` into ``model`` if they fit exactly, under what their names have in common."""
-    own = model.state_dict()
-    weights = {key: value for key, value in weights.items() if key != "n_averaged"}  # of torch's AveragedModel
-    while weights and not own.keys() & weights.keys():  # data-parallel, compiled and wrapped training leave prefixes
-        prefixes = ("module.", "_orig_mod.", "model.", "net.")
-        prefix = next((p for p in prefixes if all(key.startswith(p) for key in weights)), None)
-        if prefix is None:
-            break
-        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
-    heads = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
-    for head in (heads,) if isinstance(heads, str) else heads:
-        if (got := weights.get(f"{head}.weight")) is not None and got.ndim and got.shape[0] != classes:
-            raise BadInput(f"{place}: weights have {got.shape[0]} classes, the data set has {classes}")
+def _fill(model: nn.Module, weights: dict[str, Tensor], classes: int | None, place: str) -> None:
+    """Copy ``weights`` into ``model`` if they fit exactly; all but the classifier's without ``classes``."""
+    own, heads = model.state_dict(), head_names(model)
+    for head in heads:
+        got = weights.get(f"{head}.weight")
+        if classes is not None and got is not None and got.ndim and got.shape[0] != classes:
+            raise BadInput(f"{place}: weights have {got.shape[0]} classes, the data set has {classes}; {_NEW_HEAD}")
+    if classes is None:
+        old = tuple(f"{head}." for head in heads)
+        own, weights = ({k: v for k, v in held.items() if not k.startswith(old)} for held in (own, weights))
     unlike = [key for key in own if key in weights and weights[key].shape != own[key].shape]
     misfits = {
         "missing": [key for key in own if key not in weights and not key.endswith("num_batches_tracked")],
@@ -170,7 +227,7 @@ def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "scalar"
 
 
-def _described(name: str, source: str) -> tuple[str, Any]:
+def described(name: str, source: str) -> tuple[str, Any]:
     """``name`` with the tag that ``source`` asks for, and timm's description of its pretrained weights."""
     base, tag = name.split(".")[0], source.partition(":")[2]
     name = f"{base}.{tag}" if tag else name
@@ -184,30 +241,36 @@ def _described(name: str, source: str) -> tuple[str, Any]:
     return name, timm.get_pretrained_cfg(name)
 
 
-def _pretrained(name: str, config: Any, classes: int, channels: int, input_size: int, stem: str) -> nn.Module:
-    """The weights that timm publishes, from its cache or the network."""
-    if config.num_classes != classes:
+def _pretrained(
+    name: str, config: Any, classes: int, channels: int, input_size: int, stem: str, *,
+    seed: int | None = None, options: Mapping[str, float] | None = None,
+) -> nn.Module:  # fmt: skip
+    """The weights that timm publishes, from its cache or the network; with a ``seed`` a new classifier on top."""
+    if config.num_classes != classes and seed is None:
         raise BadInput(
-            f"pretrained {name}: weights have {config.num_classes} classes, the data set has {classes}; "
-            f"train the teacher here (leave out --teacher-weights), or give a file trained on this data set"
+            f"pretrained {name}: weights have {config.num_classes} classes, the data set has {classes}; {_NEW_HEAD}"
         )
     with explained(name, input_size, stem):
         fit = fit_to(name, input_size, stem)
-    more: dict[str, Any] = {"pretrained": True}
+    more: dict[str, Any] = {**(options or {}), "pretrained": True}
     if cached := _cached(config, name):
         more["pretrained_cfg_overlay"] = {"file": cached}
-    built = []
-    for seed in (0, 1):
+    built: list[nn.Module] = []
+    for each in (seed or 0, (seed or 0) + 1):
         try:
-            with seeded(seed):
-                built.append(construct(name, fit, classes, channels, **more))
+            with seeded(each):
+                model: Any = construct(name, fit, classes, channels, **more)
+                if seed is not None and config.num_classes == classes:
+                    model.reset_classifier(classes)
+                built.append(model)
         except OSError as error:
             raise MachineFault(f"pretrained weights of {name} could not be fetched: {error}; {_ADVICE}") from error
         except RuntimeError as error:
             reason = f"{input_size}-pixel inputs, stem {stem}: {' '.join(str(error).split())[:300]}"
             raise BadInput(f"pretrained {name} does not fit {reason}") from error
     one, other = (model.state_dict() for model in built)
-    random = [key for key in one if not torch.equal(one[key], other[key])]
+    new = () if seed is None else tuple(f"{head}." for head in head_names(built[0]))
+    random = [key for key in one if not key.startswith(new) and not torch.equal(one[key], other[key])]
     if random:  # whatever depends on the seed was not in the file
         raise BadInput(f"pretrained {name} leaves {', '.join(random[:3])} random at this size: give a fitting file")
     return built[0]
@@ -225,13 +288,39 @@ def _cached(config: Any, name: str) -> str | None:
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(config.url or "").path).name
     if path.is_file():
         return str(path)
-    if config.hf_hub_id and constants.HF_HUB_OFFLINE:
+    _reach(name, None if config.hf_hub_id else config.url or "")
+    return None
+
+
+def _of_hub(name: str) -> Path:
+    """The file with the weights of ``owner/name[@revision]``, its config.json beside it, from the hub or its cache.
+
+    Raises:
+        MachineFault: it is not on this machine, and cannot be fetched.
+    """
+    repo, _, revision = name.partition("@")
+    for fetch in (False, True):
+        for file in _HUB_FILES:
+            found = try_to_load_from_cache(repo, file, revision=revision or None)
+            if isinstance(found, str):
+                return Path(found)
+        if not fetch:
+            _reach(name)
+            try:
+                snapshot_download(repo, revision=revision or None, allow_patterns=[*_HUB_FILES, "config.json"])
+            except (OSError, ValueError) as error:
+                raise MachineFault(f"weights of {name} could not be fetched: {str(error).splitlines()[0]}") from error
+    raise BadInput(f"hf-hub:{name} holds neither {' nor '.join(_HUB_FILES)}: it has no weights in timm's form")
+
+
+def _reach(name: str, host: str | None = None) -> None:
+    """MachineFault unless ``host`` (None: the hub) answers within seconds."""
+    if host is None and constants.HF_HUB_OFFLINE:
         raise MachineFault(f"pretrained weights of {name} are not here and HF_HUB_OFFLINE is set: {_ADVICE}")
-    host = constants.ENDPOINT if config.hf_hub_id else config.url or ""
+    host = constants.ENDPOINT if host is None else host
     try:
         urllib.request.urlopen(urllib.request.Request(host, method="HEAD"), timeout=5).close()
     except urllib.error.HTTPError:
         pass  # a refusal is an answer
     except (OSError, ValueError) as error:
         raise MachineFault(f"pretrained weights of {name} are not here and no network was found: {_ADVICE}") from error
-    return None

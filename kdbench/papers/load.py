@@ -51,7 +51,15 @@ def load_paper(name: str) -> PaperFile:
     except ValidationError as error:
         raise BadInput(f"{path}: {readable(error)}") from error
     _check(paper, path)
-    return paper
+    placed = tuple(run.model_copy(update={"weights": _beside(path, run.weights)}) for run in paper.runs)
+    return paper.model_copy(update={"runs": placed})
+
+
+def _beside(path: Path, weights: str | None) -> str | None:
+    """A path that starts at the paper's file; names of weights that are published as they are."""
+    if weights is None or weights.startswith(("pretrained", "hf-hub:")):
+        return weights
+    return str(path.parent / Path(weights.removeprefix("local-dir:")).expanduser())
 
 
 def _each(entries: Any) -> Iterator[Any]:
@@ -93,6 +101,8 @@ def _check(paper: PaperFile, path: Path) -> None:
             raise unknown("recipe", run.recipe, paper.recipes, f"run '{run.name}' in {path}")
         if run.teacher is not None and run.teacher not in names[: names.index(run.name)]:
             raise BadInput(f"{path}: the teacher of '{run.name}', '{run.teacher}', is no run listed before it")
+        if run.weights is not None and run.teacher is not None:
+            raise BadInput(f"{path}: run '{run.name}' has weights and is not trained: it takes no teacher")
         if bool(method.needs) != (run.teacher is not None):
             raise BadInput(f"{path}: run '{run.name}': the loss '{run.method}' and teacher {run.teacher} do not fit")
         for knob in set(run.hyper) - method.knobs:

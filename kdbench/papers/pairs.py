@@ -66,6 +66,8 @@ class PairTable(Frozen):
     """Pairs in their order."""
     reported: str = ""
     """How the numbers were reported."""
+    weights: dict[str, str] = Field(default_factory=dict)
+    """Teachers that are not trained here, by network: the authors' own weights, see ``RunSpec.weights``."""
     teacher_seeds: int = Field(1, ge=1)
     """Runs of a network that only teaches: one, since all its students learn from the first."""
 
@@ -85,10 +87,18 @@ def from_pairs(held: Any, where: str) -> tuple[list[dict[str, Any]], list[dict[s
             raise unknown("column", column, table.methods, f"pairs.methods in {where}")
     nets = dict.fromkeys([row.teacher for row in table.rows] + [row.student for row in table.rows])
     students = {row.student for row in table.rows}
-    runs = [
+    teachers = {row.teacher for row in table.rows}
+    if strange := sorted(table.weights.keys() - teachers):
+        raise unknown("teacher", strange[0], teachers, f"pairs.weights in {where}")
+    runs: list[dict[str, Any]] = [
         {"name": f"hard-{net}", "model": model_of(net), "recipe": _recipe(table, net)}
         | ({} if net in students else {"seeds": table.teacher_seeds})
         for net in nets
+        if net in students or net not in table.weights
+    ]
+    runs += [
+        {"name": f"given-{net}", "model": model_of(net), "recipe": _recipe(table, net), "weights": weights}
+        for net, weights in table.weights.items()
     ]
     runs += [run for row in table.rows for run in _taught(table, row)]
     return runs, [cell for row in table.rows for cell in _cells(table, row)]
@@ -103,6 +113,10 @@ def _recipe(table: PairTable, net: str) -> str:
     return table.recipes.get(net, table.recipes.get("default", "default"))
 
 
+def _teacher(table: PairTable, row: PairRow) -> str:
+    return f"{'given' if row.teacher in table.weights else 'hard'}-{row.teacher}"
+
+
 def _taught(table: PairTable, row: PairRow) -> Iterator[dict[str, Any]]:
     for column, spec in table.methods.items():
         if spec.method is not None and column in row.published:
@@ -110,7 +124,7 @@ def _taught(table: PairTable, row: PairRow) -> Iterator[dict[str, Any]]:
                 "name": f"{column}-{row.teacher}-{row.student}",
                 "model": model_of(row.student),
                 "recipe": _recipe(table, row.student),
-                "teacher": f"hard-{row.teacher}",
+                "teacher": _teacher(table, row),
                 "method": spec.method,
                 "hyper": {**spec.hyper, **row.hyper.get(column, {})},
                 "seeds": row.seeds,
@@ -129,7 +143,7 @@ def _cells(table: PairTable, row: PairRow) -> Iterator[dict[str, Any]]:
             "reported": row.reported or table.reported,
         }
         if column in HARD:
-            cell["run"] = f"hard-{row.teacher if column == 'teacher' else row.student}"
+            cell["run"] = _teacher(table, row) if column == "teacher" else f"hard-{row.student}"
         elif (spec := table.methods[column]).method is not None:
             cell["run"] = f"{column}-{row.teacher}-{row.student}"
         else:

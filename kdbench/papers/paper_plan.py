@@ -123,8 +123,9 @@ def run_paper(
         )
     more: Sequence[Callable[[], Observer]] = [tracking] if tracking else []
     return run_plan(
-        plan, run, observer, device=str(device), hardware=describe_hardware(device), command=command, more=more
-    )
+        plan, run, observer, device=str(device), hardware=describe_hardware(device), command=command, more=more,
+        sources=protocol.sources,
+    )  # fmt: skip
 
 
 def check_data(protocol: Protocol) -> None:

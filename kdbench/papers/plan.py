@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from kdbench.config import Recipe, RunConfig
 from kdbench.errors import BadInput
 from kdbench.methods import METHODS
 from kdbench.papers.schema import Cell, PaperFile, RunSpec
+
+if TYPE_CHECKING:
+    from kdbench.models import Given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +99,11 @@ class Protocol:
     def seed_count(self, run: RunSpec) -> int:
         """How often a run is made. A teacher that all students share is made as often as its own cells ask for."""
         count = self.request.seeds or self.paper.seeds
-        return min(count, run.seeds or count)
+        return 1 if run.weights is not None else min(count, run.seeds or count)
 
     def config(self, run: RunSpec, k: int) -> RunConfig:
         """The k-th run (0-based) of a kind."""
-        teacher = self.teacher_config(run, k)
+        teacher, given = self.teacher_config(run, k), self.given.get(run.name)
         data = self.paper.data_config(run)
         if self.request.limit is not None:
             data = data.model_copy(update={"limit": self.request.limit})
@@ -107,11 +111,11 @@ class Protocol:
             data=data,
             model=run.model,
             teacher=teacher.model if teacher else None,
-            teacher_id=teacher.id if teacher else None,
+            teacher_id=teacher.id if teacher else given.digest if given else None,
             method=run.method,
             method_version=METHODS.get(run.method).version,
             hyper=run.hyper,
-            recipe=self.recipe(run),
+            recipe=self.recipe(run).model_copy(update=given.recipe if given else {}),
             seed=self.paper.first_seed + k,
             phase=run.phase,
         )
@@ -120,7 +124,20 @@ class Protocol:
         """The run that teaches the k-th run of a kind."""
         if run.teacher is None:
             return None
-        return self.config(self.paper.run(run.teacher), k if self.paper.teachers == "each" else 0)
+        teacher = self.paper.run(run.teacher)
+        return self.config(teacher, k if self.paper.teachers == "each" and teacher.weights is None else 0)
+
+    @cached_property
+    def given(self) -> dict[str, Given]:
+        """What is known of weights that the paper names, by run."""
+        from kdbench.models import describe  # imports torch and timm
+
+        return {run.name: describe(run.weights, run.model) for run in self.runs if run.weights is not None}
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Where those weights are, by what identifies them."""
+        return {given.digest: self.paper.run(name).weights or "" for name, given in self.given.items()}
 
     @cached_property
     def teacher_ids(self) -> frozenset[str]:
@@ -147,5 +164,6 @@ class Protocol:
         count = self.seed_count(run) if shown else 0
         for student in self.runs:
             if student.teacher == run.name:
-                count = max(count, self.seed_count(student) if self.paper.teachers == "each" else 1)
+                each = self.paper.teachers == "each" and run.weights is None
+                count = max(count, self.seed_count(student) if each else 1)
         yield from range(count)

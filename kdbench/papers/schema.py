@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
+from kdbench.catalog.pairs import plain_name
 from kdbench.config import DataConfig, Frozen, Hyper, Recipe
 
 Measure = Literal["errors", "error_rate", "accuracy", "bias"]
@@ -19,12 +20,15 @@ class RunSpec(Frozen):
 
     name: str
     """What cells and students call it."""
-    model: str
+    model: Annotated[str, BeforeValidator(lambda name: plain_name(name) if isinstance(name, str) else name)]
     """timm name."""
     recipe: str
     """Key of the paper's ``recipes``."""
     teacher: str | None = None
     """Name of the run that teaches it."""
+    weights: str | None = None
+    """Weights that somebody else trained, used as they are: what ``--teacher-weights`` takes. A file's path starts at
+    the folder of the paper's file."""
     method: str = "hard"
     """Catalog name of the loss."""
     hyper: Hyper = Field(default_factory=dict)

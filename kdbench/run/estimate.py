@@ -11,6 +11,7 @@ import torch
 
 from kdbench.catalog.types import DatasetSpec
 from kdbench.config import Phase, RunConfig
+from kdbench.data.task import network_shape
 from kdbench.data.views import augment_for
 from kdbench.models import count_params
 from kdbench.models.build import planned
@@ -92,8 +93,8 @@ class _Costs:
 
     def _shape(self, config: RunConfig, batch: int) -> Shape:
         r, spec = config.recipe, self._spec
-        channels, size = config.data.channels or spec.shape[0], r.input_size or spec.input_size
-        return Shape(config.model, spec.classes, channels, size, r.stem, batch, self._device)
+        return Shape(config.model, **network_shape(spec, config.data, r), stem=r.stem, batch_size=batch,
+                     device=self._device)  # fmt: skip
 
     def params(self, config: RunConfig) -> int:
         s = self._shape(config, 1)
@@ -101,7 +102,7 @@ class _Costs:
         one = planned(
             s.name, classes=s.classes, channels=s.channels, input_size=s.input_size, stem=s.stem, options=options
         )  # fmt: skip
-        given = config.teacher_id if config.phase == "teacher" else None
+        given = config.teacher_id if config.teacher is None else None
         return count_params(one) * (1 + (given or "").count(","))
 
     def known(self, config: RunConfig) -> float | None:
@@ -110,7 +111,7 @@ class _Costs:
 
     def timed(self, config: RunConfig) -> float:
         """Seconds an epoch: training steps, and a forward pass over the samples that are measured every epoch."""
-        size = config.recipe.input_size or self._spec.input_size
+        size = self._shape(config, 1).input_size
         batch = max(2, min(config.recipe.batch_size, PIXELS_AT_ONCE // size**2))
         self._tell(f"measuring a step of {config.model}")
         shape = self._shape(config, batch)
@@ -150,7 +151,7 @@ def dry_run(
         if epoch is None:  # like the network nearest in size
             near, its = min(by_params, key=lambda pair: abs(pair[0] - params))
             epoch = its * (params / max(near, 1)) ** GROWTH
-        given = kind.phase == "teacher" and config.teacher_id is not None
+        given = config.teacher is None and config.teacher_id is not None
         epochs = 0 if given else config.recipe.epochs
         seconds = max(kind.runs - kind.done, 0) * epochs * epoch
         if kind.phase == "teacher" and kind.done == 0 and (cache / "teachers" / config.id / "result.json").exists():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdbench.config import EpochLog, RunResult
@@ -76,8 +76,8 @@ class Setting:
     """PyTorch's own path alone."""
     data_path: str | None = None
     """``folder:/path`` of a user's own images on this machine."""
-    teacher_source: str | None = None
-    """Where a given teacher's weights are."""
+    sources: dict[str, str] = field(default_factory=dict)
+    """Where given weights are, by what identifies them."""
     passes: int = 0
     """Epochs of views that the plan's students see; 0: those of each run alone."""
     runs: dict[str, int] | None = None

@@ -130,7 +130,7 @@ def run_plan(
     hardware: str,
     command: str,
     data_path: str | None = None,
-    teacher_source: str | None = None,
+    sources: dict[str, str] | None = None,
     runs: dict[str, int] | None = None,
     more: Sequence[Callable[[], Observer]] = (),
     first: Callable[[], None] = lambda: None,
@@ -155,7 +155,7 @@ def run_plan(
     setting = Setting(
         folder=folder.resolve(), cache=run.cache.resolve(), device=device, threads=threads,
         cores=cores() if os.environ.get(THREADS_VARIABLE) else default_threads(), exact=run.exact,
-        data_path=data_path, teacher_source=teacher_source, passes=plan.passes, runs=runs,
+        data_path=data_path, sources=sources or {}, passes=plan.passes, runs=runs,
         tracked=plan.name if run.wandb != "disabled" else None,
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,7 @@ class Speeds:
         r, d = config.recipe, config.data
         shape = f"{d.name}|{d.limit}|{d.train_classes}|{r.input_size}|{r.stem}|{r.batch_size}|{r.precision}|{r.views}"
         shape += r.augment or ""  # what a policy costs
+        shape += f"|{r.network_size}" if r.network_size else ""
         return f"{config.model}|{shape}|{self._where}"
 
     def learn(self, config: RunConfig, log: EpochLog) -> None:

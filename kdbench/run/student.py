@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kdbench.data import resolve_dataset
 from kdbench.data.samples import Fit
+from kdbench.data.task import looks_of, network_shape
 from kdbench.data.views import normalise
 from kdbench.errors import MachineFault
 from kdbench.models import build
@@ -48,10 +49,9 @@ def open_student(run: Run, place: Path, data_path: str | None = None) -> Student
     """
     config, recipe = run.config, run.config.recipe
     spec, _ = resolve_dataset(data_path or config.data.name)
-    channels, size = config.data.channels or spec.shape[0], recipe.input_size or spec.input_size
-    repeat = channels // spec.shape[0]
+    cut, look = looks_of(spec, config.data, recipe)
     network = build(
-        config.model, classes=spec.classes, channels=channels, input_size=size, stem=recipe.stem, seed=0,
+        config.model, **network_shape(spec, config.data, recipe), stem=recipe.stem, seed=0,
         options=recipe.model_options,
     )  # fmt: skip
     try:
@@ -64,10 +64,10 @@ def open_student(run: Run, place: Path, data_path: str | None = None) -> Student
         raise MachineFault(
             f"the weights {place / WEIGHTS} cannot be read ({why}): delete {place} and run again"
         ) from error
-    fit = Fit(size, channels, spec.fit, recipe.test_crop)
+    fit = Fit(cut.size, len(cut.mean), spec.fit, recipe.test_crop)
 
     def preprocess(image: Image | np.ndarray) -> Tensor:
         pixels = image if not isinstance(image, np.ndarray) else image.reshape(*image.shape[:2], -1)
-        return normalise(torch.from_numpy(fit(pixels).copy())[None], spec.mean * repeat, spec.std * repeat)
+        return look.show(normalise(torch.from_numpy(fit(pixels).copy())[None], cut.mean, cut.std), cut)
 
     return Student(network.eval(), preprocess, run)

@@ -21,16 +21,18 @@ from torch import nn
 
 from kdbench.config import EpochLog, RunConfig, RunResult
 from kdbench.data import ResidentSplit, TaskData, load, resolve_dataset
+from kdbench.data.task import looks_of
 from kdbench.data.views import augment_of
 from kdbench.errors import BadInput, MachineFault, TrialFailed
 from kdbench.files import atomic, atomic_text, drop_halves
 from kdbench.methods import METHODS
-from kdbench.models import Ensemble, build, count_macs, count_params, load_weights, members, weights_digest
+from kdbench.models import Ensemble, build, load_start, members, weights_digest
 from kdbench.run.events import Ended, Epoch, Handle, Note, Setting, Started
 from kdbench.run.job import Job
 from kdbench.run.lease import Lease
 from kdbench.run.observers import wandb_id
 from kdbench.run.store import LOGITS, WEIGHTS, read_epochs, read_result, run_folder, write_config, write_result
+from kdbench.run.weights import import_weights
 from kdbench.teacher import Teacher, make_teacher
 from kdbench.train import RunOutcome, Shape, Step, choose_step, run_training, score
 from kdbench.train.checkpoint import NAME as CHECKPOINT
@@ -38,7 +40,6 @@ from kdbench.train.checkpoint import write_metrics
 from kdbench.train.fast_conv import optimise
 from kdbench.train.loop import steps_per_epoch
 from kdbench.train.metrics import collect_logits
-from kdbench.train.step import describe_hardware
 
 DATASETS_KEPT = 3
 """Data sets (with their augmentation) that a process keeps in memory."""
@@ -78,7 +79,9 @@ class Context:
     def data(self, config: RunConfig) -> TaskData:
         """The samples that a run sees, shared by runs of the same data and augmentation."""
         r = config.recipe
-        key = f"{config.data.model_dump_json()}{r.input_size}{r.test_crop}{r.flip}{augment_of(r, flip=True)}"
+        shown = f"{r.network_size}{r.network_interpolation}{r.mean}{r.std}"
+        views = augment_of(r, flip=True)
+        key = f"{config.data.model_dump_json()}{r.input_size}{r.test_crop}{r.flip}{views}{shown}"
         if key not in self._data:
             name, skip = self.setting.data_path or config.data.name, config.data.skip_corrupt
             spec, digest = resolve_dataset(name, skip_corrupt=skip)
@@ -103,6 +106,7 @@ class Context:
             self._teachers[key] = make_teacher(
                 lambda: self.network(teacher), self.device, data.classes, root=place / "logits",
                 teacher_id=teacher.id, split=data.train, passes=passes, top_k=kept,
+                look=looks_of(data.spec, teacher.data, teacher.recipe)[1],
             )  # fmt: skip
         return self._teachers[key]
 
@@ -195,10 +199,14 @@ class Context:
                 report(Note("teacher's logits", done, total))
 
             try:
-                outcome = run_training(
-                    config, data=data, teacher=teacher, workdir=place, device=self.device,
-                    on_epoch=on_epoch, on_fill=on_fill, step=self.step(config, data),
-                )  # fmt: skip
+                if config.teacher is None and config.teacher_id is not None:
+                    source = self._source(config.teacher_id, config.model)
+                    outcome = import_weights(config, data, source, self.device, report)
+                else:
+                    outcome = run_training(
+                        config, data=data, teacher=teacher, workdir=place, device=self.device, on_epoch=on_epoch,
+                        on_fill=on_fill, step=self.step(config, data), start=self._started(config, data),
+                    )  # fmt: skip
                 kept = self._keep(job, data, outcome, place)
                 result = outcome.result.model_copy(update=kept)
             except TrialFailed as error:
@@ -239,7 +247,7 @@ class Context:
         with FileLock(place / ".lock"):
             result = read_result(place) or _of_last_release(place, job.config)
             if result is None or result.status == "failed" or not (place / WEIGHTS).exists():
-                result = self._import(job, place) if job.config.teacher_id else self._train(job, place, report)
+                result = self._train(job, place, report)
                 before: list[EpochLog] = [] if result.epochs else read_epochs(place)
             else:
                 report(Started(job.id, 1))
@@ -256,27 +264,26 @@ class Context:
         write_result(own, result)
         report(Ended(job.id, result))
 
-    def _import(self, job: Job, place: Path) -> RunResult:
-        config, data = job.config, self.data(job.config)
-        named = config.teacher_id or ""
+    def _source(self, named: str, model: str) -> str:
+        """Where the weights of ``model`` that ``named`` identifies are."""
         published = all(part.startswith("pretrained") for part in members(named))
-        source = self.setting.teacher_source or (named if published else None)
-        if source is None or weights_digest(source, config.model) != named:
+        source = self.setting.sources.get(named) or (named if published else None)
+        if source is None or weights_digest(source, model) != named:
             raise MachineFault(
-                f"the teacher's weights ({named}) are not in this machine's cache: run `kdbench sweep` with "
-                "--teacher-weights here first, or share the cache"
+                f"the weights of {model} ({named}) are not in this machine's cache: run `kdbench sweep` with "
+                "--teacher-weights or --student-weights here first, or share the cache"
             )
+        return source
+
+    def _started(self, config: RunConfig, data: TaskData) -> nn.Module | None:
+        """The network that training begins with, where it does not begin at random."""
+        if config.start is None:
+            return None
         shape = {"classes": data.classes, "channels": data.channels, "input_size": data.input_size}
-        model = load_weights(config.model, **shape, stem=config.recipe.stem, source=source).to(self.device)
-        s = score(*collect_logits(model.eval(), data.val))
-        result = RunResult(
-            id=config.id, status="complete", val_acc=s.acc, best_val_acc=s.acc, nll=s.nll, ece=s.ece, agreement=1.0,
-            params=count_params(model), macs=count_macs(model, data.channels, data.input_size),
-            hardware=describe_hardware(self.device), weights=save_weights(model, place / WEIGHTS),
+        return load_start(
+            config.model, **shape, stem=config.recipe.stem, source=self._source(config.start, config.model),
+            seed=config.seed, options=config.recipe.model_options,
         )  # fmt: skip
-        write_config(place, config)
-        write_result(place, result)
-        return result
 
     def _fill(self, teacher: RunConfig, student: RunConfig, report: Handle) -> None:
         """What the teacher says of one seed's views, where it can be computed ahead."""

@@ -14,7 +14,7 @@ from kdbench.sweeps.spec import check_methods, sweep_name
 from kdbench.sweeps.store import read_spec
 from kdbench.sweeps.types import Sweep
 
-FREE = {*RunOptions.model_fields, "against", "method", "name", "teacher_weights"}
+FREE = {*RunOptions.model_fields, "against", "method", "name", "student_weights", "teacher_weights"}
 """What may be said beside ``--against``; all else is the record's."""
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from kdbench.catalog.types import Dimension
-from kdbench.config import Control, DataConfig, Flag, Precision, Recipe, Stem
+from kdbench.config import Control, DataConfig, Flag, Precision, Recipe, Stem, Tune
 from kdbench.errors import BadInput
 from kdbench.run.launch import WHERE, RunOptions
 from kdbench.sweeps.types import Pruner, Sampler
@@ -117,7 +117,11 @@ class SweepConfig(RunOptions):
     teacher_seed: Annotated[int, Flag(WHAT)] = 0
     """Seed of the teacher's training."""
     teacher_weights: Annotated[str | None, Flag(WHAT, "PATH[,..]", "train it here")] = None
-    """'pretrained' or a .safetensors file; several: an ensemble."""
+    """pretrained, a file, a folder or hf-hub:NAME; several: an ensemble."""
+    teacher_tune: Annotated[Tune | None, Flag(WHAT, shown="they are used as they are")] = None
+    """Train those weights on this data set with a new classifier: it alone (head), or all (full)."""
+    student_weights: Annotated[str | None, Flag(WHAT, "PATH", "random ones")] = None
+    """Weights that students start from, with new classifiers: pretrained, or as above."""
     teacher_floor: Annotated[float | None, Flag(WHAT, shown="the data set's")] = None
     """Validation accuracy (0 to 1) that the teacher must reach."""
     epochs: Annotated[int | None, Flag(HOW, sets=("recipe.epochs",))] = None
@@ -137,7 +141,7 @@ class SweepConfig(RunOptions):
     input_size: Annotated[
         int | None, Flag(HOW, shown="the data set's", sets=("recipe.input-size", "teacher-recipe.input-size"))
     ] = None
-    """Side length (pixels) that networks see."""
+    """Side length (pixels) of what networks are shown."""
     name: Annotated[str | None, Flag(WHERE, "NAME", "data set, pair and method")] = None
     """Folder and W&B group."""
     recipe: Annotated[Asked, Flag(HOW, "NAME", "the budget's", ("recipe.preset",))] = Asked.model_validate({})

@@ -30,7 +30,8 @@ def compute_epochs(sweep: Sweep, macs: Mapping[str, int], views: int | None, tri
         trials: search trials of a student and method.
     """
     epochs, students = sweep.recipe.epochs, sweep.pair.students
-    taught = 0 if sweep.teacher_weights else 3 * sweep.teacher_recipe.epochs
+    passes = {"head": 1, "full": 3}[sweep.teacher_tune or "full"]
+    taught = 0 if sweep.teacher_weights and not sweep.teacher_tune else passes * sweep.teacher_recipe.epochs
     asked = 2 * epochs if views is None else min(2 * epochs, views)
     shared = macs[sweep.pair.teacher] * (taught + asked) / len(students)
     whole = {student: (trials + 1) * epochs + shared / (3 * max(macs[student], 1)) for student in students}

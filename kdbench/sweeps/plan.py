@@ -79,15 +79,28 @@ def with_precision(sweep: Sweep, model: str, recipe: Recipe) -> Recipe:
 
 
 def teacher_config(sweep: Sweep) -> RunConfig:
-    """The run that trains the teacher (or, with given weights, that names them)."""
+    """The run that trains the teacher (or, with given weights used as they are, that names them)."""
+    tuned = sweep.teacher_tune is not None
     return RunConfig(
         data=sweep.data,
         model=sweep.pair.teacher,
-        teacher_id=sweep.teacher_weights,
+        teacher_id=None if tuned else sweep.teacher_weights,
+        start=sweep.teacher_weights if tuned else None,
+        tune=sweep.teacher_tune or "full",
         method=HARD,
         recipe=with_precision(sweep, sweep.pair.teacher, sweep.teacher_recipe),
         seed=sweep.teacher_seed,
         phase="teacher",
+    )
+
+
+def _remedy(teacher: RunConfig) -> str:
+    """What may help a teacher below its floor."""
+    if teacher.teacher_id is None:
+        return "Train it longer (--teacher-epochs)"
+    return (
+        "Its classes are likely others than the data's, or in another order: name them in theirs, label_names in a "
+        "config.json beside the weights"
     )
 
 
@@ -131,9 +144,10 @@ class SweepPlan:
             method=method,
             method_version=METHODS.get(method).version,
             hyper={**held, **hyper} if teacher else {},
-            recipe=with_precision(sweep, group.model, sweep.recipe).model_copy(update=changes),
+            recipe=with_precision(sweep, group.model, sweep.recipe_of(group.model)).model_copy(update=changes),
             seed=seed,
             phase=group.phase,
+            start=sweep.student_weights.get(group.model),
             control=control,
         )
 
@@ -290,7 +304,7 @@ class SweepPlan:
         if reached < least:
             raise KdbenchError(
                 f"the teacher {model} reached {reached:.2%} on the validation split, below its floor of "
-                f"{least:.2%}; distilling it would measure nothing. Train it longer (--teacher-epochs), give better "
+                f"{least:.2%}; distilling it would measure nothing. {_remedy(self.teacher)}, give better "
                 f"weights (--teacher-weights), or accept it with --teacher-floor {max(reached - 0.005, 0):.2f}"
             )
 

@@ -14,11 +14,11 @@ from torch import nn
 from kdbench.catalog.types import DatasetSpec
 from kdbench.config import Recipe
 from kdbench.data import resolve_dataset
-from kdbench.data.task import check_parts
+from kdbench.data.task import check_parts, network_shape
 from kdbench.data.views import augment_for
 from kdbench.errors import BadInput, KdbenchError
 from kdbench.methods import METHODS
-from kdbench.models import build, count_macs, latencies, load_weights, members
+from kdbench.models import build, count_macs, latencies, load_start, load_weights, members, several_in
 from kdbench.models.build import planned
 from kdbench.run import manifest
 from kdbench.run.estimate import DryRun, dry_run
@@ -48,7 +48,7 @@ def run_sweep(
     observer: Observer,
     *,
     command: str,
-    teacher_weights: str | None = None,
+    sources: dict[str, str],
     tracking: Callable[[], Observer] | None = None,
     against: Path | None = None,
 ) -> Path:
@@ -64,7 +64,9 @@ def run_sweep(
     device = pick_device(run.device)
     folder = run.out / sweep.name
     sweep = resolved(sweep, folder, device)
-    spec = check_inputs(sweep, run.cache, teacher_weights, decode=True)
+    spec = check_inputs(sweep, run.cache, sources, decode=True)
+    for said in filter(None, map(several_in, sources.values())):
+        observer.message(said)
     if sweep.data_path is not None:
         observer.message(f"data: {spec.source}")
     more = [tracking] if tracking else []
@@ -79,7 +81,7 @@ def run_sweep(
     plan = SweepPlan(sweep, folder)
     run_plan(
         plan, run, observer, device=str(device), hardware=describe_hardware(device), command=command,
-        data_path=sweep.data_path, teacher_source=teacher_weights, runs=plan.runs, more=more,
+        data_path=sweep.data_path, sources=sources, runs=plan.runs, more=more,
         first=lambda: write_spec(folder, sweep, run.storage and manifest.hide_password(run.storage)),
         last=lambda setting: manifest.finish(folder, {"samples": samples, **taken, **_latencies(sweep, spec, setting)}),
     )  # fmt: skip
@@ -91,7 +93,7 @@ def run_sweep(
     return folder
 
 
-def check_inputs(sweep: Sweep, cache: Path, teacher_weights: str | None, *, decode: bool = False) -> DatasetSpec:
+def check_inputs(sweep: Sweep, cache: Path, sources: dict[str, str], *, decode: bool = False) -> DatasetSpec:
     """What is wrong with data or given weights is said before anything is trained.
 
     Raises:
@@ -109,22 +111,27 @@ def check_inputs(sweep: Sweep, cache: Path, teacher_weights: str | None, *, deco
         method.check()  # a third party's loss fails now, not after hours of teacher
         for student in sweep.pair.students:
             method.fits(kinds.get(sweep.pair.teacher, "any"), kinds[student])
-    source = teacher_weights or sweep.teacher_weights
-    if source is not None and not (cache / "teachers" / teacher_config(sweep).id / WEIGHTS).exists():
-        shape = _shape(sweep, spec, sweep.teacher_recipe)
-        load_weights(sweep.pair.teacher, **shape, stem=sweep.teacher_recipe.stem, source=source)
+    for model, recipe in _networks(sweep, given=True):
+        teaches = model == sweep.pair.teacher and recipe is sweep.teacher_recipe
+        named = sweep.teacher_weights if teaches else sweep.student_weights.get(model)
+        if named is None or (teaches and (cache / "teachers" / teacher_config(sweep).id / WEIGHTS).exists()):
+            continue
+        about = {**_shape(sweep, spec, recipe), "stem": recipe.stem, "source": sources.get(named, named)}
+        if teaches and sweep.teacher_tune is None:
+            load_weights(model, **about)
+        else:
+            load_start(model, **about, seed=0, options=recipe.model_options)
     return spec
 
 
-def _networks(sweep: Sweep) -> Iterator[tuple[str, Recipe]]:
-    if sweep.teacher_weights is None:
+def _networks(sweep: Sweep, *, given: bool = False) -> Iterator[tuple[str, Recipe]]:
+    if given or sweep.teacher_weights is None:
         yield sweep.pair.teacher, sweep.teacher_recipe
-    yield from ((student, sweep.recipe) for student in sweep.pair.students)
+    yield from ((student, sweep.recipe_of(student)) for student in sweep.pair.students)
 
 
-def _shape(sweep: Sweep, spec: DatasetSpec, recipe: Recipe) -> dict[str, int]:
-    channels, size = sweep.data.channels or spec.shape[0], recipe.input_size or spec.input_size
-    return {"classes": spec.classes, "channels": channels, "input_size": size}
+def _shape(sweep: Sweep, spec: DatasetSpec, recipe: Recipe) -> dict[str, Any]:
+    return {**network_shape(spec, sweep.data, recipe)}
 
 
 def _built(sweep: Sweep, spec: DatasetSpec, model: str, recipe: Recipe) -> nn.Module:
@@ -134,7 +141,7 @@ def _built(sweep: Sweep, spec: DatasetSpec, model: str, recipe: Recipe) -> nn.Mo
 def _compute_epochs(sweep: Sweep) -> dict[str, int]:
     spec, _ = resolve_dataset(sweep.data_path or sweep.data.name, skip_corrupt=sweep.data.skip_corrupt)
     macs = {}
-    for model, recipe in (sweep.pair.teacher, sweep.teacher_recipe), *((s, sweep.recipe) for s in sweep.pair.students):
+    for model, recipe in _networks(sweep, given=True):
         shape = _shape(sweep, spec, recipe)
         macs[model] = count_macs(_built(sweep, spec, model, recipe), shape["channels"], shape["input_size"])
     macs[sweep.pair.teacher] *= len(members(sweep.teacher_weights or ""))
@@ -180,7 +187,7 @@ def resolved(sweep: Sweep, folder: Path, device: torch.device) -> Sweep:
     return asked
 
 
-def plan_sweep(sweep: Sweep, run: RunOptions, observer: Observer, *, teacher_weights: str | None = None) -> DryRun:
+def plan_sweep(sweep: Sweep, run: RunOptions, observer: Observer, *, sources: dict[str, str]) -> DryRun:
     """What ``run_sweep`` would do. Writes nothing.
 
     Raises:
@@ -189,10 +196,11 @@ def plan_sweep(sweep: Sweep, run: RunOptions, observer: Observer, *, teacher_wei
     observer.message("planning")
     device, folder = pick_device(run.device), run.out / sweep.name
     sweep = resolved(sweep, folder, device)
-    spec = check_inputs(sweep, run.cache, teacher_weights)
+    spec = check_inputs(sweep, run.cache, sources)
     plan, workers = SweepPlan(sweep), worker_count(run.workers, device.type)
     place = run.cache / "teachers" / plan.teacher.id
     notes = [f"the teacher is in the cache: {place}"] if (place / "result.json").exists() else []
+    notes += filter(None, map(several_in, sources.values()))
     notes += capped(sweep.compute_epochs, sweep.recipe.epochs)
     notes += [f"data: {spec.source}"] if sweep.data_path is not None else []
     if sweep.looks:
@@ -209,9 +217,10 @@ def _latencies(sweep: Sweep, spec: DatasetSpec, setting: Setting) -> dict[str, A
     held = manifest.read_manifest(setting.folder)
     if set(sweep.pair.students) <= set(held.get("latency_ms") or {}):
         return {}
-    shape = _shape(sweep, spec, sweep.recipe)
-    models = {student: _built(sweep, spec, student, sweep.recipe) for student in sweep.pair.students}
-    found = latencies(models, shape["channels"], shape["input_size"], torch.device(setting.device))
+    shapes = {student: _shape(sweep, spec, sweep.recipe_of(student)) for student in sweep.pair.students}
+    inputs = {student: (shape["channels"], shape["input_size"]) for student, shape in shapes.items()}
+    models = {student: _built(sweep, spec, student, sweep.recipe_of(student)) for student in sweep.pair.students}
+    found = latencies(models, inputs, torch.device(setting.device))
     return {
         "latency_ms": {student: each.ms for student, each in found.items()},
         "latency_range_ms": {student: [each.p10, each.p90] for student, each in found.items()},

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -21,13 +21,18 @@ from kdbench.methods import METHODS, Method
 from kdbench.sweeps.config import SweepConfig
 from kdbench.sweeps.types import Sweep
 
+if TYPE_CHECKING:
+    from kdbench.models import Given
+
 M = TypeVar("M", bound=BaseModel)
 MOST_SEEDS = 20
 """How far ``--until decided`` adds seeds unless told."""
 
 KnownModels = Callable[[], Collection[str]]
 ResolveDataset = Callable[..., tuple[DatasetSpec, str | None]]
-WeightsDigest = Callable[[str, str], str]
+Describe = Callable[[str, str], "Given"]
+START_LR = 0.1
+"""Training that starts from weights moves them less: the recipe's rate times this, unless the rate is asked for."""
 
 
 def _known_models() -> Collection[str]:
@@ -48,11 +53,11 @@ def _resolve_dataset(name: str, *, skip_corrupt: bool = False) -> tuple[DatasetS
     return resolve_dataset(name, skip_corrupt=skip_corrupt)
 
 
-def _weights_digest(source: str, name: str) -> str:
-    """What identifies a teacher's weights; imports the model layer."""
-    from kdbench.models import weights_digest
+def _describe(source: str, name: str) -> Given:
+    """What is known of weights; imports the model layer."""
+    from kdbench.models import describe
 
-    return weights_digest(source, name)
+    return describe(source, name)
 
 
 def _check_recipe(recipe: Recipe) -> None:
@@ -67,7 +72,7 @@ def build_sweep(
     *,
     known_models: KnownModels = _known_models,
     resolve_dataset: ResolveDataset = _resolve_dataset,
-    weights_digest: WeightsDigest = _weights_digest,
+    describe: Describe = _describe,
 ) -> Sweep:
     """The sweep that ``config`` asks for.
 
@@ -77,8 +82,10 @@ def build_sweep(
     check_methods(config.method)
     preset = budget(config.budget)
     spec, digest = resolve_dataset(config.dataset.strip(), skip_corrupt=config.skip_corrupt)
-    pair = parse_pair(config.pair, known_models)
-    recipe = _recipe(config, spec, "student")
+    pair = parse_pair(config.pair, known_models, tags=config.student_weights is not None)
+    given = None if config.teacher_weights is None else describe(config.teacher_weights, pair.teacher)
+    starts = _starts(config, pair, describe)
+    recipe = _recipe(config, spec, "student", START_LR if starts else 1.0)
     space, fixed = _space(config, recipe)
     ranged = [name for name, dimension in space.items() if dimension.choices is None]
     if config.sampler == "grid" and ranged:
@@ -90,7 +97,6 @@ def build_sweep(
     shown = f"folder:{re.split(r'[/:]', spec.name.rstrip('/'))[-1]}" if own else spec.name
     about = {name: getattr(config, name) for name in ("val_fraction", "split_seed", "skip_corrupt")}
     floor = 0.0 if preset.name == "smoke" else spec.teacher_floor  # smoke checks that everything runs, not accuracy
-    weights = config.teacher_weights
     sweep = Sweep(
         name=sweep_name(config.name, spec.name, pair, config.method),
         pair=pair,
@@ -105,18 +111,16 @@ def build_sweep(
         recipe=recipe,
         tuned=_tuned(config),
         controls=tuple(name for name in CONTROLS if name in config.controls),
-        teacher_recipe=_recipe(config, spec, "teacher"),
-        teacher_weights=None if weights is None else weights_digest(weights, pair.teacher),
+        teacher_recipe=_teachers(config, spec, recipe, given),
+        teacher_weights=given.digest if given else None,
+        teacher_tune=config.teacher_tune,
+        student_weights={student: start.digest for student, start in starts.items()},
+        student_recipes=_students(config, spec, recipe, starts),
         teacher_floor=floor if config.teacher_floor is None else config.teacher_floor,
         teacher_seed=config.teacher_seed,
         search_seed=config.search_seed,
         max_seeds=_max_seeds(config, preset.seeds),
     )
-    if sweep.recipe.input_size != sweep.teacher_recipe.input_size:
-        raise BadInput(
-            f"input-size: the students see {sweep.recipe.input_size} pixels, the teacher "
-            f"{sweep.teacher_recipe.input_size}; a teacher must see what its students see"
-        )
     for each in (sweep.recipe, sweep.teacher_recipe):
         if each.optimizer not in ("sgd", "adamw") or each.augment is not None:
             _check_recipe(each)
@@ -130,6 +134,13 @@ def build_sweep(
     if not 0 <= sweep.teacher_floor <= 1:
         raise BadInput(f"teacher-floor must lie in [0, 1], not at {sweep.teacher_floor}")
     return sweep
+
+
+def sources_of(config: SweepConfig, sweep: Sweep) -> dict[str, str]:
+    """Where the weights are that a sweep was given, by what identifies them."""
+    found = dict.fromkeys(sweep.student_weights.values(), config.student_weights)
+    found |= {sweep.teacher_weights: config.teacher_weights} if sweep.teacher_weights else {}
+    return {digest: source for digest, source in found.items() if source is not None}
 
 
 def _max_seeds(config: SweepConfig, usual: int) -> int | None:
@@ -159,17 +170,60 @@ def _model(kind: type[M], values: Mapping[str, Any], prefix: str) -> M:
         raise BadInput(readable(error, prefix)) from None
 
 
-def _recipe(config: SweepConfig, spec: DatasetSpec, role: Role) -> Recipe:
-    """The preset with what was asked for. With other epochs alone, warm-up and steps keep their share of the run."""
+def _starts(config: SweepConfig, pair: Pair, describe: Describe) -> dict[str, Given]:
+    """What students start from."""
+    if config.teacher_tune is not None and (config.teacher_weights is None or "," in config.teacher_weights):
+        raise BadInput("teacher-tune says how one network's given weights are trained: name them by --teacher-weights")
+    source = config.student_weights
+    if source is None:
+        return {}
+    if len(pair.students) > 1 and not source.startswith("pretrained"):
+        raise BadInput(f"student-weights '{source}' are of one network, but there are {len(pair.students)} students: "
+                       "name one in --pair, or write pretrained")  # fmt: skip
+    return {student: describe(source, student) for student in pair.students}
+
+
+def _teachers(config: SweepConfig, spec: DatasetSpec, students: Recipe, given: Given | None) -> Recipe:
+    """The teacher's recipe. It sees the views that its students see, at the size and as its weights want them."""
+    recipe = _recipe(config, spec, "teacher", START_LR if config.teacher_tune == "full" else 1.0)
+    own: dict[str, Any] = {"network_size": recipe.network_size or recipe.input_size}
+    if given is not None:
+        own |= {"stem": config.stem or "native", **given.recipe}
+    asked = {name: getattr(recipe, name) for name in config.teacher_recipe.model_fields_set if name in own}
+    if "input_size" in config.teacher_recipe.model_fields_set:
+        asked.setdefault("network_size", recipe.input_size)
+    return _fitted(recipe.model_copy(update={**own, **asked, "input_size": students.input_size}), spec)
+
+
+def _students(config: SweepConfig, spec: DatasetSpec, recipe: Recipe, starts: Mapping[str, Given]) -> dict[str, Recipe]:
+    """Recipes of students whose weights want other values than ``recipe`` has; sizes are a choice of the sweep."""
+    kept = {"network_size", "stem", *config.recipe.model_fields_set}
+    changes = {name: {k: v for k, v in given.recipe.items() if k not in kept} for name, given in starts.items()}
+    recipes = {name: _fitted(recipe.model_copy(update=change), spec) for name, change in changes.items()}
+    return {name: own for name, own in recipes.items() if own != recipe}
+
+
+def _fitted(recipe: Recipe, spec: DatasetSpec) -> Recipe:
+    """``recipe`` with what says the same as leaving it out left out."""
+    plain = (recipe.mean, recipe.std) == (spec.mean, spec.std)
+    same: dict[str, Any] = {"mean": None, "std": None} if plain else {}
+    if recipe.network_size in (None, recipe.input_size or spec.input_size):
+        same |= {"network_size": None, "network_interpolation": "bilinear"}
+    return recipe.model_copy(update=same)
+
+
+def _recipe(config: SweepConfig, spec: DatasetSpec, role: Role, pace: float = 1.0) -> Recipe:
+    """The preset with what was asked for; its rate times ``pace`` where none is asked for. With other epochs alone,
+    warm-up and steps keep their share of the run.
+    """
     asked = config.recipe if role == "student" else config.teacher_recipe
     preset = recipe_for(role, spec, config.budget, asked.preset)
     mine = {"epochs": config.epochs, "lr": config.lr, "batch_size": config.batch_size}
     both = {"stem": config.stem, "precision": config.precision, "input_size": config.input_size}
     changes = _given({**both, **(mine if role == "student" else {"epochs": config.teacher_epochs})})
     changes |= {name: getattr(asked, name) for name in asked.model_fields_set - {"preset"}}
-    recipe = _model(
-        Recipe, {**preset.model_dump(), **changes}, "recipe" if role == "student" else "teacher-recipe"
-    )  # fmt: skip
+    held = {**preset.model_dump(), "lr": round(preset.lr * pace, 12), **changes}
+    recipe = _model(Recipe, held, "recipe" if role == "student" else "teacher-recipe")
     follow = schedule_of(recipe, recipe.epochs / preset.epochs)
     return recipe.model_copy(update={name: value for name, value in follow.items() if name not in changes})
 

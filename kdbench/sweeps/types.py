@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from kdbench.catalog.types import Budget, Dimension, Pair
-from kdbench.config import Control, DataConfig, Frozen, Hyper, Recipe, is_default, unset
+from kdbench.config import Control, DataConfig, Frozen, Hyper, Recipe, Tune, is_default, unset
 from kdbench.files import identify
 
 Sampler = Literal["tpe", "random", "grid", "qmc", "gp"]
@@ -52,6 +52,12 @@ class Sweep(Frozen):
     """The teacher's recipe."""
     teacher_weights: str | None = None
     """``pretrained:<timm tag>`` or ``file:<sha256 prefix>``, of an ensemble's members with commas; None trains it."""
+    teacher_tune: Tune | None = Field(default=None, exclude_if=unset)
+    """How those weights are trained, under a new classifier; None: not at all."""
+    student_weights: dict[str, str] = Field(default_factory=dict, exclude_if=is_default({}))
+    """What identifies the weights that students start from, by student."""
+    student_recipes: dict[str, Recipe] = Field(default_factory=dict, exclude_if=is_default({}))
+    """Recipes of students whose weights are used in another way than ``recipe`` says."""
     teacher_floor: float = 0.0
     """Validation accuracy (fraction) that the teacher must reach."""
     teacher_seed: int = 0
@@ -70,6 +76,10 @@ class Sweep(Frozen):
     def confirm_seeds(self) -> tuple[int, ...]:
         """Fresh seeds, disjoint from ``search_seed``: as many as there may be."""
         return tuple(self.search_seed + 1001 + k for k in range(self.max_seeds or self.budget.seeds))
+
+    def recipe_of(self, model: str) -> Recipe:
+        """A student's recipe."""
+        return self.student_recipes.get(model, self.recipe)
 
     @property
     def looks(self) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Collection, Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 from weakref import WeakValueDictionary
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kdbench.data import Batch, ResidentSplit, Split
+from kdbench.data import Batch, Look, ResidentSplit, Split
 from kdbench.errors import BadInput
 from kdbench.methods import LOGITS, Outputs, Taps
 from kdbench.teacher.logit_cache import CHUNK, MOST_CLASSES, CacheKey, LogitCache, Progress, Rows, taken, truncate
@@ -33,14 +33,17 @@ class Teacher:
     """What a run asks of its teacher. Several runs may ask side by side: no answer depends on another's.
 
     Logits and pooled vectors are rounded to 16 bits before the first use, so cached and live ones are equal; maps
-    come from the live network, which ``load`` builds when it must. ``root`` is the cache's folder; ``top_k`` of an
-    augmented view's logits are kept there, of un-augmented samples all.
+    come from the live network, which ``load`` builds when it must; ``show`` turns what students see into what it sees.
+    ``root`` is the cache's folder; ``top_k`` of an augmented view's logits are kept there, of
+    un-augmented samples all.
     """
 
     def __init__(
         self, load: Callable[[], nn.Module], device: torch.device, classes: int, *,
         keyed: Keyed = "live", root: Path | None = None, teacher_id: str = "", top_k: int | None = None,
+        show: Callable[[Tensor], Tensor] = lambda x: x,
     ) -> None:  # fmt: skip
+        self._show = show
         self.classes, self.keyed, self._load, self._device = classes, keyed, load, device
         self._root, self._teacher_id, self._top_k = root, teacher_id, top_k
         self._forwards: dict[frozenset[str], nn.Module] = {}
@@ -63,13 +66,13 @@ class Teacher:
     @torch.no_grad()
     def ask(self, fields: Collection[str], x: Tensor) -> Outputs:
         """The live network on a batch of images, in eval mode."""
-        found = outputs(self._forward(fields)(x))
+        found = outputs(self._forward(fields)(self._show(x)))
         pooled = None if found.pooled is None else found.pooled.half().float()
         return Outputs(found.logits.half().float(), pooled, found.maps)
 
     def taps(self, fields: Collection[str], x: Tensor) -> Taps:
         """Sizes of the fields for images like ``x``."""
-        return taps_of(self._forward(fields), self._network, x)
+        return taps_of(self._forward(fields), self._network, self._show(x))
 
     def epoch(
         self, split: Split, seed: int, epoch: int, fields: Collection[str] = LOGITS, progress: Progress | None = None
@@ -189,11 +192,12 @@ def room(root: Path) -> float:
 
 def make_teacher(
     load: Callable[[], nn.Module], device: torch.device, classes: int, *,
-    root: Path, teacher_id: str, split: Split, passes: int, top_k: int | None = None,
+    root: Path, teacher_id: str, split: Split, passes: int, top_k: int | None = None, look: Look | None = None,
 ) -> Teacher:  # fmt: skip
     """The cheapest teacher that the augmentation and the disk allow, for ``passes`` epochs over ``split``.
 
-    ``top_k`` logits of a view are kept (``Recipe.teacher_top_k``). Without room on the disk it runs live.
+    ``top_k`` logits of a view are kept (``Recipe.teacher_top_k``). Without room on the disk it runs live. ``look``: how
+    its network sees the views of ``split``.
 
     Raises:
         BadInput: a ``top_k`` that leaves no class out, or more classes than can be told apart.
@@ -205,4 +209,5 @@ def make_teacher(
     keyed, entries = keyed_by(split.n_views if isinstance(split, ResidentSplit) else None, passes)
     if cache_bytes(len(split), classes, entries, top_k) > room(root):
         keyed = "live"
-    return Teacher(load, device, classes, keyed=keyed, root=root, teacher_id=teacher_id, top_k=top_k)
+    show = partial((look or split.shown).show, seen=split.shown)
+    return Teacher(load, device, classes, keyed=keyed, root=root, teacher_id=teacher_id, top_k=top_k, show=show)

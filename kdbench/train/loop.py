@@ -19,7 +19,7 @@ from kdbench.data import Split, TaskData
 from kdbench.errors import TrialFailed
 from kdbench.files import identify
 from kdbench.methods import METHODS, BatchInfo, Need, Taps, as_loss
-from kdbench.models import build, count_macs, count_params
+from kdbench.models import build, count_macs, count_params, head_names
 from kdbench.models.build import seeded
 from kdbench.teacher import Teacher, asked, outputs, taps_of, truncate
 from kdbench.teacher.logit_cache import Progress
@@ -55,15 +55,16 @@ class Trainer:
     """The state of one run: network, the method's own part, optimiser and schedule."""
 
     def __init__(
-        self, config: RunConfig, data: TaskData, teacher: Teacher | None, device: torch.device, step: Step
-    ) -> None:
+        self, config: RunConfig, data: TaskData, teacher: Teacher | None, device: torch.device, step: Step,
+        start: nn.Module | None = None,
+    ) -> None:  # fmt: skip
         self.config, self.data, self.teacher, self.device = config, data, teacher, device
         recipe, method = config.recipe, METHODS.get(config.method)
         # a loss that reads nothing from a teacher (the hard baseline) must not pay for one while training
         self.needs = method.needs
         if self.needs and teacher is None:
             raise ValueError(f"the method '{config.method}' needs a teacher")
-        self.model = build(
+        self.model = start or build(
             config.model, classes=data.classes, channels=data.channels, input_size=data.input_size, stem=recipe.stem,
             seed=config.seed, options=recipe.model_options,
         )  # fmt: skip
@@ -72,6 +73,10 @@ class Trainer:
         """What is measured and kept."""
         self.params = count_params(self.model)
         self.macs = count_macs(self.model, data.channels, data.input_size)
+        if config.tune == "head":
+            self.model.requires_grad_(False)
+            for name in head_names(self.model):
+                self.model.get_submodule(name).requires_grad_()
         whole = asked(self.model, self.needs)
         taps: list[Taps | None] = [None, None]
         if teacher is not None and method.looks:
@@ -99,7 +104,7 @@ class Trainer:
         guide = teacher.epoch(data, seed, epoch, self.needs - ON_STUDENT, on_fill) if teacher is not None else None
         # dropout and stochastic depth draw from here, so an epoch is the same after an interruption
         torch.manual_seed(int(identify([seed, epoch, "noise"]), 16) % 2**63)
-        self.model.train()
+        self.model.train(self.config.tune == "full")
         self.part.train()
         self._rows = []
         batches = data.batches(batch_size=recipe.batch_size, order_seed=seed, augment_seed=seed, epoch=epoch)
@@ -192,12 +197,14 @@ class Trainer:
 def run_training(
     config: RunConfig, *, data: TaskData, teacher: Teacher | None, workdir: Path, device: torch.device,
     on_epoch: Callable[[EpochLog, bool], bool] | None = None, on_fill: Progress | None = None, step: Step | None = None,
+    start: nn.Module | None = None,
 ) -> RunOutcome:  # fmt: skip
     """Train ``config`` to its end, from ``workdir``'s checkpoint where there is one.
 
     ``on_epoch(log, replayed)`` returns True to prune the run there; ``replayed`` epochs are those that an earlier
-    attempt finished. ``step`` says how it is computed (only rounding depends on it); a resumed run keeps its own. A
-    checkpoint is written after an epoch when the last one is ``checkpoint.INTERVAL`` seconds old. The test split is
+    attempt finished. ``start``: the network to begin with, where ``config.start`` names its weights. ``step`` says how
+    it is computed (only rounding depends on it); a resumed run keeps its own. A checkpoint is written after an epoch
+    when the last one is ``checkpoint.INTERVAL`` seconds old. The test split is
     opened only when ``config.phase`` is ``confirm``, once, after the last epoch. The same config gives the same numbers
     however often it was interrupted (bit for bit on a CPU with the same number of threads).
 
@@ -210,7 +217,7 @@ def run_training(
         saved = None
     step = Step(**saved.step) if saved and saved.step else step or Step()
     note_step(workdir, step, device)
-    trainer = Trainer(config, data, teacher, device, step)
+    trainer = Trainer(config, data, teacher, device, step, start)
     logs: list[EpochLog] = []
     attempts, pruned = 1, False
     if saved is not None:

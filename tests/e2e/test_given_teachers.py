@@ -1,4 +1,4 @@
-"""Teachers that come as files: two of them are one ensemble, in the plan, on the card and in every student's loss."""
+"""Teachers that come as files: two of them are one ensemble in a sweep, one is the authors' own in a paper's table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from kdbench.data import load, resolve_dataset
 from kdbench.models import build, count_params, load_weights, weights_digest
-from kdbench.run.store import read_config, read_result
+from kdbench.run.store import load_runs, read_config, read_result
 from kdbench.sweeps.store import read_spec
 from kdbench.teacher import CacheKey, LogitCache
 from tests.support.sweeps import TEACHER, command, here, sweep_here
@@ -45,3 +45,44 @@ def test_two_files_teach_as_an_ensemble(tmp_path: Path) -> None:
     with torch.no_grad():
         logits = torch.cat([both(batch.x) for batch in val.plain(256)])
     torch.testing.assert_close(kept, logits, rtol=1e-2, atol=1e-2)
+
+
+PAPER = """
+title: one pair
+citation: nobody
+note: the authors' own teacher
+source: nowhere
+dataset: digits
+seeds: 2
+data: {channels: 3, limit: 200}
+recipes: {short: {epochs: 1, batch_size: 64, pad: 0, warmup_epochs: 0, input_size: 32, precision: fp32}}
+runs: []
+cells: []
+pairs:
+  recipes: {default: short}
+  methods: {kd: {method: kd, hyper: {temperature: 4, soft_weight: 0.9, hard_weight: 0.1}}}
+  weights: {resnet8x4: theirs/resnet8x4.pth}
+  rows:
+    - {teacher: resnet8x4, student: resnet20, published: {teacher: 10.0, student: null, kd: null}}
+"""
+
+
+def test_a_paper_s_table_under_the_authors_own_teacher(tmp_path: Path) -> None:
+    """Nothing is trained for it; its accuracy on test stands in the teacher's column, and students learn from it."""
+    network = build("cifar_resnet8x4", classes=10, channels=3, input_size=32, seed=1).eval()
+    (tmp_path / "theirs").mkdir()
+    torch.save({"model": network.state_dict(), "best_acc": 0.1}, tmp_path / "theirs" / "resnet8x4.pth")
+    (tmp_path / "pair.yaml").write_text(PAPER, encoding="utf-8")
+    where = ["--out", str(tmp_path), "--cache", str(tmp_path / "cache"), "--workers", "1", "--wandb", "disabled"]
+    words = [*command(tmp_path, tmp_path)[:3], "reproduce", str(tmp_path / "pair.yaml"), *where]
+    here(words, tmp_path / "log")
+    runs = {(run.config.model, run.config.method, run.config.seed): run for run in load_runs(tmp_path / "pair")}
+    assert len(runs) == 5  # the teacher once, the student on hard labels and distilled
+    given = runs.pop(("cifar_resnet8x4", "hard", 0))
+    data = load(resolve_dataset("digits")[0], given.config.data, given.config.recipe, torch.device("cpu")).test()
+    with torch.no_grad():
+        right = torch.cat([network(batch.x).argmax(1) == batch.y for batch in data.plain()])
+    assert given.result.test_acc == float(right.double().mean()) and given.result.epochs == 0
+    assert {run.config.teacher_id for key, run in runs.items() if key[1] == "kd"} == {given.config.id}
+    (tmp_path / "theirs" / "resnet8x4.pth").unlink()
+    assert "resnet8x4.pth': no such file" in here([*words, "--out", str(tmp_path / "b")], tmp_path / "log2", code=2)

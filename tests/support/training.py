@@ -30,12 +30,15 @@ def _shown(recipe_json: str) -> TaskData:
 def data_for(recipe: Recipe) -> TaskData:
     """What a recipe shows, once for all recipes that show the same."""
     seen = ("input_size", "test_crop", "flip", "pad", "views", "batch_size", "augment", "erase", "repeats", "mixup")
-    seen += ("cutmix", "mix_switch", "crop_scale", "crop_ratio", "interpolation")
+    seen += ("cutmix", "mix_switch", "crop_scale", "crop_ratio", "interpolation", "network_size")
+    seen += ("network_interpolation", "mean", "std")
     return _shown(Recipe(**{name: getattr(recipe, name) for name in seen}).model_dump_json())
 
 
-def data_of(pad: int = 1, flip: bool | None = None, size: int | None = None, views: str = "crop") -> TaskData:
-    return data_for(RECIPE.model_copy(update={"pad": pad, "flip": flip, "input_size": size, "views": views}))
+def data_of(
+    pad: int = 1, flip: bool | None = None, size: int | None = None, views: str = "crop", **shown: object
+) -> TaskData:  # fmt: skip
+    return data_for(RECIPE.model_copy(update={"pad": pad, "flip": flip, "input_size": size, "views": views, **shown}))
 
 
 class Watched(nn.Module):

@@ -44,7 +44,9 @@ def test_a_family_and_exact_names() -> None:
     assert pair.students == ("resnet18", *FAMILIES.get("mobilenetv3").models) and pair.ladder is None
     assert parse_pair("resnet152:mobilenetv3_rw", timm_names).students == ("mobilenetv3_rw",)
     for teacher in ("resnet50.a1_in1k", "timm/resnet50.a1_in1k", "hf-hub:timm/resnet50.a1_in1k"):
-        pair = parse_pair(f"{teacher}:timm/resnet18.a1_in1k,resnet18,resnet34.tv_in1k", never)
+        text = f"{teacher}:timm/resnet18.a1_in1k,resnet18,hf-hub:timm/resnet34.tv_in1k"
+        assert parse_pair(text, never, tags=True).students == ("resnet18.a1_in1k", "resnet18", "resnet34.tv_in1k")
+        pair = parse_pair(text, never)
         assert (pair.teacher, pair.students) == ("resnet50.a1_in1k", ("resnet18", "resnet34"))
 
 

@@ -145,7 +145,7 @@ def test_params_and_macs_by_hand() -> None:
 def test_latencies_of_several_networks() -> None:
     names = ("test_efficientnet", "hinton_mlp_30", "repvgg_a0")
     models = {name: build(name, classes=10, channels=1, input_size=32, seed=0) for name in names}
-    found = latencies(models, 1, 32, torch.device("cpu"), rounds=5, warmup=1)
+    found = latencies(models, dict.fromkeys(names, (1, 32)), torch.device("cpu"), rounds=5, warmup=1)
     assert list(found) == list(names) and all(0 < each.p10 <= each.ms <= each.p90 < 10_000 for each in found.values())
     assert found["hinton_mlp_30"].ms < found["repvgg_a0"].ms
     assert any(hasattr(m, "conv_1x1") for m in models["repvgg_a0"].modules())  # the network itself keeps its branches

@@ -15,7 +15,7 @@ from scipy.stats import gmean
 from torch import Tensor, nn
 
 from kdbench.errors import BadInput, MachineFault
-from kdbench.models import build, count_params, load_weights, members, weights_digest
+from kdbench.models import build, count_params, describe, load_start, load_weights, members, several_in, weights_digest
 
 SHAPE = {"classes": 10, "channels": 1, "input_size": 32, "stem": "native"}
 
@@ -52,6 +52,12 @@ FORMS = {
     },
     "deit.pth": lambda state, bad: {"model": bad, "model_ema": wrapped(state, "module.")},
     "epoch.pth": lambda state, _: {"state_dict": wrapped(state, "net."), "epoch": 3},
+    "lightning.ckpt": lambda state, bad: {
+        "state_dict": {**wrapped(state, "model."), "criterion.weight": torch.ones(10), **wrapped(bad, "teacher.")},
+        "pytorch-lightning_version": "2.5.0",
+        "hyper_parameters": {"lr": 0.1},
+    },
+    "scores.pth.tar": lambda state, _: {"state_dict": state, "metric": np.float64(98.0), "best": np.float32(98.0)},
 }
 
 
@@ -71,6 +77,18 @@ def test_files_come_back_as_they_were(trained: nn.Module, tmp_path: Path, form: 
         model = load(source)
         with torch.no_grad():
             assert not model.training and torch.equal(model(x), trained(x))
+
+
+def test_what_is_asked_for_by_its_key_comes_before_the_average(trained: nn.Module, tmp_path: Path) -> None:
+    state, path = trained.state_dict(), tmp_path / "timm.pth.tar"
+    torch.save({"state_dict": state, "state_dict_ema": {k: 0 * v for k, v in state.items()}}, path)
+    assert several_in(str(path)) == f"{path}: its state_dict_ema is used ({path}#state_dict takes the other)"
+    assert several_in(f"{path}#state_dict") == several_in("pretrained") == ""
+    assert torch.equal(load(f"{path}#state_dict").fc.weight, trained.fc.weight)
+    assert not load(path).fc.weight.any()
+    assert weights_digest(f"{path}#state_dict", "test_resnet") != weights_digest(str(path), "test_resnet")
+    with pytest.raises(BadInput, match="no weights under 'model': it holds state_dict, state_dict_ema"):
+        load(f"{path}#model")
 
 
 def test_several_files_answer_together(trained: nn.Module, tmp_path: Path) -> None:
@@ -119,9 +137,16 @@ class Payload:
 
 def test_no_code_of_a_file_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    torch.save({"fc.weight": Payload()}, tmp_path / "evil.pth")
-    with pytest.raises(BadInput, match="code in a file is never run"):
-        load(tmp_path / "evil.pth")
+    shape = {**SHAPE, "seed": 0}
+    for held in ({"fc.weight": Payload()}, {"state_dict": {}, "args": Payload()}, Payload()):
+        torch.save(held, tmp_path / "pytorch_model.bin")
+        for call in (
+            load,
+            lambda place: describe(str(place), "test_resnet"),
+            lambda place: load_start("test_resnet", source=f"local-dir:{place.parent}", **shape),
+        ):
+            with pytest.raises(BadInput, match="code in a file is never run"):
+                call(tmp_path / "pytorch_model.bin")
     assert not (tmp_path / "executed").exists()
 
 
@@ -179,8 +204,9 @@ def test_pretrained_without_network_fails_within_seconds(monkeypatch: pytest.Mon
     torch_home = tmp_path / "hub"
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(torch_home))
     start = time.monotonic()
-    with pytest.raises(MachineFault, match="no network was found: give a local file with --teacher-weights PATH"):
-        load_weights("test_resnet", source="pretrained", **{**SHAPE, "classes": 1000})  # type: ignore[arg-type]
+    for source in ("pretrained", "hf-hub:somebody/something"):
+        with pytest.raises(MachineFault, match="no network was found: give a local file with --teacher-weights PATH"):
+            load_weights("test_resnet", source=source, **{**SHAPE, "classes": 1000})  # type: ignore[arg-type]
     assert time.monotonic() - start < 15
 
 
@@ -203,6 +229,15 @@ def test_pretrained_from_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert torch.equal(model.head.weight, source.head.weight)
     summed = source.patch_embed.proj.weight.sum(1, keepdim=True)
     torch.testing.assert_close(model.patch_embed.proj.weight, summed)
+    for classes in (7, 1000):  # a new classifier, whatever the old one's classes; all else from the file
+        for origin in ("pretrained", f"hf-hub:{config.hf_hub_id}"):
+            shape = {"channels": 3, "input_size": 160, "stem": "native", "classes": classes, "seed": 3}
+            begun = load_start("test_vit", source=origin, **shape)  # type: ignore[arg-type]
+            again = load_start("test_vit", source=origin, **shape)  # type: ignore[arg-type]
+            assert torch.equal(begun.blocks[0].attn.qkv.weight, source.blocks[0].attn.qkv.weight)
+            assert torch.equal(begun.head.weight, again.head.weight) and len(begun.head.weight) == classes
+            assert not torch.equal(begun.head.weight, source.head.weight[:classes])
+    shape = {"classes": 1000, "channels": 1, "input_size": 160, "stem": "native"}
     weights = dict(source.state_dict())
     del weights["head.weight"], weights["head.bias"]
     saved(snapshot / "model.safetensors", weights)

@@ -286,6 +286,8 @@ def test_compute_is_counted_in_forward_passes() -> None:
     assert compute_epochs(sweep, macs, 2, 3) == {SMALL: 40 + 14, LARGE: 40 + 5}, "two views a sample, asked for once"
     given = sweep.model_copy(update={"teacher_weights": "file:abc"})
     assert compute_epochs(given, macs, 2, 3) == {SMALL: 42, LARGE: 41}
+    tuned = [given.model_copy(update={"teacher_tune": tune}) for tune in ("head", "full")]  # a probe: forward alone
+    assert [compute_epochs(one, macs, 2, 3)[SMALL] for one in tuned] == [40 + 6, 40 + 14]
     most = compute_epochs(sweep, {**macs, SMALL: 1}, None, 3)
     assert most == {SMALL: 200, LARGE: 51}
     assert capped(most, 10) and SMALL in capped(most, 10)[0] and LARGE not in capped(most, 10)[0]

@@ -16,9 +16,10 @@ from kdbench.catalog.recipes import BUDGETS
 from kdbench.cli.options import options_of
 from kdbench.errors import BadInput
 from kdbench.methods import METHODS
+from kdbench.models import Given
 from kdbench.sweeps.config import SweepConfig, parse_dimension
 from kdbench.sweeps.overrides import named_configs, read_config, read_run_options
-from kdbench.sweeps.plan import space_of
+from kdbench.sweeps.plan import space_of, teacher_config
 from kdbench.sweeps.spec import build_sweep, spec_difference
 from kdbench.sweeps.types import Sweep
 
@@ -237,9 +238,53 @@ def test_teacher_weights_enter_by_their_digest() -> None:
     sweep = build_sweep(
         SweepConfig(pair=PAIR, teacher_weights="x.safetensors"),
         known_models=no_models,
-        weights_digest=lambda source, name: f"file:{source}:{name}",
+        describe=lambda source, name: Given(f"file:{source}:{name}", {}),
     )
     assert sweep.teacher_weights == "file:x.safetensors:resnet50"
+
+
+HALF: dict[str, Any] = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+
+
+def test_weights_bring_what_they_must_see_and_students_their_size() -> None:
+    """The teacher sees its students' views as its weights want them; what is asked for by name goes before."""
+    known = {"network_size": 224, "network_interpolation": "bicubic", "stem": "native"} | HALF
+
+    def made(**more: Any) -> Sweep:
+        asked = {"pair": "resnet50:resnet18,resnet34", "dataset": "cifar10", "budget": "standard", **more}
+        describe = lambda source, name: Given(f"file:{name}", known)  # noqa: E731
+        return build_sweep(read_config(None, (), asked), known_models=no_models, describe=describe)
+
+    own = made().teacher_recipe
+    assert (own.network_size, own.mean, own.stem, made().recipe.stem) == (None, None, "small", "small")
+    sweep = made(**{"teacher-weights": "x", "stem": "small", "teacher-recipe": {"network-interpolation": "bilinear"}})
+    held = {name: getattr(sweep.teacher_recipe, name) for name in known}
+    assert held == known | {"network_interpolation": "bilinear"}
+    assert sweep.recipe == made().recipe and sweep.teacher_recipe.input_size == sweep.recipe.input_size == 32
+    assert teacher_config(sweep).teacher_id == "file:resnet50" and teacher_config(sweep).start is None
+
+    probe = made(**{"teacher-weights": "x", "teacher-tune": "head"})
+    assert teacher_config(probe).model_dump(include={"teacher_id", "start", "tune"}) == {
+        "teacher_id": None, "start": "file:resnet50", "tune": "head",
+    }  # fmt: skip
+    assert probe.teacher_recipe.lr == own.lr
+    assert made(**{"teacher-weights": "x", "teacher-tune": "full"}).teacher_recipe.lr == pytest.approx(own.lr / 10)
+
+    started = made(**{"student-weights": "pretrained"})
+    assert started.student_weights == {"resnet18": "file:resnet18", "resnet34": "file:resnet34"}
+    seen = started.recipe_of("resnet18")
+    assert (seen.network_size, seen.mean, seen.lr) == (None, (0.5,) * 3, pytest.approx(made().recipe.lr / 10))
+    for wrong, says in (
+        ({"student-weights": "x.pt"}, "there are 2 students"),
+        ({"teacher-tune": "head"}, "name them by --teacher-weights"),
+    ):
+        with pytest.raises(BadInput, match=says):
+            made(**wrong)
+
+
+def test_a_teacher_of_another_size_sees_the_same_views() -> None:
+    sweep = resolved(dataset="cifar10", **{"teacher-recipe": {"input-size": 64}})
+    assert (sweep.teacher_recipe.input_size, sweep.teacher_recipe.network_size) == (sweep.recipe.input_size, 64)
 
 
 def test_run_options_are_no_part_of_the_sweep() -> None:

@@ -1,0 +1,128 @@
+"""Weights that somebody else trained, used as they are: loaded, and checked against the data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdbench.catalog.datasets import IMAGENET_MEAN, IMAGENET_STD
+from kdbench.config import RunConfig, RunResult
+from kdbench.data import Look, Split, TaskData
+from kdbench.data.sources import class_names, natural_order
+from kdbench.errors import BadInput
+from kdbench.models import count_macs, count_params, describe, in_order, load_weights, members
+from kdbench.run.events import Handle, Note
+from kdbench.train import RunOutcome, score
+from kdbench.train.metrics import collect_logits
+from kdbench.train.step import describe_hardware
+
+PROBED = 1024
+"""Validation samples, about, on which other ways of using given weights are tried."""
+_NAMED = 12
+BETTER, SURE = 0.05, 3.0
+"""Another way is better by so much accuracy, and by so many standard errors."""
+
+
+def import_weights(config: RunConfig, data: TaskData, source: str, device: torch.device, report: Handle) -> RunOutcome:
+    """A run whose weights are given: nothing is trained. The network's classes are in the data's order.
+
+    Classes are put in order by their names where the weights carry them; else, of a user's own folders, in the natural
+    order (timm's) where that is right and the data's is not.
+
+    Raises:
+        BadInput: another stem, or another normalisation where none is known, would be right: named with its option.
+    """
+    shape = {"classes": data.classes, "channels": data.channels, "input_size": data.input_size}
+    names, theirs = class_names(data.spec) or (), [describe(part, config.model).labels for part in members(source)]
+    for labels in theirs:
+        if names and labels and {*names} != {*labels}:
+            text = f"{_listed(labels)}; of the data, taken to be the same in this order: {_listed(names)}"
+            report(Note(f"classes of the weights: {text}"))
+
+    orders = [_order(names, labels) or range(data.classes) for labels in theirs]
+
+    def load(stem: str) -> nn.Module:
+        model = load_weights(config.model, **shape, stem=stem, source=source).to(device)
+        for member, order in zip(getattr(model, "members", [model]), orders, strict=True):
+            in_order(member, order)
+        return model.eval()
+
+    natural = _order(names, natural_order(names)) or list(range(data.classes))
+    model = load(config.recipe.stem)
+    logits, targets = collect_logits(model, data.val)
+    right = logits.argmax(1) == targets
+    if _better(in_natural := logits[:, natural].argmax(1) == targets, right):
+        in_order(model, natural)
+        report(Note(f"the weights' classes are in natural order ({_listed(natural_order(names))}): put in the data's"))
+        logits, right = logits[:, natural], in_natural
+    step = max(1, len(targets) // PROBED)
+    for option, other, look in _other_ways(config, data.val, load):
+        some = [(batch.y, (other or model)(look.show(batch.x, data.val.shown))) for batch in _some(data.val, step)]
+        y, said = (torch.cat(part) for part in zip(*some, strict=True))
+        found = max((said.argmax(1) == y, said[:, natural].argmax(1) == y), key=torch.sum)
+        if not _better(found, right[::step]):
+            continue
+        used, could = (f"{float(each.float().mean()):.1%}" for each in (right[::step], found))
+        text = f"'{source}' gets {used} of validation as it is used, {could} with --set teacher-recipe.{option}"
+        if config.recipe.mean is None or other is not None:
+            raise BadInput(f"{text}: give that, or a config.json beside the weights that says how they were trained")
+        report(Note(text))
+    s = score(logits, targets)
+    test = score(*collect_logits(model, data.test())) if config.phase == "confirm" else None
+    measured = test or s
+    result = RunResult(
+        id=config.id, status="complete", val_acc=s.acc, best_val_acc=s.acc, nll=measured.nll, ece=measured.ece,
+        agreement=1.0, params=count_params(model), macs=count_macs(model, data.channels, data.input_size),
+        hardware=describe_hardware(device), test_acc=test and test.acc, test_top5=test and test.top5,
+    )  # fmt: skip
+    return RunOutcome(result, [], model)
+
+
+def _other_ways(
+    config: RunConfig, val: Split, load: Callable[[str], nn.Module]
+) -> Iterator[tuple[str, nn.Module | None, Look]]:
+    """(the option, the network where it is another, how it sees) of what shapes do not tell."""
+    stem = "native" if config.recipe.stem == "small" else "small"
+    try:
+        yield f"stem={stem}", load(stem), val.shown
+    except BadInput:  # there is no such stem, or it needs other weights: then these are of the one that fits
+        pass
+    channels = len(val.shown.mean)
+    usual = {IMAGENET_MEAN: IMAGENET_STD, (0.5,) * 3: (0.5,) * 3, (0.0,) * 3: (1.0,) * 3}
+    for mean, std in ((mean[:channels], std[:channels]) for mean, std in usual.items()):
+        if mean != val.shown.mean:
+            shown = ",".join(f"{value:g}" for value in mean), ",".join(f"{value:g}" for value in std)
+            text = f"mean=[{shown[0]}] --set teacher-recipe.std=[{shown[1]}]"
+            yield text, None, replace(val.shown, mean=mean, std=std)
+
+
+def _some(split: Split, step: int) -> Iterator[Any]:
+    """Every ``step``-th sample of a split, un-augmented."""
+    at = 0
+    with torch.inference_mode():
+        for batch in split.plain():
+            rows = slice((-at) % step, None, step)
+            at += len(batch.y)
+            yield batch._replace(x=batch.x[rows], y=batch.y[rows])
+
+
+def _better(one: Tensor, other: Tensor) -> bool:
+    """Whether ``one`` is right surely and clearly more often than ``other``, sample by sample (bool (N,) each)."""
+    gain = one.double() - other.double()
+    return float(gain.mean()) > max(BETTER, SURE * float(gain.std()) / math.sqrt(len(gain)))
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+
+
+def _order(names: tuple[str, ...], theirs: tuple[str, ...]) -> list[int]:
+    """Where each of ``names`` stands in ``theirs``; empty where those are the same, or other names."""
+    if names == theirs or sorted(names) != sorted(theirs):
+        return []
+    return [theirs.index(name) for name in names]
