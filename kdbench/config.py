@@ -151,6 +151,8 @@ class RunConfig(Frozen):
     """Only ``confirm`` reads the test split (and ``teacher``, in confirm, its own)."""
     control: Control | None = Field(default=None, exclude_if=unset)
     """Which control it is of: ``smoothing`` and ``compute`` train on hard labels, ``self`` by kd."""
+    replicate: Count = Field(default=0, exclude_if=is_default(0))
+    """Of several teachers or searches the one it belongs to; hard labels and controls belong to the first, 0."""
 
     @property
     def condition(self) -> str:

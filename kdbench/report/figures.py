@@ -40,7 +40,7 @@ def title_of(points: Points) -> str:
     counts = sorted(set(points.frame["n_seeds"])) if students else []
     seeds = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1]))) if counts else ""
     parts = [f"{points.teacher or 'teacher'} → {to}" if students else points.teacher, points.dataset]
-    parts.append(counted(seeds, "seed") if counts else None)
+    parts.append(points.over or (counted(seeds, "seed") if counts else None))
     return ",  ".join(part for part in parts if part)
 
 

@@ -170,6 +170,8 @@ def resolved(sweep: Sweep, folder: Path, device: torch.device) -> Sweep:
     grown = {key: getattr(asked.budget, key) for key in (GROWING if stored.max_seeds is None else GROWING[:1])}
     if all(value >= getattr(stored.budget, key) for key, value in grown.items()):
         same["budget"] = stored.budget.model_copy(update=grown)
+    if stored.max_seeds is None and asked.replicates >= stored.replicates and _extends(stored, asked):
+        same |= {name: getattr(asked, name) for name in ("teacher_seeds", "repeat_search")}
     difference = spec_difference(stored.model_copy(update=same), asked)
     if difference:
         free = next(name for k in count(2) if not (folder.parent / (name := f"{sweep.name}-{k}")).exists())
@@ -178,6 +180,12 @@ def resolved(sweep: Sweep, folder: Path, device: torch.device) -> Sweep:
             + "\n  ".join(difference)
         )
     return asked
+
+
+def _extends(stored: Sweep, asked: Sweep) -> bool:
+    """Whether further teachers or searches leave the replicates that are there what they are."""
+    kinds = [(sweep.teacher_seeds > 1, sweep.repeat_search > 1) for sweep in (stored, asked)]
+    return stored.replicates == 1 or kinds[0] == kinds[1]
 
 
 def plan_sweep(sweep: Sweep, run: RunOptions, observer: Observer, *, teacher_weights: str | None = None) -> DryRun:
@@ -191,8 +199,9 @@ def plan_sweep(sweep: Sweep, run: RunOptions, observer: Observer, *, teacher_wei
     sweep = resolved(sweep, folder, device)
     spec = check_inputs(sweep, run.cache, teacher_weights)
     plan, workers = SweepPlan(sweep), worker_count(run.workers, device.type)
-    place = run.cache / "teachers" / plan.teacher.id
-    notes = [f"the teacher is in the cache: {place}"] if (place / "result.json").exists() else []
+    places = [run.cache / "teachers" / teacher.id for teacher in plan.teachers]
+    notes = [f"the teacher is in the cache: {place}" for place in places if (place / "result.json").exists()]
+    notes += [f"logits are kept of each of the {len(places)} teachers"] if len(places) > 1 else []
     notes += capped(sweep.compute_epochs, sweep.recipe.epochs)
     notes += [f"data: {spec.source}"] if sweep.data_path is not None else []
     if sweep.looks:

@@ -73,6 +73,7 @@ def build_sweep(
     pair = parse_pair(config.pair, known_models)
     recipe = _recipe(config, spec, "student")
     space, fixed = _space(config, recipe)
+    _check_replicates(config, space)
     ranged = [name for name, dimension in space.items() if dimension.choices is None]
     if config.sampler == "grid" and ranged:
         name = ranged[0].rpartition(".")[2]
@@ -104,6 +105,8 @@ def build_sweep(
         teacher_seed=config.teacher_seed,
         search_seed=config.search_seed,
         max_seeds=_max_seeds(config, preset.seeds),
+        teacher_seeds=config.teacher_seeds,
+        repeat_search=config.repeat_search,
     )
     if sweep.recipe.input_size != sweep.teacher_recipe.input_size:
         raise BadInput(
@@ -135,6 +138,25 @@ def _max_seeds(config: SweepConfig, usual: int) -> int | None:
     if most <= first:
         raise BadInput(f"max-seeds: {most} leaves none to add to the {first} of --seeds")
     return most
+
+
+def _check_replicates(config: SweepConfig, space: Mapping[str, Dimension]) -> None:
+    """Refuse teachers or searches among which nothing differs, or that do not pair."""
+    teachers, searches = config.teacher_seeds, config.repeat_search
+    for name, count in (("teacher-seeds", teachers), ("repeat-search", searches)):
+        if count < 1:
+            raise BadInput(f"{name} must be 1 or more, not {count}")
+    if 1 < teachers != searches > 1:
+        raise BadInput(
+            f"teacher-seeds {teachers}, repeat-search {searches}: each teacher gets a search of its own, so give the "
+            "same number of both, or one of them alone"
+        )
+    if teachers > 1 and config.teacher_weights is not None:
+        raise BadInput(f"teacher-seeds {teachers}: teacher-weights are one teacher's; leave either out")
+    if searches > 1 and config.tune:
+        raise BadInput(f"repeat-search {searches}: the search that --tune makes on hard labels is not repeated")
+    if searches > 1 and not space:
+        raise BadInput(f"repeat-search {searches}: nothing is searched here, each value is given; leave it out")
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,10 @@ class Sweep(Frozen):
     """Seed of the teacher's training."""
     search_seed: int = 0
     """Common seed of baseline and search runs."""
+    teacher_seeds: int = Field(default=1, ge=1, exclude_if=is_default(1))
+    """Teachers, on ``teacher_seed`` and those after it."""
+    repeat_search: int = Field(default=1, ge=1, exclude_if=is_default(1))
+    """Searches, on ``search_seed`` and every 2000th after it; with several teachers one each."""
     max_seeds: int | None = Field(default=None, exclude_if=unset)
     """Seeds are added, up to so many, where a row of the table is not decided; None: the budget's are all."""
 
@@ -70,6 +74,11 @@ class Sweep(Frozen):
     def confirm_seeds(self) -> tuple[int, ...]:
         """Fresh seeds, disjoint from ``search_seed``: as many as there may be."""
         return tuple(self.search_seed + 1001 + k for k in range(self.max_seeds or self.budget.seeds))
+
+    @property
+    def replicates(self) -> int:
+        """How often each winner's row is made: under how many teachers, after how many searches."""
+        return max(self.teacher_seeds, self.repeat_search)
 
     @property
     def looks(self) -> tuple[int, ...]:
