@@ -24,10 +24,10 @@ def cost_table(frame: pd.DataFrame, points: Points) -> pd.DataFrame:
 
     Wall-clock hours: ``run_hours`` of one confirm run (mean over seeds), ``teacher_hours`` the teacher's training
     shared evenly among the students that it taught (a teacher that came with its weights costs nothing here),
-    ``search_hours`` all search trials of this student and method, pruned ones too (of several teachers or searches the
-    mean). ``hours_per_point``: what
-    distilling costs beyond a hard-label run, for each percentage point gained; NaN without a gain. ``hardware``
-    names all that the hours were measured on: with several, they do not add up to hours of one machine.
+    ``search_hours`` all search trials of this student and method, pruned ones too; of several teachers or searches the
+    mean. ``hours_per_point``: what distilling costs beyond a hard-label run, for each percentage point gained; NaN
+    without a gain. ``hardware`` names all that the hours were measured on: with several, they do not add up to hours of
+    one machine.
     """
     timed = frame[frame["seconds"] > 0]
     teacher = timed[timed["phase"] == "teacher"]

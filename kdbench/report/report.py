@@ -22,7 +22,7 @@ from kdbench.report.tables import render_table, write_tables
 from kdbench.report.verdicts import verdicts
 from kdbench.report.worth import Worth, worth
 from kdbench.run.frame import conform, replicate_of
-from kdbench.run.words import counted, numbered
+from kdbench.run.words import numbered
 from kdbench.stats import look_numbers
 from kdbench.sweeps.controls import capped
 
@@ -119,7 +119,7 @@ def judged(frame: pd.DataFrame, about: Mapping[str, Any]) -> tuple[Points, pd.Da
     points = gather(frame, chance=1 / held["classes"] if held.get("classes") else None, looks=looks)
     points = replace(points, repeated=_repeated(about))
     notes = (*_provisos(about), *points.notes, *_undecided(frame, held.get("val", 0)), *_looked(points, looks))
-    points = replace(points, notes=(*notes, *_only_two(points)))
+    points = replace(points, notes=notes)
     return points, pareto_table(points, about.get("latency_ms")), worth(points, held.get("test", 0), looks)
 
 
@@ -173,17 +173,6 @@ def _repeated(manifest: Mapping[str, Any]) -> str:
     spec = manifest.get("spec") or {}
     kinds = [noun for noun, key in (("teacher", "teacher_seeds"), ("search", "repeat_search")) if spec.get(key, 1) > 1]
     return f"{'-'.join(kinds)} pair" if len(kinds) > 1 else "".join(kinds) or "replicate"
-
-
-def _only_two(points: Points) -> list[str]:
-    """A warning where the spread between teachers or searches comes from two of them."""
-    if not points.frame["n_replicates"].eq(2).any():
-        return []
-    noun = points.repeated
-    return [
-        f"From 2 {counted(2, noun).removeprefix('2 ')} their spread is a guess: where they differ more than seeds do, "
-        "intervals of 95% cover 88% to 95%; give 3 or more."
-    ]
 
 
 def _looked(points: Points, looks: Sequence[int]) -> list[str]:

@@ -105,11 +105,16 @@ class Worth:
             start += f" {'changes accuracy by' if mean < 0 else 'gains'} {signed(mean, self.digits)} points"
         if p != p:
             return f"{start}{over} ({seeds} with every size on both sides): too few to tell."
-        told = "no difference that these seeds can tell from chance"
+        told = f"no difference that {self._these(method)} can tell from chance"
         if p < LEVEL:
             told = better if mean > 0 else worse
         start = f"{start} {bounds(lo, hi, self.digits)}".rstrip()
         return f"{start}{over} (paired by seed, {seeds}, p = {_p(p)}): {told}."
+
+    def _these(self, method: str) -> str:
+        return (
+            f"these {self.repeated[method].partition(' ')[2]} and seeds" if method in self.repeated else "these seeds"
+        )
 
     def _on_gain(self, method: str) -> Iterator[str]:
         gain, sizes = self.gains[method], self.sizes[method]
@@ -117,7 +122,7 @@ class Worth:
         if method in self.shows:
             mean_shown, row_shown = self.shows[method]
             one = f", and at one size one of {points_of(row_shown)}" if sizes > 1 else ""
-            text = f"With these seeds a true gain of {points_of(mean_shown)} would show{one} (power 80%)"
+            text = f"With {self._these(method)} a true gain of {points_of(mean_shown)} would show{one} (power 80%)"
             yield f"{text}{self.image_error}."
         if method in self.parts:
             yield self._on_variance(method)

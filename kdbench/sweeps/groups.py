@@ -10,7 +10,7 @@ from kdbench.config import HARD, Phase
 from kdbench.sweeps.types import Sweep
 
 SEARCHES_APART = 2000
-"""Between the seeds of one search and the next, so that none is a seed of the confirm phase."""
+"""Between the seeds of one search and the next: those of the confirm phase, 998 of them, lie between two."""
 
 
 class Group(NamedTuple):

@@ -45,5 +45,6 @@ def test_teachers_and_their_searches_are_foreseen_and_go_on_where_they_stopped(c
     record = tmp_path / "results" / "records" / "s"
     assert cli("report", record).code == 0 and (record / "pareto.csv").read_bytes() == table
     assert cli("leaderboard", record, "--out", tmp_path / "board").code == 0
+    assert "consistent" in cli("leaderboard", "check", record).out
     rows = pd.read_csv(tmp_path / "board" / "leaderboard.csv")
     assert {*zip(rows["method"], rows["n_seeds"], strict=True)} == {("hard", 2), ("kd", 2)}
