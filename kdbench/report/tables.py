@@ -141,7 +141,8 @@ def render_table(pareto: pd.DataFrame, points: Points) -> RenderableType:
     several = pareto["method"].nunique() > 1
     kept = [column for column in grid.columns if column.key not in ("seeds", "macs", *(() if several else ("method",)))]
     title = f"Test accuracy (%), mean ± 95% interval over {points.over or counted(over, 'seed')}"
-    before = f"Teacher {percent(points.teacher_acc)}%. " if points.teacher_acc == points.teacher_acc else ""
+    word = "Teachers" if "teacher" in points.repeated else "Teacher"
+    before = f"{word} {percent(points.teacher_acc)}%. " if points.teacher_acc == points.teacher_acc else ""
     return Group(
         Screen(grid.only(kept).flat(title)),
         Text(f"{before}{STAR}. {covers(points)}{further_legend(pareto)}", style="dim"),

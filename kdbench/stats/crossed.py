@@ -42,14 +42,14 @@ class Spread(NamedTuple):
     def degrees(self) -> float:
         """Degrees of freedom of ``error``'s square, a sum of two (Satterthwaite 1946, Welch 1947).
 
-        At most twice those of the replicates: where a few happened to agree, tests at the levels of Holm's correction
-        would find too much (under 2 teachers, with 10 seeds, in 22% of simulated tables without any gain).
+        At most twice those of the fewer, replicates or seeds: where these happened to agree, tests at the levels of
+        Holm's correction would find too much (2 teachers, 10 seeds: in 22% of simulated tables without any gain).
         """
         first, second = self.between / self.replicates, self.within / self.seeds
         if self.replicates < 2 or not first + second:
             return self.seeds - 1
         parts = first**2 / (self.replicates - 1) + (second**2 / (self.seeds - 1) if second else 0.0)
-        return min((first + second) ** 2 / parts, 2 * (self.replicates - 1))
+        return min((first + second) ** 2 / parts, 2 * min(self.replicates - 1, self.seeds - 1))
 
 
 class Components(NamedTuple):

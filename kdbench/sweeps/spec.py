@@ -154,7 +154,9 @@ def _check_replicates(config: SweepConfig, space: Mapping[str, Dimension]) -> No
     if teachers > 1 and config.teacher_weights is not None:
         raise BadInput(f"teacher-seeds {teachers}: teacher-weights are one teacher's; leave either out")
     if searches > 1 and config.tune:
-        raise BadInput(f"repeat-search {searches}: the search that --tune makes on hard labels is not repeated")
+        raise BadInput(
+            f"repeat-search {searches}: a search that --tune makes on hard labels is made once; leave either out"
+        )
     if searches > 1 and not space:
         raise BadInput(f"repeat-search {searches}: nothing is searched here, each value is given; leave it out")
 

@@ -30,7 +30,7 @@ def test_teachers_and_their_searches_are_foreseen_and_go_on_where_they_stopped(c
     assert {study.study_name for study in optuna.get_all_study_summaries(storage)} == {
         f"s/search/{SMALL}/kd", f"s/search/{SMALL}/kd/1",
     }  # fmt: skip
-    assert "over 2 teacher-search pairs and 2 seeds" in ran.out.replace("\n", " ")
+    assert all(told in ran.out.replace("\n", " ") for told in ("Teachers ", "over 2 teacher-search pairs and 2 seeds"))
     status = json.loads(cli("status", "s", "--out", tmp_path / "results", "--json").out)
     assert all(phase["planned"] == phase["complete"] + phase["pruned"] for phase in status["phases"].values())
 
@@ -45,6 +45,9 @@ def test_teachers_and_their_searches_are_foreseen_and_go_on_where_they_stopped(c
     record = tmp_path / "results" / "records" / "s"
     assert cli("report", record).code == 0 and (record / "pareto.csv").read_bytes() == table
     assert cli("leaderboard", record, "--out", tmp_path / "board").code == 0
+    beside = ["sweep", "--against", record, "--method", "dkd", *words[words.index("--out") : words.index("--out") + 4]]
+    rows = json.loads(cli(*beside, "--workers", "1", "--dry-run", "--json").out)["rows"]
+    assert sum(row["runs"] for row in rows if row["method"] == "dkd") == 2 * (2 + 2), "under each teacher"
     assert "consistent" in cli("leaderboard", "check", record).out
     rows = pd.read_csv(tmp_path / "board" / "leaderboard.csv")
     assert {*zip(rows["method"], rows["n_seeds"], strict=True)} == {("hard", 2), ("kd", 2)}

@@ -117,7 +117,7 @@ def test_what_replicates_are_stays_and_there_may_be_more_of_them(tmp_path: Path)
         ({"teacher_seeds": 0}, "teacher-seeds must be 1 or more, not 0"),
         ({"teacher_seeds": 3, "repeat_search": 2}, "teacher-seeds 3, repeat-search 2: each teacher gets a search"),
         ({"teacher_seeds": 2, "teacher_weights": "pretrained"}, "teacher-seeds 2: teacher-weights are one teacher's"),
-        ({"repeat_search": 2, "tune": "lr"}, "repeat-search 2: the search that --tune makes"),
+        ({"repeat_search": 2, "tune": "lr"}, "repeat-search 2: a search that --tune makes"),
         ({"repeat_search": 2, "temperature": "4", "alpha": "0.5"}, "repeat-search 2: nothing is searched"),
     ],
 )
