@@ -14,7 +14,7 @@ from tests.support.sweeps import SMALL, UNEQUAL, command
 
 
 def test_teachers_and_their_searches_are_foreseen_and_go_on_where_they_stopped(cli: Cli, tmp_path: Path) -> None:
-    words = command(tmp_path / "results", tmp_path / "cache", "--name", "s", "--wandb", "disabled")[3:]
+    words = command(tmp_path / "results", tmp_path / "cache", "--name", "s", "--wandb", "disabled")
     words += ["--trials", "2", "--seeds", "2", "--teacher-seeds", "2", "--repeat-search", "2", "--controls", "self"]
     planned = json.loads(cli(*words, "--json", "--dry-run").out)
     storage = f"sqlite:///{tmp_path / 'mirror.db'}"
