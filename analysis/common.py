@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from kdbench.errors import BadInput, KdbenchError
 from kdbench.report.drawing import METHOD_COLOURS, METHOD_MARKERS, new_figure, style, tick
 from kdbench.report.points import pareto_table
-from kdbench.run.frame import COLUMNS, SCALED
+from kdbench.run.frame import COLUMNS, OPTIONAL
 
 KEY = ["student", "method", "temperature", "alpha"]
 TEXT = dict.fromkeys(["sweep", "trial_id", "phase", "status", "dataset", "teacher", "student", "method"], "string")
@@ -32,7 +32,7 @@ def read(paths: list[Path]) -> list[pd.DataFrame]:
             )
         for file in files:
             try:
-                frame = pd.read_csv(file, dtype=TEXT).reindex(columns=[*COLUMNS, *SCALED])
+                frame = pd.read_csv(file, dtype=TEXT).reindex(columns=[*COLUMNS, *OPTIONAL])
             except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, ValueError) as error:
                 raise BadInput(f"{file} is no trials table: {error}") from error
             frames += [rows for _, rows in frame.groupby(["sweep", "dataset", "teacher"], dropna=False, sort=False)]

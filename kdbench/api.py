@@ -231,7 +231,9 @@ class Result:
     @property
     def points(self) -> pd.DataFrame:
         """One row per student and method measured on test, hard labels included: intervals, paired gain, front."""
-        return self._judged[0].frame.drop(columns=["scores", "trial_ids"])
+        from kdbench.report.points import NESTED
+
+        return self._judged[0].frame.drop(columns=[*NESTED])
 
     @property
     def pareto(self) -> pd.DataFrame:

@@ -212,6 +212,8 @@ class RunConfig(Frozen):
     """``head``: of those weights all but the classifier stay as they are, in eval mode (a linear probe)."""
     control: Control | None = Field(default=None, exclude_if=unset)
     """Which control it is of: ``smoothing`` and ``compute`` train on hard labels, ``self`` by kd."""
+    replicate: Count = Field(default=0, exclude_if=is_default(0))
+    """Of several teachers or searches the one it belongs to; hard labels and controls belong to the first, 0."""
 
     @property
     def condition(self) -> str:

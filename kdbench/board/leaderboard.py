@@ -116,11 +116,14 @@ def leaderboard(submissions: Sequence[Submission]) -> Board:
 
 
 def _counts(trial: Run) -> bool:
-    """A whole confirm run, of no control; one on hard labels has no hyper-parameters that could make it another run."""
+    """A whole confirm run, of no control, and of several teachers or searches of the first; one on hard labels has no
+    hyper-parameters that could make it another run.
+    """
     config, result = trial.config, trial.result
     whole = (
         config.phase == "confirm"
         and config.control is None
+        and not config.replicate
         and result.status == "complete"
         and result.test_acc is not None
     )

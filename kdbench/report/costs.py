@@ -8,6 +8,7 @@ import pandas as pd
 
 from kdbench.config import HARD
 from kdbench.report.points import Points
+from kdbench.run.frame import replicate_of
 
 COST_COLUMNS = (
     *("student", "method", "params", "test_acc", "run_hours", "teacher_hours", "search_hours", "total_hours"),
@@ -23,14 +24,15 @@ def cost_table(frame: pd.DataFrame, points: Points) -> pd.DataFrame:
 
     Wall-clock hours: ``run_hours`` of one confirm run (mean over seeds), ``teacher_hours`` the teacher's training
     shared evenly among the students that it taught (a teacher that came with its weights costs nothing here),
-    ``search_hours`` all search trials of this student and method, pruned ones too. ``hours_per_point``: what
-    distilling costs beyond a hard-label run, for each percentage point gained; NaN without a gain. ``hardware``
-    names all that the hours were measured on: with several, they do not add up to hours of one machine.
+    ``search_hours`` all search trials of this student and method, pruned ones too; of several teachers or searches the
+    mean. ``hours_per_point``: what distilling costs beyond a hard-label run, for each percentage point gained; NaN
+    without a gain. ``hardware`` names all that the hours were measured on: with several, they do not add up to hours of
+    one machine.
     """
     timed = frame[frame["seconds"] > 0]
     teacher = timed[timed["phase"] == "teacher"]
     taught = {point.student for point in points.compared if point.method != HARD}
-    share = float(teacher["seconds"].sum()) / max(len(taught), 1) / 3600 if len(teacher) else math.nan
+    share = float(teacher["seconds"].mean()) / max(len(taught), 1) / 3600 if len(teacher) else math.nan
     rows = []
     for point in points.compared:
         used = own = timed[timed["trial_id"].isin(list(point.trial_ids.values()))]
@@ -40,7 +42,7 @@ def cost_table(frame: pd.DataFrame, points: Points) -> pd.DataFrame:
         search = timed[(timed["phase"] == "search") & (timed["student"] == point.student)]
         search = search[search["method"] == point.method]
         if point.method != HARD or len(search):
-            row["search_hours"] = float(search["seconds"].sum()) / 3600
+            row["search_hours"] = float(search["seconds"].sum()) / max(replicate_of(search).nunique(), 1) / 3600
             row["total_hours"] += row["search_hours"]
             used = pd.concat([own, search])
         if point.method != HARD:

@@ -40,7 +40,7 @@ def title_of(points: Points) -> str:
     counts = sorted(set(points.frame["n_seeds"])) if students else []
     seeds = " to ".join(str(n) for n in dict.fromkeys((counts[0], counts[-1]))) if counts else ""
     parts = [f"{points.teacher or 'teacher'} → {to}" if students else points.teacher, points.dataset]
-    parts.append(counted(seeds, "seed") if counts else None)
+    parts.append(points.over or (counted(seeds, "seed") if counts else None))
     return ",  ".join(part for part in parts if part)
 
 
@@ -88,7 +88,7 @@ def pareto_figure(points: Points | pd.DataFrame) -> Figure:
             bars = axes.errorbar(x, y, yerr=reach, label=seen, markersize=7.5, elinewidth=1.6, capsize=3.5, zorder=3,
                                  **look(point.method, methods))  # fmt: skip
             bars.lines[0].set_gid(f"point-{k}")
-        below(figure, "Bars: 95% intervals over seeds. Points of one size stand side by side.")
+        below(figure, f"Bars: 95% intervals over {points.over or 'seeds'}. Points of one size stand side by side.")
         names = _names(figure, points.students)
         figure.draw_without_rendering()
         _write_names(axes, held, places, names)

@@ -114,7 +114,8 @@ def curves_figure(points: Points, histories: Mapping[str, History]) -> Figure | 
             axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         _axis_names(all_axes, "epoch", "val. acc. (%)")
         cut = " Earlier epochs lie below the axis." if frame["acc"].min() < settled.min() - room else ""
-        below(figure, f"Mean over seeds; bands from the lowest seed to the highest.{cut}", all_axes)
+        one = "run" if points.over else "seed"
+        below(figure, f"Mean over {one}s; bands from the lowest {one} to the highest.{cut}", all_axes)
         return figure
 
 

@@ -18,7 +18,7 @@ from kdbench.report.points import Points
 from kdbench.report.render import Grid
 from kdbench.report.rerun import PLAIN, rerun_command
 from kdbench.report.style import label
-from kdbench.report.tables import LEGEND, caveats, further_legend, pareto_grid
+from kdbench.report.tables import caveats, legend, pareto_grid
 from kdbench.report.verdicts import headline, judge
 from kdbench.report.worth import SAVED_LEGEND, Worth, saved_grid
 
@@ -72,7 +72,7 @@ def page(
         grid=grid,
         rows=[(cells, anchors[student, method]) for cells, student, method in rows],
         caveats=caveats(pareto),
-        legend=LEGEND + further_legend(pareto),
+        legend=legend(pareto, points),
         saved=_ordered(saved_grid(worth.saved), len(worth.gains) > 1) if len(worth.saved) else None,
         saved_legend=SAVED_LEGEND,
         pictures=shown,
@@ -136,15 +136,17 @@ def _card(
     acc = f"{mean}% {rest}".rstrip()
     further = {name[6:]: value for name, value in point._asdict().items() if name.startswith("hyper_")}
     numbers = {"temperature T": point.temperature, "alpha": point.alpha, **further}
+    names = {"temperature": "temperature T", **{f"hyper_{name}": name for name in further}}
+    ranges = {names.get(name, name): f"{low:.4g} to {high:.4g}" for name, (low, high) in point.ranges.items()}
     chance = "" if unknown(point.p_on_front) else f" (in {percent(point.p_on_front, 0)}% of bootstrap draws)"
     facts = {
         "parameters": millions(point.params),
         "multiply-accumulates": millions(point.macs),
-        **{name: f"{value:.4g}" for name, value in numbers.items() if value == value},
+        **{name: ranges.get(name, f"{value:.4g}") for name, value in numbers.items() if value == value},
         "verdict": "".join(told),
         "Pareto front": ("on it" if point.on_front else "off it") + chance,
     }
-    wandb = dict(zip(frame["trial_id"], frame["wandb_run"].fillna(""), strict=True))
+    accs, wandb = (dict(zip(frame["trial_id"], frame[name], strict=True)) for name in ("test_acc", "wandb_run"))
     method = label(point.method)
     settings = ", ".join(f"{name} {facts[name]}" for name in numbers if name in facts)
     lines = [f"{point.student}, {method}", acc, f"{facts['parameters']} parameters"]
@@ -152,9 +154,10 @@ def _card(
         "anchor": f"point-{number}", "student": point.student, "key": point.method, "method": method,
         "accuracy": acc,
         "facts": {name: value for name, value in facts.items() if value},
-        "runs": [(seed, percent(score, 2), point.trial_ids[seed], str(wandb.get(point.trial_ids[seed], "")))
-                 for seed, score in sorted(point.scores.items())],
+        "runs": [(seed, percent(accs[run], 2), run, "" if unknown(wandb[run]) else str(wandb[run]))
+                 for seed, run in point.trial_ids.items()],
         "command": rerun_command(point, points, manifest),
-        "remark": "A sweep of this student makes it as its baseline:" if point.method in PLAIN else "",
+        "remark": "A sweep of this student makes it as its baseline:" if point.method in PLAIN
+        else "Under the first teacher, after the first search:" if point.n_replicates > 1 else "",
         "label": [*lines, *([settings] if settings else []), *told],
     }  # fmt: skip

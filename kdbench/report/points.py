@@ -14,9 +14,17 @@ import pandas as pd
 from kdbench.config import CONTROLS, HARD
 from kdbench.errors import BadInput
 from kdbench.report.numbers import percent
-from kdbench.run.frame import conform, named
-from kdbench.run.words import counted
-from kdbench.stats import at_look, look_level, p_on_front, paired_difference, pareto_front, t_interval
+from kdbench.run.frame import conform, named, replicate_of
+from kdbench.run.words import counted, numbered
+from kdbench.stats import (
+    at_look,
+    crossed_difference,
+    crossed_interval,
+    look_level,
+    p_on_front,
+    pareto_front,
+    whole_part,
+)
 
 PARETO_COLUMNS: tuple[str, ...] = (
     *("student", "params", "macs", "latency_ms", "method", "temperature", "alpha", "n_seeds"),
@@ -24,11 +32,12 @@ PARETO_COLUMNS: tuple[str, ...] = (
     *("on_front", "p_on_front", "teacher_acc"),
 )
 """Columns of pareto.csv, in order; a method's further hyper-parameters follow as ``hyper_<name>``."""
+NESTED = ("scores", "replicates", "trial_ids", "ranges")
+"""Columns of ``Points.frame`` that hold a mapping for each point."""
 AT_CHANCE = 1.1
 """A mean accuracy below so many times that of guessing is called chance, and gets no star."""
-_TYPES = {"params": "Int64", "macs": "Int64", "n_seeds": "int64", "on_front": "bool"} | dict.fromkeys(
-    ("student", "method"), "string"
-)
+_TYPES = {"params": "Int64", "macs": "Int64", "n_seeds": "int64", "n_replicates": "int64", "on_front": "bool"}
+_TYPES |= dict.fromkeys(("student", "method"), "string")
 
 
 class History(NamedTuple):
@@ -48,13 +57,17 @@ class Points:
 
     frame: pd.DataFrame
     """One row per point by ascending parameters: the columns of ``pareto_table`` but latency and teacher, the columns
-    it was gathered by, and ``scores`` and ``trial_ids``: test accuracy (fraction) and run by seed."""
+    it was gathered by, ``n_replicates`` (teachers or searches), ``scores`` and ``trial_ids``: test accuracy (fraction,
+    averaged over replicates) and run by seed (from the second replicate on by ``1001 #2``), ``replicates``: accuracies
+    by replicate and seed, and ``ranges``: least and largest of the hyper-parameters that differ between replicates."""
     teacher_acc: float
     """Test accuracy of the teacher, NaN while it is not measured."""
     dataset: str | None
     teacher: str | None
     notes: tuple[str, ...]
     """One sentence for each thing that a reader should know is missing."""
+    repeated: str = "replicate"
+    """What a further replicate is, such as ``teacher``."""
 
     def __iter__(self) -> Iterator[Any]:
         """The points as named tuples."""
@@ -68,6 +81,16 @@ class Points:
     def compared(self) -> Points:
         """The same without controls."""
         return replace(self, frame=self.frame[~self.frame["method"].isin([*CONTROLS])])
+
+    @property
+    def over(self) -> str:
+        """What intervals are over: ``3 teachers and 5 seeds``; empty where it is seeds alone."""
+        own = self.compared.frame[self.compared.frame["method"] != HARD]
+        if not own["n_replicates"].gt(1).any():
+            return ""
+        counts = {self.repeated: own["n_replicates"], "seed": own["n_seeds"]}
+        ends = {noun: dict.fromkeys((n.min(), n.max())) for noun, n in counts.items()}
+        return " and ".join(counted(" to ".join(map(str, n)), noun) for noun, n in ends.items())
 
     @property
     def students(self) -> tuple[str, ...]:
@@ -106,10 +129,11 @@ def gather(
     """
     arm, key = list(arm), [*arm, *setting]
     frame = conform(runs, tuple(name for name in key if name not in ("student", "method")))
+    frame["replicate"] = replicate_of(frame)
     confirm = frame[frame["phase"] == "confirm"]
     usable = confirm[(confirm["status"] == "complete") & confirm["test_acc"].notna() & confirm["seed"].notna()]
     notes = _missing(frame, confirm, usable)
-    chosen = _one_setting(usable, key)
+    chosen = _one_setting(usable, [*key, "replicate"])
     for name, held in usable.groupby(key, sort=False):
         if left := len(held.index.difference(chosen.index)):
             notes.append(
@@ -117,6 +141,11 @@ def gather(
             )
     paired = _paired(chosen, arm, key)
     notes += _partners(chosen, paired, arm)
+    every, paired = paired, _whole(paired, key)
+    notes += [
+        f"{name[0]} {name[-1]}: {counted(left, 'confirm run')} left out, whose seed not every teacher or search has."
+        for name, held in every.groupby(key, sort=False) if (left := len(held.index.difference(paired.index)))
+    ]  # fmt: skip
     hard = paired[paired["method"] == HARD].set_index("seed")
     points = [
         _point(rows, hard, arm, key, () if rows["method"].iloc[0] in CONTROLS else looks)  # they get no further seeds
@@ -176,6 +205,17 @@ def _paired(chosen: pd.DataFrame, arm: list[str], key: list[str]) -> pd.DataFram
     return chosen[met | ~some.astype(bool)]
 
 
+def _whole(paired: pd.DataFrame, key: list[str]) -> pd.DataFrame:
+    """The runs of seeds that each replicate of their point has, of as many replicates as leaves most runs."""
+    kept = [paired.index[:0]]
+    for _, rows in paired.groupby(key, sort=False) if paired["replicate"].any() else ():
+        table = rows.pivot(index="replicate", columns="seed", values="test_acc")
+        replicates, seeds = whole_part(table)
+        whole = rows["replicate"].isin(table.index[replicates]) & rows["seed"].isin(table.columns[seeds])
+        kept.append(rows.index[whole])
+    return paired.loc[np.sort(np.concatenate(kept))] if len(kept) > 1 else paired
+
+
 def _partners(chosen: pd.DataFrame, paired: pd.DataFrame, arm: list[str]) -> list[str]:
     notes = []
     for name, held in chosen.groupby(arm, sort=False):
@@ -196,27 +236,33 @@ def _point(
     rows: pd.DataFrame, hard: pd.DataFrame, arm: list[str], key: list[str], looks: Sequence[int]
 ) -> dict[str, Any]:
     """One row of ``Points.frame``; ``hard``: all runs on hard labels, by seed."""
-    rows, first = rows.sort_values("seed"), rows.iloc[0]
+    rows = rows.sort_values(["replicate", "seed"])
+    first, seeds = rows.iloc[0], [int(seed) for seed in rows["seed"].unique()]
     partner = hard["test_acc"][(hard[arm] == first[arm]).all(axis=1)]
-    mean, lo, hi = t_interval(rows["test_acc"].to_numpy())
-    seeds = [int(seed) for seed in rows["seed"]]
+    table = rows["test_acc"].to_numpy().reshape(-1, len(seeds))
+    mean, lo, hi = crossed_interval(table)
+    numbers = [int(number) for number in rows["replicate"].unique()]
+    named_by = [numbered(seed, number) for number in numbers for seed in seeds]
+    searched = ("temperature", "alpha", *(name for name in rows.columns if name.startswith("hyper_")))
     point: dict[str, Any] = {
         **{name: first[name] for name in key},
-        **{name: first[name] for name in rows.columns if name.startswith("hyper_")},
+        **{name: first[name] for name in searched},
         **{name: _largest(rows[name]) for name in ("params", "macs")},
-        **{name: first[name] for name in ("student", "method", "temperature", "alpha")},
-        "scores": dict(zip(seeds, map(float, rows["test_acc"]), strict=True)),
-        "trial_ids": dict(zip(seeds, map(str, rows["trial_id"]), strict=True)),
-        "n_seeds": len(rows), "test_acc": mean, **_cut("test_acc", lo, hi, 0.0),
+        **{name: first[name] for name in ("student", "method")},
+        "scores": dict(zip(seeds, map(float, table.mean(axis=0)), strict=True)),
+        "replicates": {k: dict(zip(seeds, own, strict=True)) for k, own in zip(numbers, table.tolist(), strict=True)},
+        "trial_ids": dict(zip(named_by, map(str, rows["trial_id"]), strict=True)),
+        "ranges": {name: (rows[name].min(), rows[name].max()) for name in searched if rows[name].nunique() > 1},
+        "n_replicates": len(table), "n_seeds": len(seeds), "test_acc": mean, **_cut("test_acc", lo, hi, 0.0),
         **dict.fromkeys(("baseline_acc", "gain", "gain_lo", "gain_hi", "p_value"), math.nan),
     }  # fmt: skip
-    common = rows[rows["seed"].isin(partner.index)]
     if len(partner):
-        theirs = (partner.loc[common["seed"]] if len(common) else partner).to_numpy()
+        common = {*seeds} <= {*partner.index}  # else they share none
+        theirs = (partner.loc[seeds] if common else partner).to_numpy()
         point["baseline_acc"] = float(theirs.sum() / len(theirs))
-        if first["method"] != HARD and len(common):
-            sure = 1 - look_level(len(common), looks)
-            mean, lo, hi, p, n = paired_difference(common["test_acc"].to_numpy(), theirs, sure)
+        if first["method"] != HARD and common:
+            sure = 1 - look_level(len(seeds), looks)
+            mean, lo, hi, p, n = crossed_difference(table, theirs, sure)
             point |= {"gain": mean, "p_value": at_look(p, n, looks), **_cut("gain", lo, hi, -1.0)}
     return point
 
@@ -235,7 +281,7 @@ def _largest(column: pd.Series) -> float:
 def _with_front(points: pd.DataFrame, chances: bool) -> pd.DataFrame:
     """The points by ascending parameters, marked with the front over all of them but controls."""
     if points.empty:
-        return pd.DataFrame(columns=[*PARETO_COLUMNS, "scores", "trial_ids"])
+        return pd.DataFrame(columns=[*PARETO_COLUMNS, "n_replicates", *NESTED])
     points = points.sort_values(["params", "student"], kind="stable").reset_index(drop=True)
     seeds = sorted({seed for scores in points["scores"] for seed in scores})
     table = np.array([[scores.get(seed, math.nan) for seed in seeds] for scores in points["scores"]])
@@ -243,31 +289,6 @@ def _with_front(points: pd.DataFrame, chances: bool) -> pd.DataFrame:
     # Rounded so that equal accuracies added in another order still tie.
     front = pareto_front(size, np.round(np.nanmean(table, axis=1), 12))
     return points.assign(on_front=front, p_on_front=p_on_front(size, table) if chances else math.nan)
-
-
-def undecided(runs: pd.DataFrame, images: int) -> list[str]:
-    """A note on searches whose best points cannot be told apart by so many validation ``images``.
-
-    Points count as tied with the winner within one binomial standard error of its accuracy.
-    """
-    search = runs[(runs["phase"] == "search") & (runs["status"] == "complete")].dropna(subset=["val_acc"])
-    told, groups = [], search.groupby(["student", "method"], sort=False)
-    several = search["method"].nunique() > 1
-    knobs = ["temperature", "alpha", *(name for name in search.columns if name.startswith("hyper_"))]
-    for (student, method), trials in groups if images else ():
-        best = float(trials["val_acc"].max())
-        sure = (best * images + 1) / (images + 2)  # not 1, however few the images are
-        tied = trials[trials["val_acc"] >= best - math.sqrt(sure * (1 - sure) / images)]
-        if len(tied) > 1:
-            ranges = [
-                f"{name.removeprefix('hyper_')} {tied[name].min():.3g} to {tied[name].max():.3g}"
-                for name in knobs if tied[name].nunique() > 1
-            ]  # fmt: skip
-            told.append(f"{student}{f' ({method})' * several}: {', '.join(ranges) or f'{len(tied)} points'}")
-    if not told:
-        return []
-    return [f"Searches that {images:,} validation images cannot decide ({len(told)} of {groups.ngroups}); within one "
-            f"standard error of the best are {'; '.join(told)}."]  # fmt: skip
 
 
 def the_only(frame: pd.DataFrame, column: str) -> str | None:
@@ -290,6 +311,8 @@ def pareto_table(runs: pd.DataFrame | Points, latency: Mapping[str, float] | Non
     - ``on_front``: whether this row's point is on the Pareto front of (parameters, mean accuracy) over ALL points,
       every student's hard-label point included: a size whose hard labels win has a row that is off the front.
       ``p_on_front``: bootstrap chance of that over seeds. Controls are on no front.
+    - With several teachers or searches (then in a column ``n_replicates``) all of this is averaged over them as well,
+      intervals and p by ``kdbench.stats.crossed_difference``; temperature and the like are those of the first search.
     - A student with hard-label runs only has a row with method ``hard`` and no gain. Failed runs are left out.
 
     Args:
@@ -305,5 +328,6 @@ def pareto_table(runs: pd.DataFrame | Points, latency: Mapping[str, float] | Non
     shown = frame[(frame["method"] != HARD) | ~frame["student"].isin(distilled["student"])]
     further = [name for name in frame.columns if name.startswith("hyper_") and shown[name].notna().any()]
     shown = shown.assign(latency_ms=shown["student"].map(dict(latency or {})), teacher_acc=found.teacher_acc)
+    further += ["n_replicates"] if shown["n_replicates"].gt(1).any() else []
     table = shown[[*PARETO_COLUMNS, *further]].reset_index(drop=True)
     return table.astype({name: _TYPES.get(name, "float64") for name in table.columns})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +16,13 @@ from rich.text import Text
 from kdbench.catalog.datasets import DATASETS
 from kdbench.files import atomic_text
 from kdbench.report.costs import cost_table
-from kdbench.report.points import History, Points, gather, pareto_table, undecided
+from kdbench.report.points import History, Points, gather, pareto_table
 from kdbench.report.render import csv
 from kdbench.report.tables import render_table, write_tables
 from kdbench.report.verdicts import verdicts
 from kdbench.report.worth import Worth, worth
-from kdbench.run.frame import conform
+from kdbench.run.frame import conform, replicate_of
+from kdbench.run.words import numbered
 from kdbench.stats import look_numbers
 from kdbench.sweeps.controls import capped
 
@@ -115,9 +117,37 @@ def judged(frame: pd.DataFrame, about: Mapping[str, Any]) -> tuple[Points, pd.Da
     """
     held, looks = _samples(about), _looks(about)
     points = gather(frame, chance=1 / held["classes"] if held.get("classes") else None, looks=looks)
-    notes = (*_provisos(about), *points.notes, *undecided(frame, held.get("val", 0)), *_looked(points, looks))
+    points = replace(points, repeated=_repeated(about))
+    notes = (*_provisos(about), *points.notes, *_undecided(frame, held.get("val", 0)), *_looked(points, looks))
     points = replace(points, notes=notes)
     return points, pareto_table(points, about.get("latency_ms")), worth(points, held.get("test", 0), looks)
+
+
+def _undecided(runs: pd.DataFrame, images: int) -> list[str]:
+    """A note on searches whose best points cannot be told apart by so many validation ``images``.
+
+    Points count as tied with the winner within one binomial standard error of its accuracy.
+    """
+    search = runs[(runs["phase"] == "search") & (runs["status"] == "complete")].dropna(subset=["val_acc"])
+    search = search.assign(replicate=replicate_of(search))
+    told, groups = [], search.groupby(["student", "method", "replicate"], sort=False)
+    several = search["method"].nunique() > 1
+    knobs = ["temperature", "alpha", *(name for name in search.columns if name.startswith("hyper_"))]
+    for (student, method, number), trials in groups if images else ():
+        best = float(trials["val_acc"].max())
+        sure = (best * images + 1) / (images + 2)  # not 1, however few the images are
+        tied = trials[trials["val_acc"] >= best - math.sqrt(sure * (1 - sure) / images)]
+        if len(tied) > 1:
+            ranges = [
+                f"{name.removeprefix('hyper_')} {tied[name].min():.3g} to {tied[name].max():.3g}"
+                for name in knobs if tied[name].nunique() > 1
+            ]  # fmt: skip
+            where = f"{numbered(str(student), int(str(number)))}{f' ({method})' * several}"
+            told.append(f"{where}: {', '.join(ranges) or f'{len(tied)} points'}")
+    if not told:
+        return []
+    return [f"Searches that {images:,} validation images cannot decide ({len(told)} of {groups.ngroups}); within one "
+            f"standard error of the best are {'; '.join(told)}."]  # fmt: skip
 
 
 def _samples(manifest: Mapping[str, Any]) -> dict[str, int]:
@@ -136,6 +166,13 @@ def _looks(manifest: Mapping[str, Any]) -> tuple[int, ...]:
     """Numbers of seeds at which a sweep that adds seeds looked at its rows."""
     spec = manifest.get("spec") or {}
     return look_numbers(spec["budget"]["seeds"], spec["max_seeds"]) if spec.get("max_seeds") else ()
+
+
+def _repeated(manifest: Mapping[str, Any]) -> str:
+    """What a sweep has several of: teachers, searches, or both in pairs."""
+    spec = manifest.get("spec") or {}
+    kinds = [noun for noun, key in (("teacher", "teacher_seeds"), ("search", "repeat_search")) if spec.get(key, 1) > 1]
+    return f"{'-'.join(kinds)} pair" if len(kinds) > 1 else "".join(kinds) or "replicate"
 
 
 def _looked(points: Points, looks: Sequence[int]) -> list[str]:

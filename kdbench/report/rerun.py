@@ -14,6 +14,7 @@ PLAIN = (HARD, "smoothing", "compute")
 """What is trained on hard labels: the baseline of a sweep with that recipe."""
 _REPLACED = (
     *("--pair", "--method", "--temperature", "--alpha", "--trials", "--sampler", "--name", "--tune", "--controls"),
+    *("--teacher-seeds", "--repeat-search"),
 )
 
 
@@ -21,8 +22,8 @@ def rerun_command(point: Any, points: Points, manifest: Mapping[str, Any]) -> st
     """A sweep of this one student at this one setting, with the recipe, seeds and teacher of the original.
 
     The sweep's own command line (``manifest["command"]``) with the pair, method and hyper-parameters replaced by the
-    point's. Without it, what the runs tell, and the defaults of that data set. A point on hard labels is made again by
-    any sweep of its student with its recipe, since every sweep runs its baseline.
+    point's, of several teachers under the first. Without it, what the runs tell, and the defaults of that data set. A
+    point on hard labels is made again by any sweep of its student with its recipe, since every sweep runs its baseline.
     """
     spec, what, kept = manifest.get("spec") or {}, point.method, _known(point)
     recipe = {name: kept[f"hyper_{name}"] for name in spec.get("tuned", ()) if f"hyper_{name}" in kept}

@@ -25,7 +25,7 @@ LEGEND = (
     "Test accuracy in percent at the last epoch, mean ± half of the 95% t interval over seeds (an interval cut at 0 or "
     "100 is given by its ends). Gain: percentage points over the same student on hard labels, paired by seed, with its "
     "95% interval. A star marks points on the Pareto front of parameters and accuracy, hard-label points included. "
-    f"Verdicts: paired t-test, Holm-corrected over rows. {COVERS}"
+    "Verdicts: paired t-test, Holm-corrected over rows."
 )
 STAR = "★ on the Pareto front (parameters, accuracy), hard-label points included"
 COLUMNS = (
@@ -50,6 +50,22 @@ _MEANT = {
     "self": "a teacher of the student's own kind",
     "compute": "hard labels trained for what distilling cost",
 }
+
+
+def covers(points: Points) -> str:
+    """What the intervals of a table cover."""
+    if not points.over:
+        return COVERS
+    fixed = [f"another {noun}" for noun in ("teacher", "search") if noun not in points.repeated]
+    return f"Intervals are over {points.over}, not {' or '.join([*fixed, 'other test images'])}."
+
+
+def legend(pareto: pd.DataFrame, points: Points) -> str:
+    """What stands under the table of ``pareto``."""
+    text = LEGEND
+    if points.over:
+        text = text.replace("t interval over seeds", "interval").replace("paired t-test", "Welch-type paired t-test")
+    return f"{text} {covers(points)}{further_legend(pareto)}"
 
 
 def further_legend(pareto: pd.DataFrame) -> str:
@@ -79,7 +95,9 @@ def pareto_grid(pareto: pd.DataFrame, points: Points) -> Grid:
     rows: list[dict[str, Cell | str]] = []
     for record, verdict in zip(pareto.to_dict("records"), judge(pareto), strict=True):
         hard = record["method"] == HARD
-        settings = [f"{name[6:]} {record[name]:.3g}" for name in further if record[name] == record[name]]
+        ranges = _ranges(points, record)
+        held = [name for name in further if record[name] == record[name]]
+        settings = [f"{name[6:]} {ranges.get(name, format(record[name], '.3g'))}" for name in held]
         acc = spread(record["test_acc"], record["test_acc_lo"], record["test_acc_hi"], digits)
         base = percent(record["baseline_acc"], digits)
         gain = f"{signed(record['gain'], digits)} {bounds(record['gain_lo'], record['gain_hi'], digits)}".strip()
@@ -90,8 +108,8 @@ def pareto_grid(pareto: pd.DataFrame, points: Points) -> Grid:
                 "macs": Cell(millions(record["macs"]), order=_order(record["macs"])),
                 "latency": number(record["latency_ms"], ".1f"),
                 "method": str(record["method"]),
-                "temperature": "" if hard else number(record["temperature"], ".3g"),
-                "alpha": "" if hard else number(record["alpha"], ".2f"),
+                "temperature": "" if hard else ranges.get("temperature", number(record["temperature"], ".3g")),
+                "alpha": "" if hard else ranges.get("alpha", number(record["alpha"], ".2f")),
                 "further": ", ".join(settings),
                 "seeds": str(record["n_seeds"]),
                 "distilled": "" if hard else Cell(acc, bool(record["on_front"]), order=_order(record["test_acc"])),
@@ -101,6 +119,12 @@ def pareto_grid(pareto: pd.DataFrame, points: Points) -> Grid:
             }
         )
     return Grid.of(_columns(pareto), rows)
+
+
+def _ranges(points: Points, record: dict[Any, Any]) -> dict[str, str]:
+    """Hyper-parameters in which the winners of several searches differ: ``2.3 to 10.6``."""
+    point = points.find(record["student"], record["method"])
+    return {name: f"{low:.3g} to {high:.3g}" for name, (low, high) in (point.ranges if point else {}).items()}
 
 
 def _order(value: object) -> float | None:
@@ -116,11 +140,12 @@ def render_table(pareto: pd.DataFrame, points: Points) -> RenderableType:
     grid = pareto_grid(pareto, points)
     several = pareto["method"].nunique() > 1
     kept = [column for column in grid.columns if column.key not in ("seeds", "macs", *(() if several else ("method",)))]
-    title = f"Test accuracy (%), mean ± 95% interval over {counted(over, 'seed')}"
-    before = f"Teacher {percent(points.teacher_acc)}%. " if points.teacher_acc == points.teacher_acc else ""
+    title = f"Test accuracy (%), mean ± 95% interval over {points.over or counted(over, 'seed')}"
+    word = "Teachers" if "teacher" in points.repeated else "Teacher"
+    before = f"{word} {percent(points.teacher_acc)}%. " if points.teacher_acc == points.teacher_acc else ""
     return Group(
         Screen(grid.only(kept).flat(title)),
-        Text(f"{before}{STAR}. {COVERS}{further_legend(pareto)}", style="dim"),
+        Text(f"{before}{STAR}. {covers(points)}{further_legend(pareto)}", style="dim"),
         *(Text(f"* {line}") for line in caveats(pareto)),
     )
 
@@ -169,7 +194,7 @@ def pareto_markdown(pareto: pd.DataFrame, points: Points, worth: Worth) -> str:
         return "\n".join(["No confirmed runs yet.", "", *remarks]).rstrip() + "\n"
     told = zip(pareto["student"], pareto["method"], judge(pareto), strict=True)
     told_first = [line for text in worth.sentences for line in (escape(text), "")]
-    lines = [*told_first, *markdown(pareto_grid(pareto, points)), "", LEGEND + further_legend(pareto), ""]
+    lines = [*told_first, *markdown(pareto_grid(pareto, points)), "", legend(pareto, points), ""]
     lines += [f"- {escape(str(student))} ({method}): {verdict.text}" for student, method, verdict in told] + remarks
     if len(worth.saved):
         lines += ["", "Size saved at equal accuracy", "", *markdown(saved_grid(worth.saved)), "", SAVED_LEGEND]
@@ -186,5 +211,5 @@ def pareto_latex(pareto: pd.DataFrame, points: Points, worth: Worth) -> str:
         about += f" (teacher: {percent(points.teacher_acc)}%)"
     how = f", distilled by {pareto['method'].iloc[0]}" if pareto["method"].nunique() == 1 else ""
     told = "".join(f"{text} " for text in worth.sentences)
-    caption = f"{about}{how}. {told}{LEGEND.replace('A star marks', 'Bold:')}{further_legend(pareto)}"
+    caption = f"{about}{how}. {told}{legend(pareto, points).replace('A star marks', 'Bold:')}"
     return latex(grid, caption, f"{points.dataset}-{points.teacher}")

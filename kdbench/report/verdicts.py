@@ -58,7 +58,8 @@ def _verdict(row: dict[Any, Any], p_holm: float, tested: int, digits: int) -> Ve
         if row["method"] == HARD:
             return Verdict("unknown", "hard labels only, nothing distilled yet", "no distilled run")
         return Verdict("unknown", "no hard-label run on the same seeds to compare with", "no baseline")
-    start, seeds = f"{signed(gain, digits)} points", counted(n, "seed")
+    start, seeds, several = f"{signed(gain, digits)} points", counted(n, "seed"), int(row.get("n_replicates", 1))
+    seeds = f"{counted(several, 'replicate')} of {seeds}" if several > 1 else seeds
     if math.isnan(p_holm):
         short, caveat = "cannot tell", "one seed gives no interval"
         return Verdict("unknown", f"{start}, {seeds}: {short} ({caveat})", short, caveat)

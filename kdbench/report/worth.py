@@ -17,7 +17,20 @@ from kdbench.report.numbers import bounds, decimals, millions, percent, signed
 from kdbench.report.points import Points
 from kdbench.report.render import Cell, Column, Grid
 from kdbench.run.words import counted
-from kdbench.stats import LEVEL, PairedDifference, holm, look_level, mean_gain, pareto_front, size_saved, smallest_gain
+from kdbench.stats import (
+    LEVEL,
+    Components,
+    PairedDifference,
+    Spread,
+    components,
+    holm,
+    look_level,
+    mean_gain,
+    pareto_front,
+    size_saved,
+    smallest_crossed_gain,
+    spread_of,
+)
 
 SAVED_LEGEND = (
     "For each hard-label student on the hard-label front: parameters at which the distilled front is as accurate "
@@ -52,6 +65,10 @@ class Worth:
     one of them (at the level that Holm gives the first row; from the spread of all sizes together)."""
     sizes: dict[str, int]
     """By method: how many sizes share seeds with hard labels."""
+    parts: dict[str, Components]
+    """By method with several teachers or searches: where the variance of its gain, averaged over the sizes, lies."""
+    repeated: dict[str, str]
+    """Of these methods, what there are several of: ``3 teachers``."""
     beyond: dict[tuple[str, str], tuple[PairedDifference, int]]
     """By method and control: the same difference between the two, and at how many sizes; Holm over these alone."""
     digits: int
@@ -82,17 +99,22 @@ class Worth:
         self, gain: PairedDifference, sizes: int, method: str, better: str, worse: str, over: str = ""
     ) -> str:
         mean, lo, hi, p, n = gain
-        seeds = counted(n, "seed")
+        seeds = ", ".join(filter(None, (self.repeated.get(method), counted(n, "seed"))))
         start = f"Over {f'the {sizes} sizes' if sizes > 1 else 'its one size'}, {method}"
         if mean == mean:
             start += f" {'changes accuracy by' if mean < 0 else 'gains'} {signed(mean, self.digits)} points"
         if p != p:
             return f"{start}{over} ({seeds} with every size on both sides): too few to tell."
-        told = "no difference that these seeds can tell from chance"
+        told = f"no difference that {self._these(method)} can tell from chance"
         if p < LEVEL:
             told = better if mean > 0 else worse
         start = f"{start} {bounds(lo, hi, self.digits)}".rstrip()
         return f"{start}{over} (paired by seed, {seeds}, p = {_p(p)}): {told}."
+
+    def _these(self, method: str) -> str:
+        return (
+            f"these {self.repeated[method].partition(' ')[2]} and seeds" if method in self.repeated else "these seeds"
+        )
 
     def _on_gain(self, method: str) -> Iterator[str]:
         gain, sizes = self.gains[method], self.sizes[method]
@@ -100,10 +122,20 @@ class Worth:
         if method in self.shows:
             mean_shown, row_shown = self.shows[method]
             one = f", and at one size one of {points_of(row_shown)}" if sizes > 1 else ""
-            text = f"With these seeds a true gain of {points_of(mean_shown)} would show{one} (power 80%)"
+            text = f"With {self._these(method)} a true gain of {points_of(mean_shown)} would show{one} (power 80%)"
             yield f"{text}{self.image_error}."
+        if method in self.parts:
+            yield self._on_variance(method)
         if method in self.by_images:
             yield f"Other test images could change this: {self.images:,} of them decide."
+
+    def _on_variance(self, method: str) -> str:
+        parts, (count, _, noun) = self.parts[method], self.repeated[method].partition(" ")
+        between, luck = (f"{percent(part / sum(parts), 0)}%" for part in parts[:2])
+        return (
+            f"Of the gain's variance from run to run, {between} lies between {noun}, {luck} between seeds, and the "
+            f"rest in neither alone (estimated from {count} {noun} and {counted(self.gains[method].n, 'seed')})."
+        )
 
     def _on_size(self, method: str) -> Iterator[str]:
         """Said only where the gain is sure and the seeds are not too few for this interval (see coverage.md)."""
@@ -122,7 +154,8 @@ class Worth:
             yield f"{text} (no interval)."
             return
         sure = round(best["saved_lo"], 2) > 0 or round(best["saved_hi"], 2) < 0
-        yield f"{text} (95% interval: {words['bounds']}){'.' if sure else ', so that is not certain with these seeds.'}"
+        interval = f"95% interval{' over seeds alone' if method in self.repeated else ''}: {words['bounds']}"
+        yield f"{text} ({interval}){'.' if sure else ', so that is not certain with these seeds.'}"
 
 
 def _p(value: float) -> str:
@@ -144,14 +177,16 @@ def worth(points: Points, images: int = 0, looks: Sequence[int] = ()) -> Worth:
     Where seeds were added after ``looks``, both keep to those of the first: they are stated before anything is seen.
     """
     rows, gains, shows, sizes_of = list[tuple[object, ...]](), dict[str, PairedDifference](), {}, dict[str, int]()
-    by_images = set[str]()
+    by_images, parts, repeated = set[str](), dict[str, Components](), dict[str, str]()
     methods = list(dict.fromkeys(point.method for point in points.compared if point.method != HARD))
     for method in methods:
-        both, soft, plain = _beside(points, method, HARD)
+        both, each, plain = _beside(points, method, HARD)
         if not both:
             continue
         if looks:
-            soft, plain = soft[:, : looks[0]], plain[:, : looks[0]]
+            each, plain = each[..., : looks[0]], plain[:, : looks[0]]
+        runs = np.isfinite(each).sum(axis=0)
+        soft = np.nansum(each, axis=0) / np.where(runs, runs, np.nan)
         known = [k for k, (one, base) in enumerate(both) if one.params > 0 and base.params > 0]
         sizes = np.array([both[k][0].params for k in known])
         front = pareto_front(sizes, np.round(np.nanmean(plain[known], axis=1), 12))
@@ -161,19 +196,23 @@ def worth(points: Points, images: int = 0, looks: Sequence[int] = ()) -> Worth:
             if on:
                 acc = float(np.nanmean(plain[k])) if looks else base.test_acc
                 rows.append((base.student, method, int(base.params), acc, *one[:4], one.reached))
-        gains[method], sizes_of[method] = mean_gain(soft, plain), len(both)
+        gains[method], sizes_of[method] = mean_gain(each, plain), len(both)
         noise = sum(p * (1 - p) for p in (np.nanmean(soft), np.nanmean(plain)))
         if images and math.sqrt(noise / images) > (gains[method].hi - gains[method].lo) / 2:
             by_images.add(method)
-        gaps = soft - plain
-        spread = [float(np.nanvar(row, ddof=1)) for row in gaps if np.isfinite(row).sum() > 1]
-        whole = gaps.mean(axis=0)[np.isfinite(gaps).all(axis=0)]
-        if len(whole) > 2 and (own := float(whole.std(ddof=1))) > 0:
-            row, level = math.sqrt(float(np.mean(spread))), LEVEL / len(methods)  # as Holm judges the first of all
-            most = looks[-1] if looks else len(whole)
+        gaps = each - plain
+        whole, each_size = spread_of(gaps.mean(axis=1)), [spread_of(gaps[:, k]) for k in range(len(both))]
+        if whole.replicates > 1:
+            repeated[method] = counted(whole.replicates, points.repeated)
+            if whole.error > 0 and whole.seeds > 1:
+                parts[method] = components(gaps.mean(axis=1))
+        if whole.seeds > 2 and whole.error > 0:
+            level, most = LEVEL / len(methods), looks[-1] if looks else whole.seeds  # as Holm judges the first of all
+            between, within = np.mean([one[:2] for one in each_size if one.seeds > 1], axis=0)
+            of_one = Spread(float(between), float(within), whole.replicates, most)
             shows[method] = (
-                smallest_gain(own, len(whole), level=level),
-                smallest_gain(row, most, level=look_level(most, looks) / len(methods) / len(both)),
+                smallest_crossed_gain(whole, level=level),
+                smallest_crossed_gain(of_one, level=look_level(most, looks) / len(methods) / len(both)),
             )
     beyond, sizes_beyond = dict[tuple[str, str], PairedDifference](), dict[tuple[str, str], int]()
     for method, control in product(methods, CONTROLS):
@@ -183,15 +222,20 @@ def worth(points: Points, images: int = 0, looks: Sequence[int] = ()) -> Worth:
     gains, beyond = _corrected(gains), _corrected(beyond)
     best, error = points.frame["test_acc"].max(), ""
     if images and 0 < best < 1:
-        each = points_of(math.sqrt(best * (1 - best) / images))
-        error = f"; the standard error of an accuracy on {counted(images, 'test image')} is {each}"
+        off = points_of(math.sqrt(best * (1 - best) / images))
+        error = f"; the standard error of an accuracy on {counted(images, 'test image')} is {off}"
     saved, digits = pd.DataFrame(rows, columns=list(SAVED_COLUMNS)), decimals(points.frame)
     controls = {k: (gain, sizes_beyond[k]) for k, gain in beyond.items()}
-    return Worth(saved, gains, shows, sizes_of, controls, digits, error, images, frozenset(by_images))
+    return Worth(
+        saved, gains, shows, sizes_of, parts, repeated, controls, digits, error, images, frozenset(by_images)
+    )  # fmt: skip
 
 
 def _beside(points: Points, one: str, other: str) -> tuple[list[tuple[Any, Any]], Scores, Scores]:
-    """Points of two methods of the students that have seeds of both, and their scores, each (students, seeds)."""
+    """Points of two methods of the students that have seeds of both, and their scores.
+
+    Those of ``one`` have shape (replicates, students, seeds), those of ``other`` (students, seeds).
+    """
     theirs = {point.student: point for point in points if point.method == other}
     both = [
         (point, theirs[point.student])
@@ -199,10 +243,10 @@ def _beside(points: Points, one: str, other: str) -> tuple[list[tuple[Any, Any]]
         if point.method == one and point.student in theirs and {*point.scores} & {*theirs[point.student].scores}
     ]
     seeds = sorted({seed for pair in both for point in pair for seed in point.scores})
-    soft, plain = (
-        np.array([[pair[side].scores.get(seed, math.nan) for seed in seeds] for pair in both]) for side in (0, 1)
-    )
-    return both, soft, plain
+    plain = np.array([[base.scores.get(seed, math.nan) for seed in seeds] for _, base in both])
+    numbers = sorted({number for point, _ in both for number in point.replicates})
+    each = [[[own.replicates.get(k, {}).get(seed, math.nan) for seed in seeds] for own, _ in both] for k in numbers]
+    return both, np.array(each), plain
 
 
 def _corrected(gains: dict[Key, PairedDifference]) -> dict[Key, PairedDifference]:

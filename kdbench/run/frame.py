@@ -12,21 +12,23 @@ from kdbench.errors import BadInput
 
 _SHOWN = ("temperature", "alpha")
 TEXT = ("sweep", "trial_id", "phase", "status", "dataset", "teacher", "student", "method", "hardware", "wandb_run")
-WHOLE = ("seed", "params", "macs", "epochs")
+WHOLE = ("seed", "params", "macs", "epochs", "replicate")
 COLUMNS: tuple[str, ...] = (
     *("sweep", "trial_id", "phase", "status", "dataset", "teacher", "student", "method", "temperature", "alpha"),
     *("seed", "params", "macs", "epochs", "val_acc", "test_acc", "best_val_acc", "nll", "ece", "agreement"),
     *("seconds", "hardware", "wandb_run"),
 )
-"""Columns of trials.csv, in order. Where runs have them there follow, sorted, those of ``SCALED``, and as
+"""Columns of trials.csv, in order. Where runs have them there follow, sorted, those of ``OPTIONAL``, and as
 ``hyper_<name>`` a method's further hyper-parameters and what was tuned."""
 SCALED = ("calibration_temperature", "scaled_nll", "scaled_ece")
+OPTIONAL = (*SCALED, "replicate")
 
 
 def row_of(name: str, config: RunConfig, result: RunResult, tuned: Sequence[str] = ()) -> dict[str, Any]:
     """One run of the plan called ``name`` as a row; ``tuned``: fields of the students' recipe that were searched."""
     held = config.hyper | {key: getattr(config.recipe, key) for key in tuned if config.phase != "teacher"}
-    further = {f"hyper_{key}": value for key, value in sorted(held.items()) if key not in _SHOWN}
+    further: dict[str, Any] = {f"hyper_{key}": value for key, value in sorted(held.items()) if key not in _SHOWN}
+    further |= {"replicate": config.replicate} if config.replicate else {}
     about = {
         "sweep": name, "trial_id": config.id, "phase": config.phase, "dataset": config.data.name,
         "teacher": config.model if config.phase == "teacher" else config.teacher, "student": config.model,
@@ -59,15 +61,22 @@ def conform(runs: pd.DataFrame, keep: tuple[str, ...] = ()) -> pd.DataFrame:
     lacking = [name for name in ("trial_id", "phase", "status", "student", "method", "seed") if name not in runs]
     if lacking and len(runs):
         raise BadInput(f"the trials table lacks the column(s) {', '.join(lacking)}; it has {', '.join(runs.columns)}")
-    further = sorted(name for name in runs.columns if name.startswith("hyper_") or name in SCALED)
+    further = sorted(name for name in runs.columns if name.startswith("hyper_") or name in OPTIONAL)
     frame = runs.reindex(columns=[*COLUMNS, *further, *keep]).reset_index(drop=True)
     for name in (*COLUMNS, *further):
         if name in TEXT:
             frame[name] = frame[name].astype("string")
         else:
             frame[name] = pd.to_numeric(frame[name]).astype("Int64" if name in WHOLE else "float64")
+    if "replicate" in frame:
+        frame["replicate"] = frame["replicate"].fillna(0)
     _check(frame)
     return _ordered(frame)
+
+
+def replicate_of(frame: pd.DataFrame) -> pd.Series:
+    """Of which of several teachers or searches each row is; 0 where there is one."""
+    return frame["replicate"] if "replicate" in frame else pd.Series(0, frame.index)
 
 
 def _check(frame: pd.DataFrame) -> None:
@@ -90,6 +99,7 @@ def _ordered(frame: pd.DataFrame) -> pd.DataFrame:
             "student": frame["student"].fillna(""),
             "kind": frame["method"].map({HARD: 0, **dict.fromkeys(CONTROLS, 2)}).fillna(1),
             "method": frame["method"].fillna(""),
+            "replicate": replicate_of(frame),
             "seed": frame["seed"].fillna(-1).astype("int64"),
         }
     )

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from statistics import fmean
 from typing import Any, TextIO
 
 from rich.console import Console, Group, RenderableType
@@ -44,19 +45,20 @@ class Standing:
     """A sweep's test accuracies so far: a rough table long before the end, from the runs that ended under our eyes."""
 
     def __init__(self) -> None:
-        self._scores: dict[tuple[str, str], dict[int, float]] = {}
+        self._scores: dict[tuple[str, str], dict[int, dict[int, float]]] = {}
 
     def add(self, config: RunConfig, result: RunResult) -> None:
         """Take note of a run; those that do not count in the table are passed over."""
         if config.phase == "confirm" and result.test_acc is not None:
-            self._scores.setdefault((config.model, config.condition), {})[config.seed] = result.test_acc
+            own = self._scores.setdefault((config.model, config.condition), {}).setdefault(config.seed, {})
+            own[config.replicate] = result.test_acc
 
     def rows(self) -> Iterator[tuple[str, str, float, float, int]]:
         """(student, method, its mean accuracy, that of hard labels, common seeds) of what can be compared."""
         for (model, method), scores in self._scores.items():
             hard = self._scores.get((model, HARD), {})
             if method != HARD and (seeds := scores.keys() & hard.keys()):
-                own, theirs = (sum(side[seed] for seed in seeds) / len(seeds) for side in (scores, hard))
+                own, theirs = (fmean(fmean(side[seed].values()) for seed in seeds) for side in (scores, hard))
                 yield model, method, own, theirs, len(seeds)
 
 

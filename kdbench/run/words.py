@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from kdbench.config import RunConfig, RunResult
+
+T = TypeVar("T")
 
 
 def counted(count: int | str, noun: str) -> str:
     """``"1 run"``, ``"1,200 runs"``; of a text (``"3 to 5"``) its last number counts."""
-    plural = "" if str(count).split()[-1] == "1" else "s"
+    plural = "" if str(count).split()[-1] == "1" else "es" if noun.endswith("ch") else "s"
     return f"{count:,} {noun}{plural}" if isinstance(count, int) else f"{count} {noun}{plural}"
+
+
+def numbered(name: T, replicate: int) -> T | str:
+    """``resnet18 #2`` for what belongs to the second teacher or search; what belongs to the first as it is."""
+    return f"{name} #{replicate + 1}" if replicate else name
 
 
 def duration(seconds: float) -> str:
@@ -41,6 +49,7 @@ def hyper_text(hyper: Mapping[str, float]) -> str:
 def run_text(config: RunConfig, label: str = "") -> str:
     """A run in a few words: network (or a paper's name for the run), loss, hyper-parameters, seed."""
     words = [label or config.model, config.condition, hyper_text(config.hyper), f"seed={config.seed}"]
+    words += [f"replicate={config.replicate}"] if config.replicate else []
     return " ".join(word for word in words if word)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtr, stdtrit
 
+from kdbench.stats.crossed import Spread, crossed_difference
 from kdbench.stats.planning import paired_t_power
 from kdbench.stats.tests import (
     LEVEL,
@@ -19,7 +20,6 @@ from kdbench.stats.tests import (
     check_confidence,
     has_spread,
     known,
-    paired_difference,
 )
 
 SURE_OF_ONE = 0.98
@@ -35,17 +35,18 @@ def mean_gain(distilled: ArrayLike, baseline: ArrayLike, confidence: float = 0.9
     it) stays within its mean, so sizes need not be independent. Only seeds with every size on both sides count.
 
     Args:
-        distilled: shape (sizes, seeds), NaN where a run is missing.
-        baseline: the same shape, the same seeds in the same columns.
+        distilled: shape (sizes, seeds), NaN where a run is missing; or (replicates, sizes, seeds), whose means are then
+            compared by ``crossed_difference``.
+        baseline: shape (sizes, seeds), the same seeds in the same columns.
         confidence: of the bounds.
     """
     left, right = (np.atleast_2d(np.asarray(table, dtype=np.float64)) for table in (distilled, baseline))
-    if left.shape != right.shape:
+    if left.shape[-2:] != right.shape:
         raise ValueError(f"distilled has shape {left.shape}, baseline {right.shape}; pairs need equal shapes")
-    return paired_difference(left.mean(axis=0), right.mean(axis=0), confidence)  # a NaN leaves its seed out
+    return crossed_difference(left.mean(axis=-2), right.mean(axis=0), confidence)  # a NaN leaves its seed out
 
 
-def smallest_gain(sd: float, n: int, *, power: float = 0.8, level: float = 0.05) -> float:
+def smallest_gain(sd: float, n: float, *, power: float = 0.8, level: float = 0.05) -> float:
     """The minimum detectable effect: the true gain that ``n`` paired seeds show with chance ``power``.
 
     In the unit of ``sd``, the standard deviation of the differences between seeds; infinite below two seeds.
@@ -62,6 +63,12 @@ def smallest_gain(sd: float, n: int, *, power: float = 0.8, level: float = 0.05)
         middle = (low + high) / 2
         low, high = (middle, high) if paired_t_power(middle, sd, n, level) < power else (low, middle)
     return high
+
+
+def smallest_crossed_gain(spread: Spread, *, level: float = 0.05) -> float:
+    """``smallest_gain`` of a mean over replicates and seeds: of as many seeds as its degrees of freedom are worth."""
+    n = spread.degrees + 1
+    return smallest_gain(spread.error * math.sqrt(n), n, level=level)
 
 
 def prediction_interval(values: ArrayLike, runs: int = 1, confidence: float = 0.95) -> Interval:

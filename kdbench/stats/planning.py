@@ -10,7 +10,7 @@ from scipy.special import nctdtr, stdtrit
 _MOST = 1 << 20
 
 
-def paired_t_power(gain: float, sd: float, n: int, level: float = 0.05) -> float:
+def paired_t_power(gain: float, sd: float, n: float, level: float = 0.05) -> float:
     """Chance that the two-sided paired t-test over ``n`` seeds finds a true mean difference of ``gain``.
 
     Args:

@@ -10,9 +10,9 @@ from kdbench.methods import METHODS
 from kdbench.run.launch import RunOptions
 from kdbench.run.store import load_runs, run_folder, write_config, write_result
 from kdbench.sweeps.config import SweepConfig
-from kdbench.sweeps.spec import check_methods, sweep_name
+from kdbench.sweeps.spec import check_methods
 from kdbench.sweeps.store import read_spec
-from kdbench.sweeps.types import Sweep
+from kdbench.sweeps.types import Sweep, sweep_name
 
 FREE = {*RunOptions.model_fields, "against", "method", "name", "student_weights", "teacher_weights"}
 """What may be said beside ``--against``; all else is the record's."""

@@ -116,6 +116,10 @@ class SweepConfig(RunOptions):
     """Seed of baseline and search runs."""
     teacher_seed: Annotated[int, Flag(WHAT)] = 0
     """Seed of the teacher's training."""
+    teacher_seeds: Annotated[int, Flag(WHAT)] = 1
+    """Teachers of the one recipe, on this many seeds from --teacher-seed on: the winners are confirmed under each."""
+    repeat_search: Annotated[int, Flag(WHAT)] = 1
+    """Searches, on seeds 2000 apart, each with winners of its own; with --teacher-seeds as many, each under its own."""
     teacher_weights: Annotated[str | None, Flag(WHAT, "PATH[,..]", "train it here")] = None
     """pretrained, a file, a folder or hf-hub:NAME; several: an ensemble."""
     teacher_tune: Annotated[Tune | None, Flag(WHAT, shown="they are used as they are")] = None

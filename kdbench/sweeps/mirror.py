@@ -16,7 +16,8 @@ from kdbench.config import EpochLog, RunConfig, RunResult
 from kdbench.errors import BadInput, MachineFault
 from kdbench.run.manifest import hide_password
 from kdbench.run.observers import Progress
-from kdbench.sweeps.plan import Group, point_of, space_of
+from kdbench.sweeps.groups import Group
+from kdbench.sweeps.plan import point_of, space_of
 from kdbench.sweeps.search import suggest
 from kdbench.sweeps.types import Sweep
 
@@ -81,7 +82,7 @@ class Mirror:
         self._trials.clear()
 
     def _start(self, config: RunConfig) -> None:
-        key = Group("search", config.model, config.method).key
+        key = Group("search", config.model, config.method, config.replicate).key
         if key not in self._studies:
             self._studies[key] = optuna.create_study(
                 storage=self._storage, study_name=f"{self._sweep.name}/{key}", direction="maximize",

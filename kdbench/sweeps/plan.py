@@ -5,45 +5,22 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from kdbench.catalog.recipes import schedule_of
 from kdbench.catalog.types import Dimension
-from kdbench.config import CONTROLS, HARD, EpochLog, Hyper, Phase, Recipe, RunConfig, RunResult
+from kdbench.config import CONTROLS, HARD, EpochLog, Hyper, Recipe, RunConfig, RunResult
 from kdbench.errors import KdbenchError
 from kdbench.methods import METHODS
 from kdbench.run.job import Finished, Job, Planned
 from kdbench.run.store import Run, read_epochs, run_folder
-from kdbench.stats import LEVEL, at_look, holm, paired_difference
+from kdbench.run.words import numbered
+from kdbench.stats import LEVEL, at_look, crossed_difference, holm
 from kdbench.sweeps.controls import BORN_AGAIN, SMOOTHING
+from kdbench.sweeps.groups import Group, groups, search_seed
 from kdbench.sweeps.search import Journal, Search, search_size
 from kdbench.sweeps.types import Sweep
-
-
-class Group(NamedTuple):
-    """The runs of one phase for one network and one loss."""
-
-    phase: Phase
-    model: str
-    method: str
-    """Or the name of a control."""
-
-    @property
-    def key(self) -> str:
-        """``search/mobilenetv3_small_050/kd``."""
-        return "/".join(self)
-
-
-def groups(sweep: Sweep) -> Iterator[Group]:
-    """All students' groups, in the order in which their runs are taken: a row of the table is there early."""
-    searched = (HARD, *sweep.methods) if sweep.tuned else sweep.methods
-    for student in sweep.pair.students:
-        baseline = Group("baseline", student, HARD)
-        searches = [Group("search", student, method) for method in searched]
-        yield from (*searches, baseline) if sweep.tuned else (baseline, *searches)  # a tuned baseline is a winner too
-        yield from (Group("confirm", student, method) for method in (HARD, *sweep.methods, *sweep.controls))
 
 
 def space_of(sweep: Sweep, method: str) -> dict[str, Dimension]:
@@ -78,8 +55,8 @@ def with_precision(sweep: Sweep, model: str, recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"precision": sweep.precisions.get(model, "fp32")})
 
 
-def teacher_config(sweep: Sweep) -> RunConfig:
-    """The run that trains the teacher (or, with given weights used as they are, that names them)."""
+def teacher_config(sweep: Sweep, number: int = 0) -> RunConfig:
+    """The run that trains a teacher (or, with given weights used as they are, that names them)."""
     tuned = sweep.teacher_tune is not None
     return RunConfig(
         data=sweep.data,
@@ -89,7 +66,7 @@ def teacher_config(sweep: Sweep) -> RunConfig:
         tune=sweep.teacher_tune or "full",
         method=HARD,
         recipe=with_precision(sweep, sweep.pair.teacher, sweep.teacher_recipe),
-        seed=sweep.teacher_seed,
+        seed=sweep.teacher_seed + number,
         phase="teacher",
     )
 
@@ -109,10 +86,11 @@ class SweepPlan:
 
     def __init__(self, sweep: Sweep, folder: Path | None = None) -> None:
         self.sweep, self.name, self._folder = sweep, sweep.name, folder
-        self.teacher = teacher_config(sweep)
+        self.teachers = [teacher_config(sweep, number) for number in range(sweep.teacher_seeds)]
+        self.teacher = self.teachers[0]
         self._journal = Journal(folder / "search.jsonl" if folder else None)
         self._searches = {
-            group.key: Search(sweep, group.key, space_of(sweep, group.method), self._journal)
+            group.key: Search(sweep, group.key, space_of(sweep, group.method), self._journal, search_seed(sweep, group))
             for group in groups(sweep) if group.phase == "search"
         }  # fmt: skip
         self._asked: dict[str, list[tuple[str, int]]] = {}
@@ -149,21 +127,23 @@ class SweepPlan:
             phase=group.phase,
             start=sweep.student_weights.get(group.model),
             control=control,
+            replicate=group.replicate,
         )
 
     def _teacher_of(self, group: Group) -> RunConfig | None:
         """Whose weights guide a group's runs: for ``self`` those of the student's own run on hard labels."""
         if group.method != "self":
-            return None if group.method in (HARD, *CONTROLS) else self.teacher
+            number = group.replicate if len(self.teachers) > 1 else 0  # searches alone: all under the one teacher
+            return None if group.method in (HARD, *CONTROLS) else self.teachers[number]
         own = Group("baseline", group.model, HARD)
         return self._configs.get((own.key, 0)) or self.config(own, {}, self.sweep.search_seed)
 
     def jobs(self, finished: Finished) -> Iterator[Job]:
-        taught = finished.get(self.teacher.id)
-        if taught is None:
-            yield Job(self.teacher, keep=frozenset({"weights"}), serves=self._served)
-            return
-        self._check_teacher(taught)
+        for teacher in self.teachers:  # one after the other: each has the machine to itself
+            if teacher.id not in finished:
+                yield Job(teacher, keep=frozenset({"weights"}), serves=self._served(teacher))
+                return
+            self._check_teacher(finished[teacher.id])
         known = True
         for group in groups(self.sweep):
             if group.key in self._closed:
@@ -180,8 +160,8 @@ class SweepPlan:
         if known and self._open_rows(finished):
             yield from self.jobs(finished)
             return
-        if known and taught.test_acc is None:
-            yield Job(self.teacher, task="test")
+        if known:
+            yield from (Job(each, task="test") for each in self.teachers if finished[each.id].test_acc is None)
 
     def _fixed(self, group: Group, finished: Finished) -> tuple[list[Job], bool | None]:
         """Open baseline or confirm runs, and whether all have ended; None while their point is not known yet."""
@@ -215,11 +195,11 @@ class SweepPlan:
         method = "kd" if group.method == "self" and "kd" in self.sweep.methods else group.method
         if method not in self.sweep.methods:
             return Group("search", group.model, HARD).key if self.sweep.tuned else None
-        return Group("search", group.model, method).key
+        return Group("search", group.model, method, group.replicate if self.sweep.repeat_search > 1 else 0).key
 
     def _seeds(self, group: Group) -> tuple[int, ...]:
         if group.phase != "confirm":
-            return (self.sweep.search_seed,)
+            return (search_seed(self.sweep, group),)
         return self.sweep.confirm_seeds[: self._added.get(group, self.sweep.budget.seeds)]
 
     def _open_rows(self, finished: Finished) -> bool:
@@ -231,27 +211,31 @@ class SweepPlan:
         if not looks or any(group.key not in self._closed for group in groups(self.sweep)):
             return False
         methods = self.sweep.methods  # controls keep to the first look's seeds
-        rows = [group for group in groups(self.sweep) if group.phase == "confirm" and group.method in methods]
-        tests = [paired_difference(*self._scores(group, finished)).p for group in rows]
+        every = [group for group in groups(self.sweep) if group.phase == "confirm" and group.method in methods]
+        rows = [group for group in every if not group.replicate]
+        tests = [crossed_difference(*self._scores(group, finished)).p for group in rows]
         corrected = holm([at_look(p, self.size(group), looks) for group, p in zip(rows, tests, strict=True)])
         more = False
         for group, p in zip(rows, corrected, strict=True):
             later = [look for look in looks if look > self.size(group)]
             if p >= LEVEL and later:  # a row without a test (p is NaN) gets none by more seeds
-                for each in (group, group._replace(method=HARD)):
+                for each in (*self._replicates(group), group._replace(method=HARD)):
                     self._added[each] = max(later[0], self._added.get(each, 0))
                     self._closed.discard(each.key)
                 more = True
         return more
 
-    def _scores(self, group: Group, finished: Finished) -> tuple[list[float], list[float]]:
-        """Test accuracies (fractions) of a row and of its hard labels, seed by seed; NaN where a run failed."""
+    def _replicates(self, group: Group) -> list[Group]:
+        return [group._replace(replicate=number) for number in range(self.sweep.replicates)]
+
+    def _scores(self, group: Group, finished: Finished) -> tuple[list[list[float]], list[float]]:
+        """Test accuracies (fractions), seed by seed, of each replicate of a row and of its hard labels; NaN: failed."""
         sides = []
-        for each in (group, group._replace(method=HARD)):
-            ids = [self._configs[each.key, k].id for k in range(self.size(group)) if (each.key, k) in self._configs]
-            found = (finished[run].test_acc for run in ids)
+        for each in (*self._replicates(group), group._replace(method=HARD)):
+            configs = (self._configs.get((each.key, k)) for k in range(self.size(group)))
+            found = (finished[config.id].test_acc if config else None for config in configs)
             sides.append([math.nan if acc is None else acc for acc in found])
-        return (sides[0], sides[1]) if len(sides[0]) == len(sides[1]) else ([], [])
+        return sides[:-1], sides[-1]
 
     def _search_jobs(self, group: Group, finished: Finished) -> Iterator[Job]:
         search = self._searches[group.key]
@@ -259,7 +243,7 @@ class SweepPlan:
             yield from self._trial(group, number, finished)
         while len(search.trials) < search.size:
             number, hyper = search.ask()
-            config = self.config(group, hyper, self.sweep.search_seed)
+            config = self.config(group, hyper, search.seed)
             self._configs[group.key, number] = config
             self._asked.setdefault(config.id, []).append((group.key, number))
             yield from self._trial(group, number, finished)
@@ -308,16 +292,18 @@ class SweepPlan:
                 f"weights (--teacher-weights), or accept it with --teacher-floor {max(reached - 0.005, 0):.2f}"
             )
 
-    @cached_property
-    def _served(self) -> tuple[RunConfig, ...]:
-        """One run for each seed whose views the teacher is asked about."""
-        group = Group("confirm", self.sweep.pair.students[0], self.sweep.methods[0])
-        return tuple(self.config(group, {}, seed) for seed in (self.sweep.search_seed, *self._seeds(group)))
+    def _served(self, teacher: RunConfig) -> tuple[RunConfig, ...]:
+        """One run for each seed whose views a teacher is asked about."""
+        first = (self.sweep.pair.students[0], self.sweep.methods[0])
+        asked = [each for each in groups(self.sweep) if each[1:3] == first and self._teacher_of(each) == teacher]
+        found = {seed: self.config(group, {}, seed) for group in asked for seed in self._seeds(group)}
+        return tuple(found.values())
 
     @property
     def passes(self) -> int:
-        """Epochs of views that the runs see."""
-        return self.sweep.recipe.epochs * (1 + len(self.sweep.confirm_seeds))
+        """Epochs of views that the runs under one teacher see."""
+        searches = self.sweep.repeat_search if len(self.teachers) == 1 else 1
+        return self.sweep.recipe.epochs * (searches + len(self.sweep.confirm_seeds))
 
     @property
     def runs(self) -> dict[str, int]:
@@ -332,12 +318,15 @@ class SweepPlan:
         return self._searches[group.key].size if group.phase == "search" else len(self._seeds(group))
 
     def planned(self, runs: Iterable[Run]) -> list[Planned]:
-        done = Counter((run.config.phase, run.config.model, run.config.condition) for run in runs)
+        held = [run.config for run in runs]
+        done = Counter(Group(each.phase, each.model, each.condition, each.replicate) for each in held)
+        taught = {each.id for each in held if each.phase == "teacher"}
         kinds = [
-            Planned("teacher", self.teacher.model, self.teacher, None, 1, done["teacher", self.teacher.model, HARD])
+            Planned("teacher", numbered(each.model, k), each, None, 1, each.id in taught)
+            for k, each in enumerate(self.teachers)
         ]
         for group in groups(self.sweep):
             example, size = self.config(group, {}, self._seeds(group)[0]), self.size(group)
-            ended = min(size, done[group.phase, group.model, group.method])
-            kinds.append(Planned(group.phase, group.model, example, self._teacher_of(group), size, ended))
+            label, ended = numbered(group.model, group.replicate), min(size, done[group])
+            kinds.append(Planned(group.phase, label, example, self._teacher_of(group), size, ended))
         return kinds

@@ -31,9 +31,8 @@ from kdbench.run.worker import pick_device
 from kdbench.sweeps.against import take_over
 from kdbench.sweeps.controls import capped, compute_epochs
 from kdbench.sweeps.plan import SweepPlan, teacher_config, trials_of
-from kdbench.sweeps.spec import spec_difference
 from kdbench.sweeps.store import read_spec, write_spec
-from kdbench.sweeps.types import Sweep
+from kdbench.sweeps.types import Sweep, spec_difference
 from kdbench.teacher import kind_of
 from kdbench.train.autotune import precision_for
 from kdbench.train.step import describe_hardware
@@ -177,6 +176,8 @@ def resolved(sweep: Sweep, folder: Path, device: torch.device) -> Sweep:
     grown = {key: getattr(asked.budget, key) for key in (GROWING if stored.max_seeds is None else GROWING[:1])}
     if all(value >= getattr(stored.budget, key) for key, value in grown.items()):
         same["budget"] = stored.budget.model_copy(update=grown)
+    if stored.max_seeds is None and asked.replicates >= stored.replicates and _extends(stored, asked):
+        same |= {name: getattr(asked, name) for name in ("teacher_seeds", "repeat_search")}
     difference = spec_difference(stored.model_copy(update=same), asked)
     if difference:
         free = next(name for k in count(2) if not (folder.parent / (name := f"{sweep.name}-{k}")).exists())
@@ -185,6 +186,12 @@ def resolved(sweep: Sweep, folder: Path, device: torch.device) -> Sweep:
             + "\n  ".join(difference)
         )
     return asked
+
+
+def _extends(stored: Sweep, asked: Sweep) -> bool:
+    """Whether further teachers or searches leave the replicates that are there what they are."""
+    kinds = [(sweep.teacher_seeds > 1, sweep.repeat_search > 1) for sweep in (stored, asked)]
+    return stored.replicates == 1 or kinds[0] == kinds[1]
 
 
 def plan_sweep(sweep: Sweep, run: RunOptions, observer: Observer, *, sources: dict[str, str]) -> DryRun:
@@ -198,8 +205,9 @@ def plan_sweep(sweep: Sweep, run: RunOptions, observer: Observer, *, sources: di
     sweep = resolved(sweep, folder, device)
     spec = check_inputs(sweep, run.cache, sources)
     plan, workers = SweepPlan(sweep), worker_count(run.workers, device.type)
-    place = run.cache / "teachers" / plan.teacher.id
-    notes = [f"the teacher is in the cache: {place}"] if (place / "result.json").exists() else []
+    places = [run.cache / "teachers" / teacher.id for teacher in plan.teachers]
+    notes = [f"the teacher is in the cache: {place}" for place in places if (place / "result.json").exists()]
+    notes += [f"logits are kept of each of the {len(places)} teachers"] if len(places) > 1 else []
     notes += filter(None, map(several_in, sources.values()))
     notes += capped(sweep.compute_epochs, sweep.recipe.epochs)
     notes += [f"data: {spec.source}"] if sweep.data_path is not None else []

@@ -79,8 +79,8 @@ def _line(study: str, number: int, params: Hyper) -> str:
 class Search:
     """The trials of one student and method, numbered from 0 in the order in which they were asked."""
 
-    def __init__(self, sweep: Sweep, key: str, space: dict[str, Dimension], journal: Journal) -> None:
-        self.sweep, self.key, self.space, self._journal = sweep, key, space, journal
+    def __init__(self, sweep: Sweep, key: str, space: dict[str, Dimension], journal: Journal, seed: int) -> None:
+        self.sweep, self.key, self.space, self._journal, self.seed = sweep, key, space, journal, seed
         self.size = search_size(sweep, space)
         self.trials: list[Trial] = []
         self.ended: dict[int, RunResult] = {}
@@ -146,7 +146,7 @@ class Search:
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         """Seeded by the trial's number: what it suggests depends on the history alone, not on restarts."""
-        seed = int(identify([self.sweep.search_seed, self.key, number]), 16) % 2**32
+        seed = int(identify([self.seed, self.key, number]), 16) % 2**32
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             if self.sweep.sampler == "gp":
@@ -155,7 +155,7 @@ class Search:
 
     @cached_property
     def _seed(self) -> int:
-        return int(identify([self.sweep.search_seed, self.key, self.sweep.sampler]), 16)
+        return int(identify([self.seed, self.key, self.sweep.sampler]), 16)
 
     @cached_property
     def _sobol(self) -> NDArray[np.float64]:

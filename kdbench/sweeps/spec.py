@@ -19,7 +19,7 @@ from kdbench.config import CONTROLS, DataConfig, Hyper, Recipe
 from kdbench.errors import BadInput, readable, unknown
 from kdbench.methods import METHODS, Method
 from kdbench.sweeps.config import SweepConfig
-from kdbench.sweeps.types import Sweep
+from kdbench.sweeps.types import Sweep, sweep_name
 
 if TYPE_CHECKING:
     from kdbench.models import Given
@@ -87,6 +87,7 @@ def build_sweep(
     starts = _starts(config, pair, describe)
     recipe = _recipe(config, spec, "student", START_LR if starts else 1.0)
     space, fixed = _space(config, recipe)
+    _check_replicates(config, space)
     ranged = [name for name, dimension in space.items() if dimension.choices is None]
     if config.sampler == "grid" and ranged:
         name = ranged[0].rpartition(".")[2]
@@ -120,6 +121,8 @@ def build_sweep(
         teacher_seed=config.teacher_seed,
         search_seed=config.search_seed,
         max_seeds=_max_seeds(config, preset.seeds),
+        teacher_seeds=config.teacher_seeds,
+        repeat_search=config.repeat_search,
     )
     for each in (sweep.recipe, sweep.teacher_recipe):
         if each.optimizer not in ("sgd", "adamw") or each.augment is not None:
@@ -156,6 +159,27 @@ def _max_seeds(config: SweepConfig, usual: int) -> int | None:
     if most <= first:
         raise BadInput(f"max-seeds: {most} leaves none to add to the {first} of --seeds")
     return most
+
+
+def _check_replicates(config: SweepConfig, space: Mapping[str, Dimension]) -> None:
+    """Refuse teachers or searches among which nothing differs, or that do not pair."""
+    teachers, searches = config.teacher_seeds, config.repeat_search
+    for name, count in (("teacher-seeds", teachers), ("repeat-search", searches)):
+        if count < 1:
+            raise BadInput(f"{name} must be 1 or more, not {count}")
+    if 1 < teachers != searches > 1:
+        raise BadInput(
+            f"teacher-seeds {teachers}, repeat-search {searches}: each teacher gets a search of its own, so give the "
+            "same number of both, or one of them alone"
+        )
+    if teachers > 1 and config.teacher_weights is not None:
+        raise BadInput(f"teacher-seeds {teachers}: teacher-weights are one teacher's; leave either out")
+    if searches > 1 and config.tune:
+        raise BadInput(
+            f"repeat-search {searches}: a search that --tune makes on hard labels is made once; leave either out"
+        )
+    if searches > 1 and not space:
+        raise BadInput(f"repeat-search {searches}: nothing is searched here, each value is given; leave it out")
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -321,38 +345,3 @@ def _check_bounds(name: str, dimension: Dimension, specs: list[Method]) -> None:
             low, high = spec.bounds.get(name, (-math.inf, math.inf))
             if not low <= value <= high:
                 raise BadInput(f"{name} of method '{spec.name}' must lie in [{low:g}, {high:g}], not at {value:g}")
-
-
-def sweep_name(given: str | None, dataset: str, pair: Pair, methods: tuple[str, ...]) -> str:
-    """The name given, checked, or one made of data set, teacher, students and methods.
-
-    Raises:
-        BadInput: for a name that is not usable as a folder's.
-    """
-    if given is not None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,119}", given):
-            raise BadInput(
-                f"name {given!r} must be letters, digits, '.', '_', '+', '-' and start with one of the first"
-            )
-        if given == "records":
-            raise BadInput("name 'records' is the folder that `kdbench record` writes to: choose another")
-        return given
-    students = pair.ladder or "+".join(pair.students)
-    data = re.split(r"[/\\:]", dataset.rstrip("/\\"))[-1]
-    made = "-".join([data, pair.teacher, students, "+".join(methods)])
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", made).strip("-.")[:120]
-
-
-def spec_difference(old: Sweep, new: Sweep) -> list[str]:
-    """What differs between a stored sweep and the one asked for: ``"budget.trials: stored 4, asked 8"``."""
-    stored, wanted = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
-    keys = [key for key in {**stored, **wanted} if stored.get(key) != wanted.get(key)]
-    return [f"{key}: stored {stored.get(key, 'nothing')}, asked {wanted.get(key, 'nothing')}" for key in keys]
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        flat.update(_flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item})
-    return flat

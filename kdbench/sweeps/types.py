@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from kdbench.catalog.types import Budget, Dimension, Pair
 from kdbench.config import Control, DataConfig, Frozen, Hyper, Recipe, Tune, is_default, unset
+from kdbench.errors import BadInput
 from kdbench.files import identify
 
 Sampler = Literal["tpe", "random", "grid", "qmc", "gp"]
@@ -64,6 +67,10 @@ class Sweep(Frozen):
     """Seed of the teacher's training."""
     search_seed: int = 0
     """Common seed of baseline and search runs."""
+    teacher_seeds: int = Field(default=1, ge=1, exclude_if=is_default(1))
+    """Teachers, on ``teacher_seed`` and those after it."""
+    repeat_search: int = Field(default=1, ge=1, exclude_if=is_default(1))
+    """Searches, on ``search_seed`` and every 2000th after it; with several teachers one each."""
     max_seeds: int | None = Field(default=None, exclude_if=unset)
     """Seeds are added, up to so many, where a row of the table is not decided; None: the budget's are all."""
 
@@ -82,8 +89,48 @@ class Sweep(Frozen):
         return self.student_recipes.get(model, self.recipe)
 
     @property
+    def replicates(self) -> int:
+        """How often each winner's row is made: under how many teachers, after how many searches."""
+        return max(self.teacher_seeds, self.repeat_search)
+
+    @property
     def looks(self) -> tuple[int, ...]:
         """Numbers of seeds at which the rows are looked at; none where there is no choice to make."""
         from kdbench.stats import look_numbers
 
         return look_numbers(self.budget.seeds, self.max_seeds) if self.max_seeds else ()
+
+
+def sweep_name(given: str | None, dataset: str, pair: Pair, methods: tuple[str, ...]) -> str:
+    """The name given, checked, or one made of data set, teacher, students and methods.
+
+    Raises:
+        BadInput: for a name that is not usable as a folder's.
+    """
+    if given is not None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,119}", given):
+            raise BadInput(
+                f"name {given!r} must be letters, digits, '.', '_', '+', '-' and start with one of the first"
+            )
+        if given == "records":
+            raise BadInput("name 'records' is the folder that `kdbench record` writes to: choose another")
+        return given
+    students = pair.ladder or "+".join(pair.students)
+    data = re.split(r"[/\\:]", dataset.rstrip("/\\"))[-1]
+    made = "-".join([data, pair.teacher, students, "+".join(methods)])
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", made).strip("-.")[:120]
+
+
+def spec_difference(old: Sweep, new: Sweep) -> list[str]:
+    """What differs between a stored sweep and the one asked for: ``"budget.trials: stored 4, asked 8"``."""
+    stored, wanted = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
+    keys = [key for key in {**stored, **wanted} if stored.get(key) != wanted.get(key)]
+    return [f"{key}: stored {stored.get(key, 'nothing')}, asked {wanted.get(key, 'nothing')}" for key in keys]
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat.update(_flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": item})
+    return flat

@@ -25,7 +25,8 @@ from kdbench.run.observers import Observers
 from kdbench.run.scheduler import Scheduler
 from kdbench.run.speeds import Speeds
 from kdbench.run.store import load_runs, run_folder, write_result
-from kdbench.sweeps.plan import Group, SweepPlan
+from kdbench.sweeps.groups import Group
+from kdbench.sweeps.plan import SweepPlan
 from tests.support.helpers import ROOT
 from tests.support.sweeps import LARGE, SMALL, spec
 

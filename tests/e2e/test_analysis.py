@@ -126,7 +126,7 @@ def test_coverage_keeps_its_promises_in_small(script, tmp_path: Path) -> None:  
     shares = [(row[1].strip(), row[2].strip(), float(row[4].split("±")[0])) for row in rows]
     assert {kind for _, kind, _ in shares} == {"normal", "heavy", "skewed", "steps", "unequal", "collapsing", "loud"}
     normal = [(what, share) for what, kind, share in shares if kind == "normal" and "size saved" not in what]
-    assert len(normal) == 3 * 7 + 2
+    assert len(normal) == 3 * 7 + 2 + 2 * 9
     assert all(share > 86 if what.startswith("covers") else share < 14 for what, share in normal), normal
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from kdbench.config import RunConfig, RunResult
 from kdbench.files import atomic_text
 from kdbench.run.store import run_folder, write_config, write_result
-from kdbench.sweeps.plan import SweepPlan, groups
+from kdbench.sweeps.groups import groups
+from kdbench.sweeps.plan import SweepPlan
 from kdbench.sweeps.store import write_spec
 from kdbench.sweeps.types import Sweep
 from tests.support.sweeps import LARGE, SMALL, TEACHER, spec

@@ -19,8 +19,9 @@ from kdbench.cli.main import main
 from kdbench.config import RunResult
 from kdbench.run.job import Job
 from kdbench.run.observers import Observer, Observers
+from kdbench.sweeps.groups import Group
 from kdbench.sweeps.overrides import read_config
-from kdbench.sweeps.plan import Group, SweepPlan, space_of
+from kdbench.sweeps.plan import SweepPlan, space_of
 from kdbench.sweeps.search import Journal, Search
 from kdbench.sweeps.spec import build_sweep
 from kdbench.sweeps.types import Sweep
@@ -43,7 +44,7 @@ def spec(**options: Any) -> Sweep:
 def search(**options: Any) -> Search:
     """The first search of a sweep, nothing of it written down."""
     sweep = spec(**options)
-    return Search(sweep, SEARCH.key, space_of(sweep, SEARCH.method), Journal(None))
+    return Search(sweep, SEARCH.key, space_of(sweep, SEARCH.method), Journal(None), sweep.search_seed)
 
 
 def command(out: Path, cache: Path, *arguments: object) -> list[str]:

@@ -12,7 +12,8 @@ import torch
 from kdbench.config import EpochLog, RunConfig, RunResult
 from kdbench.errors import MachineFault
 from kdbench.run.store import RUNS_FILE, load_runs, run_folder, run_line, write_config, write_result
-from kdbench.sweeps.plan import Group, SweepPlan
+from kdbench.sweeps.groups import Group
+from kdbench.sweeps.plan import SweepPlan
 from kdbench.sweeps.store import load_trials, write_spec
 from kdbench.train import expected_calibration_error
 from kdbench.train.checkpoint import write_metrics

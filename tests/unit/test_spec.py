@@ -20,8 +20,8 @@ from kdbench.models import Given
 from kdbench.sweeps.config import SweepConfig, parse_dimension
 from kdbench.sweeps.overrides import named_configs, read_config, read_run_options
 from kdbench.sweeps.plan import space_of, teacher_config
-from kdbench.sweeps.spec import build_sweep, spec_difference
-from kdbench.sweeps.types import Sweep
+from kdbench.sweeps.spec import build_sweep
+from kdbench.sweeps.types import Sweep, spec_difference
 
 PAIR = "resnet50:mobilenetv3"
 finite = st.floats(min_value=-1e6, max_value=1e6, allow_nan=False)
