@@ -80,6 +80,19 @@ def test_loss_and_gradient_are_finite_and_read_the_teacher(spec: Method, classes
     assert (not torch.equal(other.total, loss.total)) == bool(spec.needs)
 
 
+@pytest.mark.parametrize("spec", OTHERS, ids=by_name)
+def test_every_searched_value_changes_the_loss(spec: Method) -> None:
+    student, teacher, y = said(taps(10)), said(taps(10, teacher=True), seed=3, scale=3), labels()
+
+    def second(**hyper: float) -> float:  # what the first epoch leaves counts too
+        code = code_of(spec, **hyper)
+        return [float(loss_of(spec, student, teacher, y, epoch=epoch, code=code).total) for epoch in (1, 2)][1]
+
+    with torch.no_grad():
+        for name, one in spec.space.items():
+            assert second() != pytest.approx(second(**{name: 0.5 * (one.low + one.high)}), rel=1e-6), name
+
+
 @pytest.mark.parametrize("spec", [spec for spec in LOGIT_ONLY if spec.name != "gkl"], ids=by_name)
 def test_a_batch_twice_is_the_same_loss(spec: Method) -> None:
     student, teacher, y = said(taps(10)), said(taps(10, teacher=True), seed=3), labels()
