@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -81,6 +82,10 @@ def label(method: str) -> str:
     return "hard labels" if method == HARD else told
 
 
+LETTERS = 14
+"""Of a remark's size, that fit into an inch."""
+
+
 def below(figure: Figure, text: str, axes: Sequence[Axes] = ()) -> None:
     """One legend of all ``axes`` (the figure's own, unless given) below them, and a line of text on what it shows."""
     found: dict[str, Any] = {}
@@ -90,7 +95,8 @@ def below(figure: Figure, text: str, axes: Sequence[Axes] = ()) -> None:
             one.get_legend().remove()  # type: ignore[union-attr]
     across = min(len(found), 4) if len("".join(found)) < 62 else 2
     legend = figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=across,
-                           frameon=False, columnspacing=1.4, handletextpad=0.5, title=text)  # fmt: skip
+                           frameon=False, columnspacing=1.4, handletextpad=0.5,
+                           title=fill(text, int(LETTERS * figure.get_figwidth())))  # fmt: skip
     legend.get_title().set(fontsize=9.5, color=GREY)
 
 
