@@ -172,8 +172,8 @@ def _check_replicates(config: SweepConfig, space: Mapping[str, Dimension]) -> No
             f"teacher-seeds {teachers}, repeat-search {searches}: each teacher gets a search of its own, so give the "
             "same number of both, or one of them alone"
         )
-    if teachers > 1 and config.teacher_weights is not None:
-        raise BadInput(f"teacher-seeds {teachers}: teacher-weights are one teacher's; leave either out")
+    if teachers > 1 and config.teacher_weights is not None and config.teacher_tune is None:
+        raise BadInput(f"teacher-seeds {teachers}: teacher-weights are one teacher's; leave either out or tune them")
     if searches > 1 and config.tune:
         raise BadInput(
             f"repeat-search {searches}: a search that --tune makes on hard labels is made once; leave either out"

@@ -280,6 +280,9 @@ def test_weights_bring_what_they_must_see_and_students_their_size() -> None:
     ):
         with pytest.raises(BadInput, match=says):
             made(**wrong)
+    tuned = made(**{"teacher-weights": "x", "teacher-tune": "full", "teacher-seeds": 2})
+    first, second = (teacher_config(tuned, number) for number in (0, 1))
+    assert first.start == second.start == "file:resnet50" and first.id != second.id
 
 
 def test_a_teacher_of_another_size_sees_the_same_views() -> None:
