@@ -15,7 +15,7 @@ from kdbench.data.decoded import decode_into, decoded, stored
 from kdbench.data.samples import ArraySamples, Fit, Rows, Samples, stratified_cut, stratified_limit
 from kdbench.data.sources import PARTS, read_part, refuse_broken, resolve_dataset
 from kdbench.data.splits import ResidentSplit, Split, StreamSplit, memory_bytes
-from kdbench.data.views import PLAIN, Augment, Look, augment_for
+from kdbench.data.views import PLAIN, Augment, Look, augment_for, augment_of
 from kdbench.errors import BadInput
 from kdbench.host import default_cache
 
@@ -50,6 +50,13 @@ def looks_of(spec: DatasetSpec, cfg: DataConfig, recipe: Recipe) -> tuple[Look, 
         raise BadInput(f"recipe.mean {mean} and std {std} must have one value for each of {spec.shape[0]} channels")
     cut = Look(recipe.input_size or spec.input_size, mean, std, recipe.network_interpolation)
     return cut, replace(cut, size=recipe.network_size or cut.size)
+
+
+def seen_by(cfg: DataConfig, recipe: Recipe) -> str:
+    """What tells apart the samples and views that runs see."""
+    r, views = recipe, augment_of(recipe, flip=True)
+    shown = f"{r.network_size}{r.network_interpolation}{r.mean}{r.std}"
+    return f"{cfg.model_dump_json()}{r.input_size}{r.test_crop}{r.flip}{views}{shown}"
 
 
 def network_shape(spec: DatasetSpec, cfg: DataConfig, recipe: Recipe) -> dict[str, int]:

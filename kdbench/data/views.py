@@ -148,8 +148,9 @@ class Look:
         pixels = (x - shift.view(1, -1, 1, 1)) / scale.view(1, -1, 1, 1)
         pixels = pixels[:, : len(self.mean)]  # of grey in colours one channel
         if self.size != seen.size:
+            low, high = pixels.amin().clamp(max=0), pixels.amax().clamp(min=255)  # erased boxes hold any noise
             pixels = functional.interpolate(pixels, (self.size, self.size), mode=self.interpolation, antialias=True)
-            pixels = pixels.clamp(0, 255)
+            pixels = pixels.clamp(low, high)
         shown = pixels * own_scale.view(1, -1, 1, 1) + own_shift.view(1, -1, 1, 1)
         return shown.contiguous(memory_format=torch.channels_last)
 

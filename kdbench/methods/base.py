@@ -90,7 +90,7 @@ class BatchInfo:
     label_smoothing: float = 0.0
     """Of the hard term (``Recipe.label_smoothing``)."""
     rows: Tensor | None = None
-    """int64 (B,): the samples' positions in the training split, which has ``samples``."""
+    """int64 (B,): the samples' positions in the training split, which has ``samples``; of mixed ones the larger's."""
     samples: int = 0
     mixed: Tensor | None = None
     """(B, classes): shares of the labels where images are mixed; ``targets`` then has the larger one's label."""

@@ -214,8 +214,10 @@ def crd(
         term = score(own, ours, memories[1].clone(), drawn, "scale_s")
         term = term + score(own, theirs, memories[0].clone(), drawn, "scale_t")
         with torch.no_grad():
+            rows = drawn[:, 0]
+            first = (rows[:, None] == rows).int().argmax(1)  # of repeated samples one view counts, the same every time
             for memory, new in zip(memories, (ours, theirs), strict=True):
-                memory[drawn[:, 0]] = F.normalize(momentum * memory[drawn[:, 0]] + (1 - momentum) * new)
+                memory[rows] = F.normalize(momentum * memory[rows] + (1 - momentum) * new[first])
         return guided(said, taught, targets, batch, hyper, contrast=term)
 
     bound = 1 / math.sqrt(wide / 3)

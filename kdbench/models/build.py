@@ -123,7 +123,10 @@ def explained(name: str, input_size: int, stem: str) -> Iterator[None]:
                 arguments = inspect.signature(type(timm.create_model(name))).parameters.values()
             taken = ("num_classes", "in_chans", "img_size", "patch_size")
             known = [a.name for a in arguments if isinstance(a.default, int | float) and a.name not in taken]
-            hint = suggestion(option[1], known) or f"; it has {', '.join(known)}"
+            hint = (
+                suggestion(option[1], known)
+                or f"; it has {', '.join(known) or 'none'}: leave it out, as --set 'recipe.model-options={{}}' does"
+            )
             raise BadInput(f"model '{name}' has no option '{option[1]}' (recipe.model-options){hint}") from error
         raise BadInput(
             f"model '{name}' cannot take {input_size}x{input_size} images with the {stem} stem ({reason}): "

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +40,7 @@ _PLAIN: list[Any] = [
 ]  # fmt: skip
 """What torch files may hold beside tensors and containers, and runs nothing: timm's arguments, scores as numbers."""
 _ADVICE = (
-    "give a local file with --teacher-weights PATH, train the teacher here by leaving it out, or fetch the weights "
+    "give a local file (PATH), leave the option out, or fetch the weights "
     "once on a machine with a network and copy its Hugging Face cache"
 )
 
@@ -297,8 +298,11 @@ def _of_hub(name: str) -> Path:
 
     Raises:
         MachineFault: it is not on this machine, and cannot be fetched.
+        BadInput: what is no name there, or a place without weights.
     """
     repo, _, revision = name.partition("@")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
+        raise BadInput(f"'hf-hub:{name}' is no name on the hub: write hf-hub:OWNER/NAME or hf-hub:OWNER/NAME@REVISION")
     for fetch in (False, True):
         for file in _HUB_FILES:
             found = try_to_load_from_cache(repo, file, revision=revision or None)

@@ -278,14 +278,13 @@ def cost_figure(costs: pd.DataFrame, points: Points, title: str = "") -> Figure 
             if not mine.any():
                 continue
             form = look(method, methods)
-            said = "one run" if method == HARD else "one run and its share of the teacher"
             axes.plot(starts[mine], acc[mine], linestyle="none", markersize=7.5, zorder=3,
-                      label=f"{label(method)}: {said}", **form)  # fmt: skip
+                      label=label(method), **form)  # fmt: skip
             if method != HARD and (ends[mine] > starts[mine] * 1.001).any():
                 axes.hlines(acc[mine], starts[mine], ends[mine], color=form["color"], linewidth=1.2, zorder=2)
                 axes.plot(ends[mine], acc[mine], marker="|", color=form["color"], markersize=9, linestyle="none",
                           markeredgewidth=1.6, label="and the search" if method == methods[0] else None)  # fmt: skip
-        below(figure, "")
+        below(figure, "Of one run; distilled ones with their share of the teacher.")
         names = _names(figure, points.students)
         figure.draw_without_rendering()
         # The hard-label point carries its student's name, where there is one.

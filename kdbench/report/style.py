@@ -22,7 +22,7 @@ GREY = "#6b6b6b"
 INK = "#222222"
 # Okabe & Ito's colours (distinct under the common colour blindnesses), each with a marker of its own.
 METHOD_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-METHOD_MARKERS = ("o", "^", "D", "v", "P", "X")
+METHOD_MARKERS = ("o", "^", "D", "v", "P", "X", "*")
 DASHES = (0, (5, 3))
 """Of lines that are a reference: the teacher, zero, hard labels."""
 

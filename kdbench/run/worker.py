@@ -21,8 +21,7 @@ from torch import nn
 
 from kdbench.config import EpochLog, RunConfig, RunResult
 from kdbench.data import ResidentSplit, TaskData, load, resolve_dataset
-from kdbench.data.task import looks_of
-from kdbench.data.views import augment_of
+from kdbench.data.task import looks_of, seen_by
 from kdbench.errors import BadInput, MachineFault, TrialFailed
 from kdbench.files import atomic, atomic_text, drop_halves
 from kdbench.methods import METHODS
@@ -74,14 +73,11 @@ class Context:
             torch.backends.cudnn.deterministic = True
         torch.set_num_threads(setting.threads)
         self._data: OrderedDict[str, TaskData] = OrderedDict()
-        self._teachers: dict[tuple[str, int, int | None], Teacher] = {}
+        self._teachers: dict[tuple[str, str, int | None], Teacher] = {}
 
     def data(self, config: RunConfig) -> TaskData:
         """The samples that a run sees, shared by runs of the same data and augmentation."""
-        r = config.recipe
-        shown = f"{r.network_size}{r.network_interpolation}{r.mean}{r.std}"
-        views = augment_of(r, flip=True)
-        key = f"{config.data.model_dump_json()}{r.input_size}{r.test_crop}{r.flip}{views}{shown}"
+        r, key = config.recipe, seen_by(config.data, config.recipe)
         if key not in self._data:
             name, skip = self.setting.data_path or config.data.name, config.data.skip_corrupt
             spec, digest = resolve_dataset(name, skip_corrupt=skip)
@@ -89,14 +85,15 @@ class Context:
                 raise BadInput(f"the data of '{config.data.name}' changed since this sweep began; use another --name")
             self._data[key] = load(spec, config.data, r, self.device, self.setting.cache)
             if len(self._data) > DATASETS_KEPT:
-                self._data.popitem(last=False)
+                gone, _ = self._data.popitem(last=False)
+                self._teachers = {each: kept for each, kept in self._teachers.items() if each[1] != gone}
         self._data.move_to_end(key)
         return self._data[key]
 
     def teacher(self, teacher: RunConfig, student: RunConfig, data: TaskData) -> Teacher:
         """The teacher of a run: what it says is kept where that is cheaper than its network."""
         kept = student.recipe.teacher_top_k
-        key = (teacher.id, id(data), kept)
+        key = (teacher.id, seen_by(student.data, student.recipe), kept)
         if key not in self._teachers:
             place = self.setting.cache / "teachers" / teacher.id
             with suppress(OSError):  # where release 0.1 kept them
@@ -289,7 +286,7 @@ class Context:
         """What the teacher says of one seed's views, where it can be computed ahead."""
         data, fields = self.data(student), METHODS.get(student.method).needs
         kept = self.teacher(teacher, student, data)
-        if kept.fills(data.train) and "maps" not in fields:
+        if kept.fills(data.train) and "logits" in fields and "maps" not in fields:
             for epoch in range(1, student.recipe.epochs + 1):
                 kept.fill(data.train, student.seed, epoch, fields)
                 report(Note(f"teacher's logits, seed {student.seed}", epoch, student.recipe.epochs))

@@ -16,7 +16,9 @@ LONGEST = 20
 """Times the recipe's epochs that the control ``compute`` trains at most."""
 
 
-def compute_epochs(sweep: Sweep, macs: Mapping[str, int], views: int | None, trials: int) -> dict[str, int]:
+def compute_epochs(
+    sweep: Sweep, macs: Mapping[str, int], teacher_macs: int, views: int | None, trials: int
+) -> dict[str, int]:
     """Epochs on hard labels, by student, that cost as much computing as distilling did; ``LONGEST`` times at most.
 
     Counted, never timed: an image costs three forward passes to train on (one forward, two backward), one to ask the
@@ -25,7 +27,8 @@ def compute_epochs(sweep: Sweep, macs: Mapping[str, int], views: int | None, tri
 
     Args:
         sweep: the sweep.
-        macs: of a forward pass of one image, by network (of an ensemble all members').
+        macs: of a forward pass of one image, by student.
+        teacher_macs: the teacher's (of an ensemble all members').
         views: distinct views of a sample that the teacher is asked about at most; None: every epoch has its own.
         trials: search trials of a student and method.
     """
@@ -33,7 +36,7 @@ def compute_epochs(sweep: Sweep, macs: Mapping[str, int], views: int | None, tri
     passes = {"head": 1, "full": 3}[sweep.teacher_tune or "full"]
     taught = 0 if sweep.teacher_weights and not sweep.teacher_tune else passes * sweep.teacher_recipe.epochs
     asked = 2 * epochs if views is None else min(2 * epochs, views)
-    shared = macs[sweep.pair.teacher] * (taught + asked) / len(students)
+    shared = teacher_macs * (taught + asked) / len(students)
     whole = {student: (trials + 1) * epochs + shared / (3 * max(macs[student], 1)) for student in students}
     return {student: min(LONGEST * epochs, round(count)) for student, count in whole.items()}
 

@@ -111,7 +111,7 @@ def _flat(layer: Mapping[Any, Any], where: str) -> Iterator[tuple[str, Any]]:
         section, dot, rest = name.partition(".")
         if isinstance(value, Mapping) and name in SECTIONS:
             yield from _flat({f"{name}.{inner}": below for inner, below in value.items()}, where)
-        elif name in FLAGS:
+        elif name in FLAGS and (name not in SECTIONS or isinstance(value, str)):
             yield name, value
         elif name in SECTIONS:
             raise BadInput(f"{where}: {name} must hold 'key: value' lines, not {reprlib.repr(value)}")

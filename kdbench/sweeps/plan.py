@@ -27,7 +27,7 @@ def space_of(sweep: Sweep, method: str) -> dict[str, Dimension]:
     """The part of the sweep's search space that a method has, in a fixed order: its own, and the tuned recipe's."""
     knobs = [*sorted(METHODS.get(method).knobs), *sweep.tuned]
     found = {name: sweep.space.get(f"{method}.{name}", sweep.space.get(name)) for name in knobs}
-    return {name: dimension for name, dimension in found.items() if dimension is not None}
+    return {name: d for name, d in found.items() if d is not None and f"{method}.{name}" not in sweep.fixed}
 
 
 def trials_of(sweep: Sweep) -> int:
@@ -38,7 +38,9 @@ def trials_of(sweep: Sweep) -> int:
 def fixed_of(sweep: Sweep, method: str) -> Hyper:
     """Hyper-parameters that the search leaves alone."""
     spec = METHODS.get(method)
-    held = {**spec.defaults, **{name: value for name, value in sweep.fixed.items() if name in spec.knobs}}
+    for_all = {name: value for name, value in sweep.fixed.items() if name in spec.knobs}
+    own = {name: sweep.fixed[f"{method}.{name}"] for name in spec.knobs if f"{method}.{name}" in sweep.fixed}
+    held = {**spec.defaults, **for_all, **own}
     return {name: value for name, value in held.items() if name not in space_of(sweep, method)}
 
 

@@ -40,8 +40,8 @@ def make_record(sweep_dir: Path, records: Path, why: str = "") -> Path:
 def copy_record(folder: Path, target: Path, ids: Iterable[str], why: str = "") -> Path:
     """Copy tables, figures and manifest of any plan's folder to ``target``, which is returned.
 
-    ``runs.jsonl`` holds every finished run of ``ids`` whole, a line each: config, epochs, result. A record that loses
-    runs by it keeps its summary, and ``why`` it is made again, in ``history.md``.
+    ``runs.jsonl`` holds every finished run of ``ids`` whole, a line each: config, epochs, result. With ``why``
+    an earlier record's summary is kept in ``history.md``; one that loses runs must have it.
 
     Raises:
         BadInput: none of them is finished, or runs of an earlier record would go and nobody says why.
@@ -56,6 +56,7 @@ def copy_record(folder: Path, target: Path, ids: Iterable[str], why: str = "") -
                 f"{target} holds {lost} of {len(held)} runs that this one lacks: say --why it is made again "
                 f"(its summary is kept in {HISTORY}), or give another --to folder"
             )
+    if held and why:
         _remember(target, len(held), why)
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(folder.iterdir()):

@@ -139,12 +139,13 @@ def _built(sweep: Sweep, spec: DatasetSpec, model: str, recipe: Recipe) -> nn.Mo
 
 def _compute_epochs(sweep: Sweep) -> dict[str, int]:
     spec, _ = resolve_dataset(sweep.data_path or sweep.data.name, skip_corrupt=sweep.data.skip_corrupt)
-    macs = {}
+    counts = []
     for model, recipe in _networks(sweep, given=True):
         shape = _shape(sweep, spec, recipe)
-        macs[model] = count_macs(_built(sweep, spec, model, recipe), shape["channels"], shape["input_size"])
-    macs[sweep.pair.teacher] *= len(members(sweep.teacher_weights or ""))
-    return compute_epochs(sweep, macs, augment_for(spec, sweep.recipe).n_views, trials_of(sweep))
+        counts.append((model, count_macs(_built(sweep, spec, model, recipe), shape["channels"], shape["input_size"])))
+    (_, taught), *students = counts
+    taught *= len(members(sweep.teacher_weights or ""))
+    return compute_epochs(sweep, dict(students), taught, augment_for(spec, sweep.recipe).n_views, trials_of(sweep))
 
 
 def resolved(sweep: Sweep, folder: Path, device: torch.device) -> Sweep:

@@ -307,14 +307,15 @@ def _space(config: SweepConfig, recipe: Recipe) -> tuple[dict[str, Dimension], H
     space: dict[str, Dimension] = {}
     for spec in specs:
         for name, dimension in spec.space.items():
-            same = all(other.space.get(name, dimension) == dimension for other in specs)
+            same = all(other.space.get(name) == dimension for other in specs if name in other.knobs)
             space[name if same else f"{spec.name}.{name}"] = dimension
     fixed: Hyper = {}
     tuned = _ranges(config, recipe)
     known = {name for spec in specs for name in spec.knobs}
     published = preset_of(config.recipe.preset).hyper if config.recipe.preset else {}
-    asked = {name: Dimension(choices=(value,)) for name, value in published.items() if name in known}
-    asked |= _given({"temperature": config.temperature, "alpha": config.alpha}) | config.space
+    asked = _given({"temperature": config.temperature, "alpha": config.alpha}) | config.space
+    if "kd" in config.method:  # a recipe's paper speaks of plain distillation
+        fixed = {f"kd.{name}": value for name, value in published.items() if name not in asked}
     if both := sorted(known & {*tuned}):
         raise BadInput(f"tune: {both[0]} is also the name of a hyper-parameter of a method here")
     for name, dimension in asked.items():

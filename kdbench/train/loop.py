@@ -80,8 +80,8 @@ class Trainer:
         whole = asked(self.model, self.needs)
         taps: list[Taps | None] = [None, None]
         if teacher is not None and method.looks:
-            image = torch.zeros(1, data.channels, data.input_size, data.input_size)
-            found = taps_of(whole, self.model, image), teacher.taps(self.needs - ON_STUDENT, image.to(device))
+            image = torch.zeros(1, data.channels, data.input_size, data.input_size, device=device)
+            found = taps_of(whole.to(device), self.model, image), teacher.taps(self.needs - ON_STUDENT, image)
             taps = [replace(one, samples=len(data.train)) for one in found]
         with seeded(config.seed):
             made = method.build(config.hyper, *taps)
@@ -119,12 +119,12 @@ class Trainer:
             student, taught = outputs(said), None if guide is None else guide(batch)
             if taught is not None and recipe.teacher_top_k is not None:  # whatever the cache holds
                 taught = replace(taught, logits=truncate(taught.logits, recipe.teacher_top_k))
-            y, mixed = batch.y, None
+            y, rows, mixed = batch.y, batch.rows, None
             if batch.share < 1:
                 mixed = mixup_target(y, self.data.classes, batch.share)
-                y = y if batch.share >= 0.5 else y.flip(0)
+                y, rows = (y, rows) if batch.share >= 0.5 else (y.flip(0), rows.flip(0))
             place = BatchInfo(
-                epoch, recipe.epochs, recipe.label_smoothing, batch.rows, len(data), mixed, recipe.bce,
+                epoch, recipe.epochs, recipe.label_smoothing, rows, len(data), mixed, recipe.bce,
                 recipe.bce_threshold,
             )  # fmt: skip
             loss = as_loss(self.loss(student, taught, y, place))

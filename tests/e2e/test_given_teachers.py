@@ -74,7 +74,7 @@ def test_a_paper_s_table_under_the_authors_own_teacher(tmp_path: Path) -> None:
     torch.save({"model": network.state_dict(), "best_acc": 0.1}, tmp_path / "theirs" / "resnet8x4.pth")
     (tmp_path / "pair.yaml").write_text(PAPER, encoding="utf-8")
     where = ["--out", str(tmp_path), "--cache", str(tmp_path / "cache"), "--workers", "1", "--wandb", "disabled"]
-    words = [*command(tmp_path, tmp_path)[:3], "reproduce", str(tmp_path / "pair.yaml"), *where]
+    words = ["reproduce", str(tmp_path / "pair.yaml"), *where]
     here(words, tmp_path / "log")
     runs = {(run.config.model, run.config.method, run.config.seed): run for run in load_runs(tmp_path / "pair")}
     assert len(runs) == 5  # the teacher once, the student on hard labels and distilled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections import defaultdict
 
 import numpy as np
@@ -16,11 +17,7 @@ CORE = {"hard", "kd", "kd-ls", "dkd", "dist"}
 OTHERS = [spec for name, spec in METHODS.entries.items() if name not in CORE]
 LOGIT_ONLY = [spec for spec in OTHERS if not {"pooled", "maps", "student-maps"} & spec.needs]
 POOLED = [spec for spec in OTHERS if "pooled" in spec.needs and "maps" not in spec.needs]
-N = 6
-
-
-def by_name(spec: Method) -> str:
-    return spec.name
+N, NAMED = 6, operator.attrgetter("name")
 
 
 def draw(*shape: int, seed: int = 0, scale: float = 1.0) -> torch.Tensor:
@@ -66,7 +63,7 @@ def labels(n: int = N, classes: int = 10) -> torch.Tensor:
     return torch.arange(n) * 3 % classes
 
 
-@pytest.mark.parametrize("spec", OTHERS, ids=by_name)
+@pytest.mark.parametrize("spec", OTHERS, ids=NAMED)
 @pytest.mark.parametrize("classes", [10, 100, 1000])
 def test_loss_and_gradient_are_finite_and_read_the_teacher(spec: Method, classes: int) -> None:
     for scale in (0.0, 1.0, 300.0):  # zeros: a head as it begins; 300: a network about to diverge
@@ -80,7 +77,7 @@ def test_loss_and_gradient_are_finite_and_read_the_teacher(spec: Method, classes
     assert (not torch.equal(other.total, loss.total)) == bool(spec.needs)
 
 
-@pytest.mark.parametrize("spec", OTHERS, ids=by_name)
+@pytest.mark.parametrize("spec", OTHERS, ids=NAMED)
 def test_every_searched_value_changes_the_loss(spec: Method) -> None:
     student, teacher, y = said(taps(10)), said(taps(10, teacher=True), seed=3, scale=3), labels()
 
@@ -93,7 +90,7 @@ def test_every_searched_value_changes_the_loss(spec: Method) -> None:
             assert second() != pytest.approx(second(**{name: 0.5 * (one.low + one.high)}), rel=1e-6), name
 
 
-@pytest.mark.parametrize("spec", [spec for spec in LOGIT_ONLY if spec.name != "gkl"], ids=by_name)
+@pytest.mark.parametrize("spec", [spec for spec in LOGIT_ONLY if spec.name != "gkl"], ids=NAMED)
 def test_a_batch_twice_is_the_same_loss(spec: Method) -> None:
     student, teacher, y = said(taps(10)), said(taps(10, teacher=True), seed=3), labels()
     twice = [Outputs(torch.cat([one.logits] * 2)) for one in (student, teacher)]
@@ -101,7 +98,7 @@ def test_a_batch_twice_is_the_same_loss(spec: Method) -> None:
     assert float(doubled.total) == pytest.approx(float(whole.total), rel=1e-12)
 
 
-@pytest.mark.parametrize("spec", LOGIT_ONLY, ids=by_name)
+@pytest.mark.parametrize("spec", LOGIT_ONLY, ids=NAMED)
 def test_gradients_are_those_of_finite_differences(spec: Method) -> None:
     teacher, y = said(taps(10, teacher=True), seed=3, scale=3), labels()
     if spec.name == "ctkd":  # its θ climbs: with respect to the logits it is an ordinary function
@@ -180,7 +177,7 @@ def formulas(s: np.ndarray, t: np.ndarray, y: np.ndarray, h: dict[str, float]) -
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("spec", LOGIT_ONLY, ids=by_name)
+@pytest.mark.parametrize("spec", LOGIT_ONLY, ids=NAMED)
 def test_it_is_its_formula(spec: Method) -> None:
     student, teacher, y = said(taps(10), scale=2), said(taps(10, teacher=True), seed=3, scale=3), labels()
     s, t = student.logits.detach().numpy(), teacher.logits.detach().numpy()
@@ -231,8 +228,8 @@ def test_relations_have_no_scale_and_are_nothing_between_equals(name: str, part:
     assert float(loss_of(name, *scaled, y).parts[part]) == pytest.approx(float(one), rel=1e-5)
     assert abs(float(loss_of(name, teacher, teacher, y).parts[part])) < 1e-12 < float(one)
     turned, _ = torch.linalg.qr(draw(7, 7, seed=4))
-    moved = Outputs(student.logits, student.pooled @ turned)  # a rotation keeps distances and angles
-    assert float(loss_of(name, moved, teacher, y).parts[part]) == pytest.approx(float(one), rel=1e-6)
+    moved = loss_of(name, Outputs(student.logits, student.pooled @ turned), teacher, y)  # so turned, nothing changes
+    assert float(moved.parts[part]) == pytest.approx(float(one), rel=1e-6)
 
 
 def test_pooled_methods_are_their_formulas() -> None:
@@ -298,6 +295,11 @@ def test_crd_remembers_what_it_saw() -> None:
     new = F.normalize(0.5 * before[:N] + 0.5 * F.normalize(code.embed_s(student.pooled)))
     torch.testing.assert_close(code.memory_s[:N], new.detach())
     assert torch.equal(code.memory_s[N:], before[N:]) and float(code.scale_s) > 0 < float(code.scale_t)
+    twice = BatchInfo(epoch=2, epochs=24, rows=torch.zeros(N, dtype=torch.int64), samples=50)  # one sample, N views
+    held = code.memory_s[0].clone()
+    code(student, teacher, y, twice)
+    first = F.normalize(0.5 * held + 0.5 * F.normalize(code.embed_s(student.pooled))[0], dim=0)
+    torch.testing.assert_close(code.memory_s[0], first.detach())
 
 
 def test_maps_are_their_formulas() -> None:

@@ -281,15 +281,17 @@ def test_a_network_that_went_astray_teaches_nobody() -> None:
 
 def test_compute_is_counted_in_forward_passes() -> None:
     sweep = spec(trials=3, epochs=10, teacher_epochs=4)
-    macs = {TEACHER: 600, SMALL: 100, LARGE: 300}
+    macs, taught = {SMALL: 100, LARGE: 300}, 600
     # 600 * (3 * 4 + 20) / 2 = 9600 of the teacher each; 3 trials and one run of 10 epochs
-    assert compute_epochs(sweep, macs, None, 3) == {SMALL: 40 + 32, LARGE: 40 + 11}
-    assert compute_epochs(sweep, macs, 2, 3) == {SMALL: 40 + 14, LARGE: 40 + 5}, "two views a sample, asked for once"
+    assert compute_epochs(sweep, macs, taught, None, 3) == {SMALL: 40 + 32, LARGE: 40 + 11}
+    assert compute_epochs(sweep, macs, taught, 2, 3) == {SMALL: 40 + 14, LARGE: 40 + 5}, (
+        "two views a sample, asked for once"
+    )
     given = sweep.model_copy(update={"teacher_weights": "file:abc"})
-    assert compute_epochs(given, macs, 2, 3) == {SMALL: 42, LARGE: 41}
+    assert compute_epochs(given, macs, taught, 2, 3) == {SMALL: 42, LARGE: 41}
     tuned = [given.model_copy(update={"teacher_tune": tune}) for tune in ("head", "full")]  # a probe: forward alone
-    assert [compute_epochs(one, macs, 2, 3)[SMALL] for one in tuned] == [40 + 6, 40 + 14]
-    most = compute_epochs(sweep, {**macs, SMALL: 1}, None, 3)
+    assert [compute_epochs(one, macs, taught, 2, 3)[SMALL] for one in tuned] == [40 + 6, 40 + 14]
+    most = compute_epochs(sweep, {**macs, SMALL: 1}, taught, None, 3)
     assert most == {SMALL: 200, LARGE: 51}
     assert capped(most, 10) and SMALL in capped(most, 10)[0] and LARGE not in capped(most, 10)[0]
     assert capped({SMALL: 199}, 10) == capped({}, 10) == []

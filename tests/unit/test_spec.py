@@ -19,7 +19,7 @@ from kdbench.methods import METHODS
 from kdbench.models import Given
 from kdbench.sweeps.config import SweepConfig, parse_dimension
 from kdbench.sweeps.overrides import named_configs, read_config, read_run_options
-from kdbench.sweeps.plan import space_of, teacher_config
+from kdbench.sweeps.plan import fixed_of, space_of, teacher_config
 from kdbench.sweeps.spec import build_sweep
 from kdbench.sweeps.types import Sweep, spec_difference
 
@@ -101,9 +101,11 @@ def test_a_single_value_is_held_and_a_list_or_range_is_searched() -> None:
 
 
 def test_no_method_s_search_depends_on_which_others_are_compared() -> None:
-    sweep = resolved(method="kd,dkd,dist")
-    for name in sweep.methods:
-        assert space_of(sweep, name) == space_of(resolved(method=name), name) == dict(METHODS.get(name).space)
+    names = [name for name in METHODS.names() if name != "hard"]
+    for together in (names, *([name, other] for name in ("kd", "kd-ls", "dtkd", "ofa") for other in names)):
+        sweep = resolved(method=",".join(together))
+        for name in sweep.methods:
+            assert space_of(sweep, name) == dict(METHODS.get(name).space), together
     asked = resolved(method="kd,dkd,dist", temperature="2..3")
     for name in asked.methods:
         assert (space_of(asked, name)["temperature"].low, space_of(asked, name)["temperature"].high) == (2, 3)
@@ -218,7 +220,9 @@ def test_a_published_recipe_is_a_start_that_flags_and_settings_change(tmp_path: 
     other = build_sweep(read_config(str(file), (), {"recipe": "rsb-a2"}), known_models=no_models)
     assert (other.recipe.lr, other.recipe.optimizer, other.teacher_recipe) == (0.1, "lamb", sweep.teacher_recipe)
     funmatch, smoke = resolved(recipe={"preset": "funmatch"}), resolved(recipe={"preset": "funmatch"}, budget="smoke")
-    assert funmatch.fixed == {"temperature": 1.0, "alpha": 1.0} and not funmatch.space
+    assert fixed_of(funmatch, "kd") == {"temperature": 1.0, "alpha": 1.0} and not space_of(funmatch, "kd")
+    beside = resolved(recipe={"preset": "funmatch"}, method="kd,wsld")  # whose alpha is another one
+    assert not space_of(beside, "kd") and set(space_of(beside, "wsld")) == {"temperature", "alpha"}
     assert (funmatch.recipe.epochs, smoke.recipe.epochs, smoke.recipe.mixup) == (1200, 1, 1.0)
     assert resolved(recipe={"preset": "funmatch"}, temperature="2").fixed["temperature"] == 2
     with pytest.raises(BadInput, match="unknown recipe 'rsb': did you mean 'rsb-a3'"):
