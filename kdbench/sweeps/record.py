@@ -50,12 +50,11 @@ def copy_record(folder: Path, target: Path, ids: Iterable[str], why: str = "") -
     if not done:
         raise BadInput(f"'{target.name}' has no finished run in {folder}: nothing to record")
     held = {run.config.id for run in load_runs(target)} if (target / RUNS_FILE).exists() else set()
-    if lost := len(held - {place.name for place in done}):
-        if not why:
-            raise BadInput(
-                f"{target} holds {lost} of {len(held)} runs that this one lacks: say --why it is made again "
-                f"(its summary is kept in {HISTORY}), or give another --to folder"
-            )
+    if (lost := len(held - {place.name for place in done})) and not why:
+        raise BadInput(
+            f"{target} holds {lost} of {len(held)} runs that this one lacks: say --why it is made again "
+            f"(its summary is kept in {HISTORY}), or give another --to folder"
+        )
     if held and why:
         _remember(target, len(held), why)
     target.mkdir(parents=True, exist_ok=True)
