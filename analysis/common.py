@@ -78,7 +78,14 @@ def look(kind: str, kinds: dict[str, int]) -> tuple[str, str]:
 def legend(figure: Figure, axes_of: list[Axes]) -> None:
     """One legend for all panels, below them."""
     found = {label: handle for axes in axes_of for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=min(len(found), 3), frameon=False)
+    across = int(11 * figure.get_figwidth() / (6 + max(map(len, found))))  # letters to an inch, and a handle's room
+    figure.legend(
+        found.values(),
+        found.keys(),
+        loc="outside lower center",
+        ncols=max(1, min(len(found), 3, across)),
+        frameon=False,
+    )
 
 
 def log_axis(axes: Axes, label: str, form: Callable[[float], str] = tick, *, y: bool = False) -> None:

@@ -198,10 +198,9 @@ def _provisos(manifest: Mapping[str, Any]) -> list[str]:
     limit = (spec.get("data") or {}).get("limit")
     if not limit:
         return notes
-    return [
-        f"Trained on {limit:,} of the training samples, the teacher too: this says nothing of what all of them give.",
-        *notes,
-    ]
+    given = spec.get("teacher_weights") and not spec.get("teacher_tune")  # trained nobody knows on what
+    too = "" if given else ", the teacher too"
+    return [f"Trained on {limit:,} of the training samples{too}: this says nothing of what all of them give.", *notes]
 
 
 def draw_figures(
