@@ -88,7 +88,7 @@ def kd_ls(
 
 def target_kl(student: Tensor, teacher: Tensor, targets: Tensor, temperature: float) -> Tensor:
     """T² · KL of the binary split (target class, all others) at T; logits (B, classes), a scalar."""
-    ours, theirs = (_binary_log(logits / temperature, targets) for logits in (student, teacher))
+    ours, theirs = (binary_log(logits / temperature, targets) for logits in (student, teacher))
     return F.kl_div(ours, theirs, reduction="batchmean", log_target=True) * temperature**2
 
 
@@ -99,8 +99,8 @@ def nontarget_kl(student: Tensor, teacher: Tensor, targets: Tensor, temperature:
     return soft_kl(student.gather(1, others), teacher.gather(1, others), temperature)
 
 
-def _binary_log(scaled: Tensor, targets: Tensor) -> Tensor:
-    """Log [p(target), p(any other)], (B, 2)."""
+def binary_log(scaled: Tensor, targets: Tensor) -> Tensor:
+    """Log [p(target), p(any other)], (B, 2), of logits (B, classes) over their temperature."""
     log_all = F.log_softmax(scaled, dim=1)
     target = log_all.gather(1, targets[:, None])
     others = log_all.masked_fill(F.one_hot(targets, scaled.shape[1]).bool(), float("-inf"))

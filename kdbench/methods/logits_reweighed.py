@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from kdbench.methods.base import BatchInfo, F, Loss, Outputs, Range, Taps, learned, method, nn, torch
-from kdbench.methods.logits import SOFTENED, T_BOUNDS, WEIGHT, cross_entropy, mixed, soft_kl
+from kdbench.methods.logits import SOFTENED, T_BOUNDS, WEIGHT, binary_log, cross_entropy, mixed, soft_kl
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -133,22 +133,14 @@ def rld(
     classes that the teacher ranks below the label, so that its mistakes are not taught.
     """
     hot = target_temperature
-    ours = _two(student.logits / hot, targets)
-    theirs = _two(teacher.logits / hot, teacher.logits.argmax(1))
+    ours = binary_log(student.logits / hot, targets)
+    theirs = binary_log(teacher.logits / hot, teacher.logits.argmax(1))
     confidence = hot**2 * (theirs.exp() * (theirs - ours)).sum(1).mean()
     above = teacher.logits >= teacher.logits.gather(1, targets[:, None])
     masked = [(out.logits / temperature).masked_fill(above, -1e9) for out in (student, teacher)]
     correlation = temperature**2 * divergence(masked[0], masked[1]).mean()
     hard = cross_entropy(student, targets, batch)
     return beside(hard, ramp(batch, warmup_share), confidence=alpha_t * confidence, correlation=beta * correlation)
-
-
-def _two(logits: Tensor, chosen: Tensor) -> Tensor:
-    """Log [p(chosen), p(any other)], (B, 2)."""
-    said = logits.log_softmax(1)
-    top = said.gather(1, chosen[:, None])
-    rest = said.masked_fill(F.one_hot(chosen, logits.shape[1]).bool(), float("-inf")).logsumexp(1, keepdim=True)
-    return torch.cat([top, rest], 1)
 
 
 @method(
