@@ -103,7 +103,8 @@ def test_a_point_tells_what_it_is(browser: Any, report: Path) -> None:
     mark.focus()
     opened.page.keyboard.press("Enter")
     assert not tip.is_visible()
-    card = opened.page.locator("details:target")
+    card = opened.page.locator("details[open]:target")
+    card.wait_for()  # the page opens it when it hears of the new address
     for words in ("temperature", "alpha", "0.75", "1001", "1002", "1003", "run000", "Pareto front"):
         assert words in card.inner_text()
     command = card.locator("pre").inner_text()
