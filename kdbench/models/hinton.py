@@ -86,5 +86,5 @@ MNIST = {
     "first_conv": None,
 }
 
-register(HintonMLP, MNIST, {f"hinton_mlp_{width}": {"width": width} for width in (30, 300, 800)})
+register(HintonMLP, MNIST, {f"hinton_mlp_{width}": {"width": width} for width in (30, 60, 120, 300, 800)})
 register(HintonMLP, MNIST, {"hinton_mlp_1200": {"width": 1200, "drop_rate": 0.5, "input_drop_rate": 0.2}})
