@@ -17,7 +17,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench.config import CONTROLS
 from kdbench.errors import BadInput
 from kdbench.run.launch import WandbOptions
 from kdbench.run.observers import Observer, Observers
@@ -292,20 +291,39 @@ class Result:
         Raises:
             BadInput: no confirm run of that student with its weights is here.
         """
-        from kdbench.run.store import WEIGHTS, run_folder
-        from kdbench.run.student import open_student
+        from kdbench.run.store import run_folder
+        from kdbench.run.student import best_of, open_student
 
-        found = [
-            run for run in self._runs
-            if run.config.phase == "confirm" and run.config.model == name and run.result.status == "complete"
-            and (run.config.condition == method if method else run.config.condition not in ("hard", *CONTROLS))
-            and (run_folder(self.folder, run.config.id) / WEIGHTS).exists()
-        ]  # fmt: skip
-        if not found:
+        best = best_of(self._runs, name, method, self.folder)
+        if best is None:
             there = sorted({run.config.model for run in self._runs if run.config.phase == "confirm"})
             raise BadInput(
                 f"no weights of '{name}'{f' trained by {method}' if method else ''} in {self.folder} (confirmed: "
                 f"{', '.join(there) or 'none'}; a record keeps no weights)"
             )
-        best = max(found, key=lambda run: (run.result.val_acc or 0.0, -run.config.seed))
         return open_student(best, run_folder(self.folder, best.config.id), self.spec.get("data_path"))
+
+    def export(
+        self, which: str | None = None, *, formats: tuple[str, ...] = ("timm", "onnx"), output: Path | None = None,
+        push: str | None = None, say: Callable[[str], None] = lambda text: None, **options: Any,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """Files that run without kdbench, one folder per student; what each one's export.json says, and where it is.
+
+        Args:
+            which: a student, or a run's id; None: every student.
+            formats: of timm, onnx, torch-export, openvino.
+            output: the folder to write; ``export/STUDENT`` in the sweep's when None.
+            push: where to upload it, ``hf:user/name``.
+            say: told each step.
+            options: int8, half, normalize, softmax, calibration, max_drop (``kdbench export --help``).
+
+        Raises:
+            BadInput: nothing of that name is confirmed here, ``output`` is not empty, a file that fails its check.
+        """
+        from kdbench.deploy.export import Wanted, export_all
+
+        wanted = Wanted(formats=formats, **options)
+        command = str(self.manifest.get("command", "kdbench sweep"))
+        points = [{str(name): value for name, value in row.items()} for row in self.points.to_dict("records")]
+        return export_all(self.folder, self._runs, which, wanted, points=points, command=command,
+                          data_path=self.spec.get("data_path"), output=output, push=push, say=say)  # fmt: skip
