@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from kdbench.deploy.pick import Choice
     from kdbench.papers.outcome import Page
     from kdbench.report.points import Points
+    from kdbench.report.render import Grid
     from kdbench.report.report import ReportFiles
     from kdbench.report.worth import Worth
     from kdbench.run.estimate import DryRun
@@ -327,3 +329,26 @@ class Result:
         points = [{str(name): value for name, value in row.items()} for row in self.points.to_dict("records")]
         return export_all(self.folder, self._runs, which, wanted, points=points, command=command,
                           data_path=self.spec.get("data_path"), output=output, push=push, say=say)  # fmt: skip
+
+    def pick(
+        self, limits: Mapping[str, float | None], *, runtime: str = "ort", precision: str = "fp32", threads: int = 1
+    ) -> tuple[Choice, list[str]]:
+        """The one student to ship within ``limits`` (ms, mb, params, macs at most; acc at least), and why.
+
+        Raises:
+            BadInput: an impossible limit, or a measure that nothing was exported or measured for.
+        """
+        from kdbench.deploy.offers import pick
+
+        points = [{str(name): value for name, value in row.items()} for row in self._judged[0].frame.to_dict("records")]
+        return pick(self.folder, self._runs, points, limits, runtime=runtime, precision=precision, threads=threads)
+
+    def over(self, x: str) -> tuple[Grid, dict[str, Path]]:
+        """The front over another cost, written as ``pareto-X``: macs, file_mb, or RUNTIME-PRECISION (``ort-int8``).
+
+        Raises:
+            BadInput: another name, or nothing measured of it.
+        """
+        from kdbench.deploy.offers import over
+
+        return over(self.folder, self._judged[0], self.manifest, x)

@@ -148,7 +148,7 @@ class _Export:
                                softmax=wanted.softmax, half=wanted.half)  # fmt: skip
         mean, std = (np.asarray(part, np.float32).reshape(1, -1, 1, 1) for part in look)
         self.scale = (mean, std) if wanted.normalize else None
-        self.test = data.test()
+        self.test, self.val = data.test(), data.val
         names = class_names(spec)
         self.labels = list(names or (spec.labels or map(str, range(spec.classes))))
 
@@ -172,6 +172,8 @@ class _Export:
             self.say(f"int8: activations of {len(images):,} training images")
             quantize(self.folder / FILES["onnx"], self.folder / INT8, images, self.scale)
             done = self._checked("int8", INT8, shipped, None, wanted.max_drop, self.scale)
+            pair = (told(each, self.val, self.scale) for each in (_eager(self.shipped), open_file(self.folder / INT8)))
+            done |= {"val_drop": compare(*pair).drop.mean}  # what a choice may look at
             files.append(done | {"calibration": {"images": len(images), "seed": config.data.split_seed}})
         held: dict[str, Any] = {
             "student": config.model, "run": config.id, "method": config.condition, "hyper": config.hyper,

@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Thread
 
 import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -33,6 +34,7 @@ from tests.support.sweeps import SMALL
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ALONE = "import sys; sys.modules['kdbench'] = None; "  # whoever imports kdbench fails
 SCRIPT = ROOT / "docs" / "classify.py"
+DEVICE = ROOT / "kdbench" / "deploy" / "device.py"
 
 
 def pictures(place: Path, count: int) -> list[Path]:
@@ -53,7 +55,7 @@ def alone(code: str, *arguments: object) -> str:
 
 def test_files_do_without_kdbench_what_the_table_says(finished: Path, tmp_path: Path, cli: Cli) -> None:
     pytest.importorskip("onnxruntime")
-    done = cli("export", f"whole:{SMALL}", "--format", "timm,onnx,torch-export", "--int8", "--output", "out", "--json")
+    done = cli("export", f"whole:{SMALL}", "--format", "timm,onnx,torch-export", "--int8", "--json")
     assert done.code == 0 and "test split" in done.err, done.err
     (held,) = json.loads(done.out)
     files = {file["format"]: file for file in held["files"]}
@@ -62,7 +64,7 @@ def test_files_do_without_kdbench_what_the_table_says(finished: Path, tmp_path: 
     assert held["reference_top1"] == run.result.test_acc == files["timm"]["top1"]
     assert [files[name]["agreement"] for name in ("timm", "onnx", "torch-export")] == [1.0] * 3
     assert files["int8"]["bytes"] < 0.6 * files["onnx"]["bytes"] and files["int8"]["calibration"]["seed"] == 0
-    out = Path("out")
+    out = finished / "export" / SMALL
     assert {path.name for path in out.iterdir()} == {
         *("model.safetensors", "config.json", "load.py", "model.onnx", "model.pt2", "model_int8.onnx"),
         *("labels.txt", "preprocess.json", "README.md", "export.json"),
@@ -80,8 +82,36 @@ def test_files_do_without_kdbench_what_the_table_says(finished: Path, tmp_path: 
     alone(f"sys.path.insert(0, sys.argv[1]); {code}; load()", out)
     props = {p.key: p.value for p in __import__("onnx").load(out / "model.onnx").metadata_props}
     assert props["run_id"] == held["run"] and json.loads(props["classes"]) == list("0123456789")
-    again = cli("export", f"whole:{SMALL}", "--output", "out")
+    again = cli("export", f"whole:{SMALL}")
     assert (again.code, "not empty" in again.err) == (2, True)
+    # what a device measured comes back, is an axis, and decides what to ship
+    told = alone("sys.modules['torch'] = None; import runpy; runpy.run_path(sys.argv.pop(1), run_name='__main__')",
+                 DEVICE, out, "--rounds", 6, "--batch", "1,4")  # fmt: skip
+    (tmp_path / "here.csv").write_text(told)
+    assert cli("latency", "whole", "--import", tmp_path / "here.csv").code == 0
+    assert cli("latency", "whole", "--rounds", 6, "--runtime", "ort,torch", "--precision", "fp32").code == 0
+    rows = pd.read_csv(finished / "latency.csv")
+    assert sorted(zip(rows["runtime"], rows["precision"], rows["infer_batch_size"], strict=True)) == [
+        *(("ort", "fp32", 1), ("ort", "fp32", 4), ("ort", "int8", 1), ("ort", "int8", 4), ("torch", "fp32", 1)),
+    ]  # what was measured twice stands once
+    assert (rows["lo"] <= rows["infer_step_time"]).all() and (rows["infer_step_time"] <= rows["hi"]).all()
+    for x in ("ort-int8-b4", "file_mb-int8", "macs"):
+        assert cli("report", "whole", "--x", x).code == 0
+        front = pd.read_csv(finished / f"pareto-{x}.csv")
+        assert front["cost"].is_monotonic_increasing and SMALL in set(front["student"])
+    assert set(pd.read_csv(finished / "pareto-ort-int8-b4.csv")["student"]) == {SMALL}  # the other was not exported
+    chosen = cli("pick", "whole", "--max-mb", "1", "--precision", "int8", "--json")
+    assert chosen.code == 0 and json.loads(chosen.out)["chosen"]["costs"]["mb"] == files["int8"]["bytes"] / 1e6
+    missed = cli("pick", "whole", "--max-ms", "1e-9")
+    assert (missed.code, "Nothing fits" in missed.out) == (1, True)
+    assert "Nothing fits" in (finished / "pick.html").read_text()
+    for line, why in (
+        ("report whole --x ort-int8-t9", "measured not at all"), ("report whole --x gpu", "unknown measure"),
+        ("latency whole --batch 0", "whole numbers"), ("latency whole --runtime tf", "unknown runtime"),
+        ("pick whole --max-ms -1", "above 0"), (f"latency whole --import {SCRIPT}", "cannot be read as CSV"),
+    ):  # fmt: skip
+        refused = cli(*line.split())
+        assert refused.code == 2 and why in refused.err, (line, refused.err)
 
 
 @pytest.mark.parametrize(("words", "why"), [
@@ -170,7 +200,7 @@ def test_a_browser_classifies_as_the_network_does(finished: Path, tmp_path: Path
             page.set_input_files("input", path)
             page.locator("li").first.wait_for()
             logits = student.network(student.preprocess(Image.open(path)))[0]
-            best = [f"{int(k)} ({float(v):.2f})" for v, k in zip(*logits.topk(3), strict=True)]
+            best = [f"{int(k)} ({v:.2f})" for v, k in zip(*(part.tolist() for part in logits.topk(3)), strict=True)]
             assert page.locator("li").all_inner_texts() == best, path
         browser.close()
     server.shutdown()
