@@ -195,7 +195,7 @@ def worth(points: Points, images: int = 0, looks: Sequence[int] = ()) -> Worth:
             base = both[k][1]
             if on:
                 acc = float(np.nanmean(plain[k])) if looks else base.test_acc
-                rows.append((base.student, method, int(base.params), acc, *one[:4], one.reached))
+                rows.append((base.student, method, _whole(base.params), acc, *one[:4], one.reached))
         gains[method], sizes_of[method] = mean_gain(each, plain), len(both)
         noise = sum(p * (1 - p) for p in (np.nanmean(soft), np.nanmean(plain)))
         if images and math.sqrt(noise / images) > (gains[method].hi - gains[method].lo) / 2:
@@ -255,6 +255,10 @@ def _corrected(gains: dict[Key, PairedDifference]) -> dict[Key, PairedDifference
     return {name: gain._replace(p=float(p)) for (name, gain), p in zip(gains.items(), corrected, strict=True)}
 
 
+def _whole(cost: float) -> float | int:
+    return int(cost) if float(cost).is_integer() else float(cost)
+
+
 def saved_grid(saved: pd.DataFrame) -> Grid:
     """``Worth.saved`` in words."""
     columns = [
@@ -279,7 +283,7 @@ def _words(row: pd.Series) -> dict[str, str]:
     if row["reached"] == "never":
         return {"needed": "never", "saved": "", "bounds": _bounds(row)}
     smallest = row["reached"] == "smallest"
-    needed, saved = millions(row["needed"]), _share(row["saved"])
+    needed, saved = millions(row["needed"]), share(row["saved"])
     return {
         "needed": f"at most {needed}" if smallest else needed,
         "saved": f"at least {saved}" if smallest else saved,
@@ -292,16 +296,17 @@ def _bounds(row: pd.Series) -> str:
     if math.isnan(lo):
         return ""
     if hi >= 1:
-        return "undetermined" if lo == -math.inf else f"from {_share(lo)}"
-    return f"{_share(lo)} to {_share(hi)}"
+        return "undetermined" if lo == -math.inf else f"from {share(lo)}"
+    return f"{share(lo)} to {share(hi)}"
 
 
 def _fewer(row: pd.Series) -> str:
     """The share saved in a sentence: ``at least 44% fewer``, ``12% more``."""
     if round(row["saved"], 2) == 0:
         return "at least as few" if row["reached"] == "smallest" else "as many"
-    return f"{_words(row)['saved']} fewer" if row["saved"] > 0 else f"{_share(-row['saved'])} more"
+    return f"{_words(row)['saved']} fewer" if row["saved"] > 0 else f"{share(-row['saved'])} more"
 
 
-def _share(fraction: float) -> str:
+def share(fraction: float) -> str:
+    """A size saved: ``44%``, or never."""
     return "never" if fraction == -math.inf else f"{percent(fraction, 0)}%"
