@@ -15,7 +15,8 @@ NOISE = (0.0, 0.002, -0.001, 0.001, -0.002)
 
 def offer(student: str, method: str, acc: float, params: float, noise: Any = None, **costs: float) -> Offer:
     """A student of that validation accuracy, over five seeds that hardly differ."""
-    noise = NOISE[len(student + method) % 5 :] + NOISE[: len(student + method) % 5] if noise is None else noise
+    shift = (int(params / 1e6) + len(method)) % 5
+    noise = NOISE[shift:] + NOISE[:shift] if noise is None else noise
     val = {1001 + k: acc + each for k, each in enumerate(noise)}
     return Offer(
         student, method, f"{student}-{method}", {}, val, acc - 0.01, acc - 0.02, acc, {"params": params, **costs}
