@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from kdbench.sweeps.config import SweepConfig
     from kdbench.sweeps.types import Sweep
 
-FIGURES = ("pareto", "gain", "temperature_alpha", "curves", "cost", "reliability")
+FIGURES = ("pareto", "gain", "methods", "temperature_alpha", "curves", "cost", "reliability")
 
 
 def sweep(
@@ -249,7 +249,7 @@ class Result:
         return verdicts(self.pareto)
 
     def figure(self, name: str = "pareto") -> Figure:
-        """A matplotlib figure: pareto, gain, temperature_alpha, curves, cost or reliability.
+        """A matplotlib figure: pareto, gain, methods, temperature_alpha, curves, cost or reliability.
 
         Raises:
             BadInput: an unknown name, or nothing to draw yet.
@@ -260,9 +260,9 @@ class Result:
 
         if name not in FIGURES:
             raise unknown("figure", name, FIGURES, "one of " + ", ".join(FIGURES))
-        points, pareto, _ = self._judged
+        points, pareto, value = self._judged
         costs = cost_table(self.runs, points)
-        drawn = draw_figures(self.runs, points, pareto, self._histories, costs).get(name)
+        drawn = draw_figures(self.runs, points, pareto, self._histories, costs, value).get(name)
         if drawn is None:
             raise BadInput(f"there is nothing to draw for '{name}' in {self.folder} yet")
         return drawn

@@ -14,8 +14,9 @@ from kdbench.report.figures import pareto_figure
 from kdbench.report.numbers import spread, unknown
 from kdbench.report.points import Points, with_front
 from kdbench.report.render import Cell, Column, Grid, csv
+from kdbench.report.saved import share
 from kdbench.report.style import label, save
-from kdbench.report.worth import share, worth
+from kdbench.report.worth import worth
 
 
 def by_cost(points: Points, costs: Mapping[str, float]) -> Points:

@@ -218,7 +218,7 @@ def gain_figure(pareto: pd.DataFrame, title: str = "") -> Figure | None:
         axes.axvline(0, color=INK, linestyle=DASHES, linewidth=1.0, zorder=1)
         for method in methods:
             own = rows[rows["method"] == method]
-            shift = 0.28 * (methods.index(method) - (len(methods) - 1) / 2)
+            shift = min(0.28, 0.84 / len(methods)) * (methods.index(method) - (len(methods) - 1) / 2)
             heights = [students.index(student) + shift for student in own["student"]]
             gain, lo, hi = 100 * own[["gain", "gain_lo", "gain_hi"]].to_numpy(dtype=float).T
             axes.errorbar(gain, heights, xerr=np.nan_to_num([gain - lo, hi - gain]), label=label(method), zorder=3,

@@ -38,6 +38,7 @@ from kdbench.stats.tests import (
     friedman_p,
     holm,
     mean_ranks,
+    nemenyi,
     paired_difference,
     paired_drop,
     ranks,
@@ -48,8 +49,8 @@ from kdbench.stats.tests import (
 __all__ = [
     "LEVEL", "SURE_OF_ONE", "Components", "Interval", "PairedDifference", "SizeSaved", "Spread", "at_look",
     "components", "crossed_difference", "crossed_interval", "equivalence_p", "friedman_p", "holm", "look_level",
-    "look_numbers", "mean_gain", "mean_ranks", "p_on_front", "paired_difference", "paired_drop", "paired_t_power",
-    "pareto_front",
+    "look_numbers", "mean_gain", "mean_ranks", "nemenyi", "p_on_front", "paired_difference", "paired_drop",
+    "paired_t_power", "pareto_front",
     "prediction_interval", "rank_intervals", "ranks", "ratio_interval", "seeds_needed", "sign_flip_p", "size_saved",
     "smallest_crossed_gain", "smallest_gain", "spent_levels", "spread_of", "student_replicates", "t_interval",
     "welch_p", "whole_part",

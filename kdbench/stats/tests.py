@@ -183,6 +183,17 @@ def mean_ranks(scores: ArrayLike) -> NDArray[np.float64]:
     return whole.mean(axis=0) if len(whole) else np.full(table.shape[1], np.nan)
 
 
+def nemenyi(methods: int, blocks: int, level: float = LEVEL) -> float:
+    """How far mean ranks of ``methods`` over ``blocks`` must be apart to differ, whichever pair is looked at.
+
+    Nemenyi's critical difference; Demsar 2006, section 3.2.2, with the studentised range of infinitely many degrees.
+    """
+    from scipy.stats import studentized_range
+
+    q = float(studentized_range.isf(level, methods, math.inf)) / math.sqrt(2)
+    return q * math.sqrt(methods * (methods + 1) / (6 * blocks))
+
+
 def friedman_p(scores: ArrayLike) -> float:
     """P of "all methods are alike" from their ranks: Friedman's test with its correction for ties.
 
