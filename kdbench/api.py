@@ -17,7 +17,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdbench.config import CONTROLS
 from kdbench.errors import BadInput
 from kdbench.run.launch import WandbOptions
 from kdbench.run.observers import Observer, Observers
@@ -26,8 +25,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from kdbench.deploy.pick import Choice
     from kdbench.papers.outcome import Page
     from kdbench.report.points import Points
+    from kdbench.report.render import Grid
     from kdbench.report.report import ReportFiles
     from kdbench.report.worth import Worth
     from kdbench.run.estimate import DryRun
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from kdbench.sweeps.config import SweepConfig
     from kdbench.sweeps.types import Sweep
 
-FIGURES = ("pareto", "gain", "temperature_alpha", "curves", "cost", "reliability")
+FIGURES = ("pareto", "gain", "methods", "temperature_alpha", "curves", "cost", "reliability")
 
 
 def sweep(
@@ -248,7 +249,7 @@ class Result:
         return verdicts(self.pareto)
 
     def figure(self, name: str = "pareto") -> Figure:
-        """A matplotlib figure: pareto, gain, temperature_alpha, curves, cost or reliability.
+        """A matplotlib figure: pareto, gain, methods, temperature_alpha, curves, cost or reliability.
 
         Raises:
             BadInput: an unknown name, or nothing to draw yet.
@@ -259,9 +260,9 @@ class Result:
 
         if name not in FIGURES:
             raise unknown("figure", name, FIGURES, "one of " + ", ".join(FIGURES))
-        points, pareto, _ = self._judged
+        points, pareto, value = self._judged
         costs = cost_table(self.runs, points)
-        drawn = draw_figures(self.runs, points, pareto, self._histories, costs).get(name)
+        drawn = draw_figures(self.runs, points, pareto, self._histories, costs, value).get(name)
         if drawn is None:
             raise BadInput(f"there is nothing to draw for '{name}' in {self.folder} yet")
         return drawn
@@ -292,20 +293,62 @@ class Result:
         Raises:
             BadInput: no confirm run of that student with its weights is here.
         """
-        from kdbench.run.store import WEIGHTS, run_folder
-        from kdbench.run.student import open_student
+        from kdbench.run.store import run_folder
+        from kdbench.run.student import best_of, open_student
 
-        found = [
-            run for run in self._runs
-            if run.config.phase == "confirm" and run.config.model == name and run.result.status == "complete"
-            and (run.config.condition == method if method else run.config.condition not in ("hard", *CONTROLS))
-            and (run_folder(self.folder, run.config.id) / WEIGHTS).exists()
-        ]  # fmt: skip
-        if not found:
+        best = best_of(self._runs, name, method, self.folder)
+        if best is None:
             there = sorted({run.config.model for run in self._runs if run.config.phase == "confirm"})
             raise BadInput(
                 f"no weights of '{name}'{f' trained by {method}' if method else ''} in {self.folder} (confirmed: "
                 f"{', '.join(there) or 'none'}; a record keeps no weights)"
             )
-        best = max(found, key=lambda run: (run.result.val_acc or 0.0, -run.config.seed))
         return open_student(best, run_folder(self.folder, best.config.id), self.spec.get("data_path"))
+
+    def export(
+        self, which: str | None = None, *, formats: tuple[str, ...] = ("timm", "onnx"), output: Path | None = None,
+        push: str | None = None, say: Callable[[str], None] = lambda text: None, **options: Any,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """Files that run without kdbench, one folder per student; what each one's export.json says, and where it is.
+
+        Args:
+            which: a student, or a run's id; None: every student.
+            formats: of timm, onnx, torch-export, openvino.
+            output: the folder to write; ``export/STUDENT`` in the sweep's when None.
+            push: where to upload it, ``hf:user/name``.
+            say: told each step.
+            options: int8, half, normalize, softmax, calibration, max_drop (``kdbench export --help``).
+
+        Raises:
+            BadInput: nothing of that name is confirmed here, ``output`` is not empty, a file that fails its check.
+        """
+        from kdbench.deploy.export import Wanted, export_all
+
+        wanted = Wanted(formats=formats, **options)
+        command = str(self.manifest.get("command", "kdbench sweep"))
+        points = [{str(name): value for name, value in row.items()} for row in self.points.to_dict("records")]
+        return export_all(self.folder, self._runs, which, wanted, points=points, command=command,
+                          data_path=self.spec.get("data_path"), output=output, push=push, say=say)  # fmt: skip
+
+    def pick(
+        self, limits: Mapping[str, float | None], *, runtime: str = "ort", precision: str = "fp32", threads: int = 1
+    ) -> tuple[Choice, list[str]]:
+        """The one student to ship within ``limits`` (ms, mb, params, macs at most; acc at least), and why.
+
+        Raises:
+            BadInput: an impossible limit, or a measure that nothing was exported or measured for.
+        """
+        from kdbench.deploy.offers import pick
+
+        points = [{str(name): value for name, value in row.items()} for row in self._judged[0].frame.to_dict("records")]
+        return pick(self.folder, self._runs, points, limits, runtime=runtime, precision=precision, threads=threads)
+
+    def over(self, x: str) -> tuple[Grid, dict[str, Path]]:
+        """The front over another cost, written as ``pareto-X``: macs, file_mb, or RUNTIME-PRECISION (``ort-int8``).
+
+        Raises:
+            BadInput: another name, or nothing measured of it.
+        """
+        from kdbench.deploy.offers import over
+
+        return over(self.folder, self._judged[0], self.manifest, x)

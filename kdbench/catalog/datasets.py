@@ -53,6 +53,7 @@ _SPECS = (
         teacher_floor=0.91,
         license="MIT",
         source="Xiao, Rasul, Vollgraf 2017; IDX files (Debian: dataset-fashion-mnist), or torchvision's download",
+        labels=("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
     ),
     DatasetSpec(
         name="kmnist",

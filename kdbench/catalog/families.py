@@ -43,6 +43,8 @@ cifar-wrn: the wide ResNets of the same tables
   cifar_wrn_40_1 cifar_wrn_16_2
 hinton-mlp: two hidden layers, as Hinton et al. 2015
   hinton_mlp_30 hinton_mlp_300 hinton_mlp_800
+hinton-mlp-narrow: the same with few units, for many runs on a CPU
+  hinton_mlp_30 hinton_mlp_60 hinton_mlp_120
 test-tiny: timm's test models, for CI only
   test_efficientnet test_byobnet test_vit test_resnet
 """

@@ -65,6 +65,8 @@ class DatasetSpec(Frozen):
     """Licence or terms, as published."""
     source: str = ""
     """Where the bytes come from, for a person to read."""
+    labels: tuple[str, ...] = ()
+    """What the classes are called, where numbers are not their names."""
 
 
 class Dimension(Frozen):

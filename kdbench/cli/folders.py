@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kdbench.cli.common import find_sweep, print_json, print_table, show_report
+from kdbench.cli.common import PAGE_WIDTH, console, find_sweep, print_json, print_table, show_report
 from kdbench.cli.options import RESULTS, JsonFlag, OutOption, SweepArgument, WhyOption
 from kdbench.errors import MachineFault
 from kdbench.run.words import counted
@@ -48,15 +48,37 @@ def show_status(found: Mapping[str, Any]) -> None:
             print_table(title, columns, [[row.get(column) for column in columns] for row in rows])
 
 
-def report(sweep: SweepArgument, out: OutOption = RESULTS, as_json: JsonFlag = False) -> None:
+def report(
+    sweep: SweepArgument,
+    x: Annotated[
+        str | None,
+        typer.Option(metavar="COST", help="Only the front over it: macs, latency_ms, file_mb[-int8], ort-int8-t4, ..."),
+    ] = None,
+    out: OutOption = RESULTS,
+    as_json: JsonFlag = False,
+) -> None:
     """Write a sweep's (or a record's) tables, figures and HTML page again from its runs, and print the table.
 
     Examples:
         kdbench report digits-resnet50-mobilenetv3-kd
 
         kdbench report results/records/fashion-mnist
+
+        kdbench report mine --x ort-int8
     """
-    show_report(find_sweep(sweep, out), as_json=as_json)
+    folder = find_sweep(sweep, out)
+    if x is None:
+        show_report(folder, as_json=as_json)
+        return
+    from kdbench.api import Result
+    from kdbench.report.render import Screen
+
+    grid, paths = Result(folder).over(x)
+    if as_json:
+        print_json({"files": {name: str(path) for name, path in paths.items()}})
+        return
+    console(PAGE_WIDTH).print(Screen(grid))
+    sys.stdout.writelines(f"{path}\n" for path in paths.values())
 
 
 def record(

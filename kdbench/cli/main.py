@@ -18,7 +18,7 @@ import typer
 from pydantic import ValidationError
 
 import kdbench
-from kdbench.cli import doctor, explain, folders, leaderboard, ls, sweep
+from kdbench.cli import doctor, explain, export, folders, latency, leaderboard, ls, sweep
 from kdbench.cli.options import Command
 from kdbench.errors import BadInput, KdbenchError, readable
 
@@ -87,6 +87,8 @@ verb: Any
 for verb in (sweep.sweep, folders.status, folders.report, sweep.reproduce, folders.record):
     app.command(cls=Command)(verb)
 leaderboard.register(app)
+for verb in (export.export, latency.latency, latency.pick):
+    app.command(cls=Command)(verb)
 anything: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 app.command(cls=Command, context_settings=anything)(bench)
 app.add_typer(explain.app, name="explain")

@@ -44,7 +44,7 @@ def title_of(points: Points) -> str:
     return ",  ".join(part for part in parts if part)
 
 
-def pareto_figure(points: Points | pd.DataFrame) -> Figure:
+def pareto_figure(points: Points | pd.DataFrame, axis: str = "Parameters") -> Figure:
     """Test accuracy (percent) over parameters (log axis) of all confirmed points of one sweep.
 
     Hard-label points are hollow, distilled ones filled, each with its 95% t interval; a dashed line is the teacher, a
@@ -62,7 +62,7 @@ def pareto_figure(points: Points | pd.DataFrame) -> Figure:
         figure = new_figure(_WIDTH, _HEIGHT)
         axes = figure.add_subplot()
         axes.set_title(title_of(points), loc="left")
-        axes.set(xlabel="Parameters", ylabel="Test accuracy (%)")
+        axes.set(xlabel=axis, ylabel="Test accuracy (%)")
         if not shown:
             _nothing(axes, "no confirmed runs yet")
             return figure
@@ -71,7 +71,7 @@ def pareto_figure(points: Points | pd.DataFrame) -> Figure:
         low, high = min(p.params for p in held), max(p.params for p in held)
         # A tenth on each side, half a decade around one size.
         margin = max(0.1 * math.log10(high / low), 0.12 if high / low > 1.5 else 0.35)
-        _log_axis(axes, low * 10**-margin, high * 10**margin, tick)
+        _log_axis(axes, low * 10**-margin, high * 10**margin, tick if low >= 1000 else "{:g}".format)
         edges = [getattr(p, name) for p in held for name in ("test_acc", "test_acc_lo", "test_acc_hi")]
         _heights(axes, 100 * np.array([*edges, points.teacher_acc]))
         per_point = (math.log10(high / low) + 2 * margin) / (_AXIS_INCHES * 72)
@@ -218,7 +218,7 @@ def gain_figure(pareto: pd.DataFrame, title: str = "") -> Figure | None:
         axes.axvline(0, color=INK, linestyle=DASHES, linewidth=1.0, zorder=1)
         for method in methods:
             own = rows[rows["method"] == method]
-            shift = 0.28 * (methods.index(method) - (len(methods) - 1) / 2)
+            shift = min(0.28, 0.84 / len(methods)) * (methods.index(method) - (len(methods) - 1) / 2)
             heights = [students.index(student) + shift for student in own["student"]]
             gain, lo, hi = 100 * own[["gain", "gain_lo", "gain_hi"]].to_numpy(dtype=float).T
             axes.errorbar(gain, heights, xerr=np.nan_to_num([gain - lo, hi - gain]), label=label(method), zorder=3,

@@ -15,15 +15,19 @@ from kdbench.config import HARD
 from kdbench.report.figures import title_of
 from kdbench.report.numbers import millions, percent, spread, unknown
 from kdbench.report.points import Points
+from kdbench.report.ranking import LEGEND as RANKS
+from kdbench.report.ranking import method_grid, method_table, ranking_words
 from kdbench.report.render import Grid
 from kdbench.report.rerun import PLAIN, rerun_command
+from kdbench.report.saved import SAVED_LEGEND, saved_grid
 from kdbench.report.style import label
 from kdbench.report.tables import caveats, legend, pareto_grid
 from kdbench.report.verdicts import headline, judge
-from kdbench.report.worth import SAVED_LEGEND, Worth, saved_grid
+from kdbench.report.worth import FEW, Worth
 
 PICTURES = (
     ("gain", "Gain by size", "Gain over hard labels with its interval and verdict, one line per size."),
+    ("methods", "Which method?", "Mean ranks over the sizes with intervals over seeds, and gains over kd."),
     ("temperature_alpha", "What temperature and alpha did",
      "Validation accuracy of every search trial over temperature and alpha, one panel per student. One seed each: "
      "differences of a few tenths of a point are within the noise."),
@@ -64,7 +68,7 @@ def page(
     rows = zip(grid.rows, pareto["student"], pareto["method"], strict=True)
     return environment().get_template("report.html.j2").render(
         title=title_of(points),
-        headline=[*worth.sentences, *headline(pareto)],
+        headline=[*worth.sentences, *(headline(pareto) if len(worth.gains) <= FEW else [])],
         facts=_facts(points, frame, manifest),
         notes=points.notes,
         plot=_inline(pictures["pareto"]) if cards else "",
@@ -73,6 +77,8 @@ def page(
         rows=[(cells, anchors[student, method]) for cells, student, method in rows],
         caveats=caveats(pareto),
         legend=legend(pareto, points),
+        methods=method_grid(table) if len(table := method_table(points, worth)) else None,
+        methods_legend=f"{RANKS} {ranking_words(points)}" if len(table) else "",
         saved=_ordered(saved_grid(worth.saved), len(worth.gains) > 1) if len(worth.saved) else None,
         saved_legend=SAVED_LEGEND,
         pictures=shown,

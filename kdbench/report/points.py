@@ -151,7 +151,7 @@ def gather(
         _point(rows, hard, arm, key, () if rows["method"].iloc[0] in CONTROLS else looks)  # they get no further seeds
         for _, rows in paired.groupby(key, sort=False)
     ]
-    found = _with_front(pd.DataFrame(points), chances)
+    found = with_front(pd.DataFrame(points), chances)
     if chance and len(found) and (low := found["test_acc"] < AT_CHANCE * chance).any():
         found.loc[low, ["on_front", "p_on_front"]] = [False, math.nan]
         names = ", ".join(f"{row.student} {row.method}" for row in named(found[low]))
@@ -278,7 +278,7 @@ def _largest(column: pd.Series) -> float:
     return float(values.max()) if len(values) else math.nan
 
 
-def _with_front(points: pd.DataFrame, chances: bool) -> pd.DataFrame:
+def with_front(points: pd.DataFrame, chances: bool) -> pd.DataFrame:
     """The points by ascending parameters, marked with the front over all of them but controls."""
     if points.empty:
         return pd.DataFrame(columns=[*PARETO_COLUMNS, "n_replicates", *NESTED])

@@ -17,6 +17,7 @@ from kdbench.catalog.datasets import DATASETS
 from kdbench.files import atomic_text
 from kdbench.report.costs import cost_table
 from kdbench.report.points import History, Points, gather, pareto_table
+from kdbench.report.ranking import method_table
 from kdbench.report.render import csv
 from kdbench.report.tables import render_table, write_tables
 from kdbench.report.verdicts import verdicts
@@ -26,6 +27,9 @@ from kdbench.run.words import numbered
 from kdbench.stats import look_numbers
 from kdbench.sweeps.controls import capped
 
+_SHOWN = 5
+"""Searches that a note names."""
+
 
 @dataclass(frozen=True)
 class ReportFiles:
@@ -34,7 +38,7 @@ class ReportFiles:
     paths: dict[str, Path]
     """By file name: trials.parquet, trials.csv, pareto.csv, pareto.md, pareto.tex, size_saved.csv, cost.csv,
     report.html, and each figure as .png, .svg and .pdf: pareto, temperature_alpha, and where there is something to
-    draw, gain, curves, cost and reliability."""
+    draw, gain, methods (with methods.csv), curves, cost and reliability."""
     pareto: pd.DataFrame
     """The Pareto frame."""
     verdicts: list[str]
@@ -100,9 +104,11 @@ def write_report(
     points, pareto, value = judged(frame, about)
     costs = cost_table(frame, points)
     paths = write_tables(frame, points, pareto, value, out)
-    atomic_text(out / "cost.csv", csv(costs))
-    paths["cost.csv"] = out / "cost.csv"
-    for name, figure in draw_figures(frame, points, pareto, histories or {}, costs).items():
+    more = {"cost.csv": costs} | ({} if (table := method_table(points, value)).empty else {"methods.csv": table})
+    for name, held in more.items():
+        atomic_text(out / name, csv(held))
+        paths[name] = out / name
+    for name, figure in draw_figures(frame, points, pareto, histories or {}, costs, value).items():
         paths |= save(figure, out, name)
     pictures = {name[:-4]: path.read_text(encoding="utf-8") for name, path in paths.items() if name.endswith(".svg")}
     atomic_text(out / "report.html", page(frame, points, pareto, about, value, pictures))
@@ -146,7 +152,9 @@ def _undecided(runs: pd.DataFrame, images: int) -> list[str]:
             told.append(f"{where}: {', '.join(ranges) or f'{len(tied)} points'}")
     if not told:
         return []
-    return [f"Searches that {images:,} validation images cannot decide ({len(told)} of {groups.ngroups}); within one "
+    count, more = len(told), len(told) - _SHOWN
+    told = [*told[:_SHOWN], f"and {more} more"] if more > 1 else told
+    return [f"Searches that {images:,} validation images cannot decide ({count} of {groups.ngroups}); within one "
             f"standard error of the best are {'; '.join(told)}."]  # fmt: skip
 
 
@@ -204,16 +212,18 @@ def _provisos(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def draw_figures(
-    frame: pd.DataFrame, points: Points, pareto: pd.DataFrame, histories: Mapping[str, History], costs: pd.DataFrame
-) -> dict[str, Figure]:
+    frame: pd.DataFrame, points: Points, pareto: pd.DataFrame, histories: Mapping[str, History], costs: pd.DataFrame,
+    value: Worth,
+) -> dict[str, Figure]:  # fmt: skip
     """The report's figures by name, those that have something to show, and the first two in any case."""
-    from kdbench.report import figures, figures_runs
+    from kdbench.report import figures, figures_runs, ranking
 
     title = figures.title_of(points)
     found = {
         "pareto": figures.pareto_figure(points),
         "temperature_alpha": figures_runs.temperature_alpha_figure(frame),
         "gain": figures.gain_figure(pareto, title),
+        "methods": ranking.ranking_figure(method_table(points, value), title),
         "curves": figures_runs.curves_figure(points.compared, histories),
         "cost": figures.cost_figure(costs, points, title),
         "reliability": figures_runs.reliability_figure(points.compared, histories),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +83,8 @@ def label(method: str) -> str:
     return "hard labels" if method == HARD else told
 
 
+MANY = 8
+"""Entries of a legend above which methods are called by their names alone."""
 LETTERS = 14
 """Of a remark's size, that fit into an inch."""
 
@@ -93,7 +96,9 @@ def below(figure: Figure, text: str, axes: Sequence[Axes] = ()) -> None:
         found |= {name: handle for handle, name in zip(*one.get_legend_handles_labels(), strict=True)}
         if one.get_legend() is not None:
             one.get_legend().remove()  # type: ignore[union-attr]
-    across = min(len(found), 4) if len("".join(found)) < 62 else 2
+    many = len(found) > MANY  # then names alone
+    found = {re.sub(r"^distilled \((.*)\)$", r"\1", name) if many else name: handle for name, handle in found.items()}
+    across = min(len(found), 4) if many or len("".join(found)) < 62 else 2
     legend = figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=across,
                            frameon=False, columnspacing=1.4, handletextpad=0.5,
                            title=fill(text, int(LETTERS * figure.get_figwidth())))  # fmt: skip

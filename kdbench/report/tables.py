@@ -15,8 +15,9 @@ from kdbench.files import atomic, atomic_text
 from kdbench.report.numbers import COVERS, bounds, decimals, millions, number, percent, signed, spread
 from kdbench.report.points import Points
 from kdbench.report.render import Cell, Column, Grid, Screen, csv, escape, latex, markdown
+from kdbench.report.saved import SAVED_LEGEND, saved_grid
 from kdbench.report.verdicts import judge
-from kdbench.report.worth import SAVED_LEGEND, Worth, saved_grid
+from kdbench.report.worth import Worth
 from kdbench.run.frame import conform
 from kdbench.run.words import counted
 from kdbench.sweeps.controls import SMOOTHING

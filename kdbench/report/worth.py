@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kdbench.config import CONTROLS, HARD
 from kdbench.report.numbers import bounds, decimals, millions, percent, signed
 from kdbench.report.points import Points
-from kdbench.report.render import Cell, Column, Grid
+from kdbench.report.saved import SAVED_COLUMNS, fewer, words_of
 from kdbench.run.words import counted
 from kdbench.stats import (
     LEVEL,
@@ -32,19 +32,12 @@ from kdbench.stats import (
     spread_of,
 )
 
-SAVED_LEGEND = (
-    "For each hard-label student on the hard-label front: parameters at which the distilled front is as accurate "
-    "(sizes are joined by straight lines of log parameters, nothing is extrapolated), and the share saved, with the "
-    "95% interval over seeds. At most, at least, from: the smallest distilled size is already better, and nobody knows "
-    "how much smaller it could be. Never: no distilled size is as accurate. With few noisy seeds the interval is too "
-    "narrow."
-)
 FEWEST_SEEDS = 5
 """With 3 seeds, and distilled runs noisier than hard ones, the interval of the size saved covers 91% only."""
-SAVED_COLUMNS = (
-    *("student", "method", "params", "baseline_acc", "needed", "saved", "saved_lo", "saved_hi", "reached"),
-)
-"""Columns of size_saved.csv, in order."""
+PLAIN_KD = "kd"
+"""The honest opponent of any other method: plain distillation, searched in as many trials."""
+FEW = 3
+"""Methods up to which each has sentences of its own."""
 
 Key = TypeVar("Key")
 Scores = NDArray[np.float64]
@@ -71,6 +64,8 @@ class Worth:
     """Of these methods, what there are several of: ``3 teachers``."""
     beyond: dict[tuple[str, str], tuple[PairedDifference, int]]
     """By method and control: the same difference between the two, and at how many sizes; Holm over these alone."""
+    over_kd: dict[str, PairedDifference]
+    """By method other than kd: its gain over kd, where that is there; Holm over these alone."""
     digits: int
     """Decimals of percentages, as in the table."""
     image_error: str
@@ -84,12 +79,43 @@ class Worth:
     @property
     def sentences(self) -> list[str]:
         """The headline, stated beforehand; what these seeds could have seen; size saved; what controls leave of it."""
+        if len(self.gains) > FEW:
+            return list(self._of_many())
         told = [text for method in self.gains for text in (*self._on_gain(method), *self._on_size(method))]
+        told += [
+            self._difference(gain, self.sizes[method], method, "better than kd", "worse than kd", over=" over kd")
+            for method, gain in self.over_kd.items()
+        ]
         better = ("better than the control", "worse than the control")
         return told + [
             self._difference(gain, sizes, method, *better, over=f" over {CONTROLS[control]}")
             for (method, control), (gain, sizes) in self.beyond.items()
         ]
+
+    def _of_many(self) -> Iterator[str]:
+        """The same of many methods: which differ for sure, from hard labels and from kd."""
+        n, sizes = (counted(max(found), noun) for found, noun in (
+            ([gain.n for gain in self.gains.values()], "seed"), (self.sizes.values(), "size")))  # fmt: skip
+        yield f"Over {sizes}, mean gain over hard labels (paired by seed, {n}, Holm over the methods): " + self._sorted(
+            self.gains
+        )
+        if self.over_kd:
+            yield "The same over kd, which was searched in as many trials: " + self._sorted(self.over_kd)
+        if self.shows:
+            least, most = (points_of(end([shown for shown, _ in self.shows.values()])) for end in (min, max))
+            span = least if least == most else f"{least.split(' ')[0]} to {most}"
+            yield f"With these seeds a true gain of {span} would show, by method (power 80%){self.image_error}."
+
+    def _sorted(self, gains: dict[str, PairedDifference]) -> str:
+        """Which are better, which worse, which nobody can tell."""
+        order = sorted(gains, key=lambda method: -gains[method].mean)
+        kinds = {"better": [], "worse": [], "no difference that these seeds can tell from chance": []}  # type: dict[str, list[str]]
+        for method in order:
+            mean, lo, hi, p, _ = gains[method]
+            kind = [*kinds][2 if not p < LEVEL else int(mean < 0)]
+            interval = f" {signed(mean, self.digits)} {bounds(lo, hi, self.digits)}".rstrip() if p < LEVEL else ""
+            kinds[kind].append(f"{method}{interval}")
+        return "; ".join(f"{kind}: {', '.join(found) or 'none'}" for kind, found in kinds.items()) + "."
 
     def helps(self, method: str) -> bool:
         """Whether the mean gain is above 0 for sure."""
@@ -143,13 +169,13 @@ class Worth:
         if not self.helps(method) or own.empty or self.gains[method].n < FEWEST_SEEDS:
             return
         best = own.sort_values(["baseline_acc", "params"], ascending=[False, True], kind="stable").iloc[0]
-        words = _words(best)
+        words = words_of(best)
         goal = f"{best['student']}, {percent(best['baseline_acc'])}%, {millions(best['params'])}"
         goal = f"the best hard-label student ({goal})"
         if best["reached"] == "never":
             yield f"No student distilled by {method} is as accurate as {goal}; size saved not determined."
             return
-        text = f"To match {goal}, {method} needs {words['needed']} parameters: {_fewer(best)}"
+        text = f"To match {goal}, {method} needs {words['needed']} parameters: {fewer(best)}"
         if math.isnan(best["saved_lo"]):
             yield f"{text} (no interval)."
             return
@@ -195,7 +221,7 @@ def worth(points: Points, images: int = 0, looks: Sequence[int] = ()) -> Worth:
             base = both[k][1]
             if on:
                 acc = float(np.nanmean(plain[k])) if looks else base.test_acc
-                rows.append((base.student, method, int(base.params), acc, *one[:4], one.reached))
+                rows.append((base.student, method, _whole(base.params), acc, *one[:4], one.reached))
         gains[method], sizes_of[method] = mean_gain(each, plain), len(both)
         noise = sum(p * (1 - p) for p in (np.nanmean(soft), np.nanmean(plain)))
         if images and math.sqrt(noise / images) > (gains[method].hi - gains[method].lo) / 2:
@@ -219,6 +245,13 @@ def worth(points: Points, images: int = 0, looks: Sequence[int] = ()) -> Worth:
         both, ours, theirs = _beside(points, method, control)
         if both:
             beyond[method, control], sizes_beyond[method, control] = mean_gain(ours, theirs), len(both)
+    over_kd = dict[str, PairedDifference]()
+    for method in methods if PLAIN_KD in methods else ():
+        both, ours, theirs = _beside(points, method, PLAIN_KD)
+        if method != PLAIN_KD and both:
+            over_kd[method] = mean_gain(
+                *(((ours[..., : looks[0]], theirs[:, : looks[0]])) if looks else (ours, theirs))
+            )
     gains, beyond = _corrected(gains), _corrected(beyond)
     best, error = points.frame["test_acc"].max(), ""
     if images and 0 < best < 1:
@@ -227,7 +260,8 @@ def worth(points: Points, images: int = 0, looks: Sequence[int] = ()) -> Worth:
     saved, digits = pd.DataFrame(rows, columns=list(SAVED_COLUMNS)), decimals(points.frame)
     controls = {k: (gain, sizes_beyond[k]) for k, gain in beyond.items()}
     return Worth(
-        saved, gains, shows, sizes_of, parts, repeated, controls, digits, error, images, frozenset(by_images)
+        saved, gains, shows, sizes_of, parts, repeated, controls, _corrected(over_kd), digits, error, images,
+        frozenset(by_images),
     )  # fmt: skip
 
 
@@ -255,53 +289,5 @@ def _corrected(gains: dict[Key, PairedDifference]) -> dict[Key, PairedDifference
     return {name: gain._replace(p=float(p)) for (name, gain), p in zip(gains.items(), corrected, strict=True)}
 
 
-def saved_grid(saved: pd.DataFrame) -> Grid:
-    """``Worth.saved`` in words."""
-    columns = [
-        Column("student", "To match", left=True),
-        Column("method", "Method", left=True),
-        Column("acc", "Hard labels (%)"),
-        Column("params", "Params"),
-        Column("needed", "Params needed"),
-        Column("saved", "Saved"),
-        Column("bounds", "95% interval", optional=False),
-    ]
-    return Grid.of(columns, [_cells(row) for _, row in saved.iterrows()])
-
-
-def _cells(row: pd.Series) -> dict[str, Cell | str]:
-    accuracy, params = percent(row["baseline_acc"]), millions(row["params"])
-    return {"student": row["student"], "method": row["method"], "acc": accuracy, "params": params, **_words(row)}
-
-
-def _words(row: pd.Series) -> dict[str, str]:
-    """``at most 0.58 M``, ``at least 44%``, ``10% to 45%`` (``from 10%``, ``undetermined``, empty)."""
-    if row["reached"] == "never":
-        return {"needed": "never", "saved": "", "bounds": _bounds(row)}
-    smallest = row["reached"] == "smallest"
-    needed, saved = millions(row["needed"]), _share(row["saved"])
-    return {
-        "needed": f"at most {needed}" if smallest else needed,
-        "saved": f"at least {saved}" if smallest else saved,
-        "bounds": _bounds(row),
-    }
-
-
-def _bounds(row: pd.Series) -> str:
-    lo, hi = row["saved_lo"], row["saved_hi"]
-    if math.isnan(lo):
-        return ""
-    if hi >= 1:
-        return "undetermined" if lo == -math.inf else f"from {_share(lo)}"
-    return f"{_share(lo)} to {_share(hi)}"
-
-
-def _fewer(row: pd.Series) -> str:
-    """The share saved in a sentence: ``at least 44% fewer``, ``12% more``."""
-    if round(row["saved"], 2) == 0:
-        return "at least as few" if row["reached"] == "smallest" else "as many"
-    return f"{_words(row)['saved']} fewer" if row["saved"] > 0 else f"{_share(-row['saved'])} more"
-
-
-def _share(fraction: float) -> str:
-    return "never" if fraction == -math.inf else f"{percent(fraction, 0)}%"
+def _whole(cost: float) -> float | int:
+    return int(cost) if float(cost).is_integer() else float(cost)

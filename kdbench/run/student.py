@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +14,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
+from kdbench.config import CONTROLS, HARD
 from kdbench.data import resolve_dataset
 from kdbench.data.samples import Fit
 from kdbench.data.task import looks_of, network_shape
 from kdbench.data.views import normalise
 from kdbench.errors import MachineFault
 from kdbench.models import build
-from kdbench.run.store import WEIGHTS, Run
+from kdbench.run.store import WEIGHTS, Run, run_folder
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,20 @@ class Student:
         with torch.inference_mode():
             probabilities: np.ndarray = self.network(self.preprocess(image)).softmax(1)[0].numpy()
         return probabilities
+
+
+def best_of(runs: Iterable[Run], name: str, method: str | None, folder: Path) -> Run | None:
+    """Of a student's confirm runs whose weights are there the one that is best on validation.
+
+    ``method``: only runs of this loss or control; None: of the methods that distil.
+    """
+    found = [
+        run for run in runs
+        if run.config.phase == "confirm" and run.config.model == name and run.result.status == "complete"
+        and (run.config.condition == method if method else run.config.condition not in (HARD, *CONTROLS))
+        and (run_folder(folder, run.config.id) / WEIGHTS).exists()
+    ]  # fmt: skip
+    return max(found, key=lambda run: (run.result.val_acc or 0.0, -run.config.seed), default=None)
 
 
 def open_student(run: Run, place: Path, data_path: str | None = None) -> Student:
