@@ -97,7 +97,7 @@ class Scheduler:
         while len(found) < count:
             again = False
             for job in self.plan.jobs(self.finished):
-                if job.id in self._running:
+                if job.id in self._running or job.id in {each.id for each in found}:  # told again after an adoption
                     continue
                 if self._adopted(job):
                     again = True  # the plan may know more by now
