@@ -6,12 +6,14 @@ points of the group ``kdbench.methods``.
 
 from __future__ import annotations
 
+from functools import cached_property
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
 from kdbench.catalog.registry import Registry
 from kdbench.methods.base import LOGITS, BatchInfo, Loss, Method, Need, Outputs, Range, Taps, as_loss, method
+from kdbench.methods.combined import combine
 
 __all__ = [
     "LOGITS", "METHODS", "BatchInfo", "Loss", "Method", "Need", "Outputs", "Range", "Taps", "as_loss", "method",
@@ -19,7 +21,18 @@ __all__ = [
 
 
 class Methods(Registry[Method]):
-    """Holds what ``@method`` declared, of a function or class."""
+    """Holds what ``@method`` declared, of a function or class; ``kd+crd`` is made of what it holds."""
+
+    def get(self, name: str) -> Method:
+        if "+" not in name:
+            return super().get(name)
+        if name not in self._made:
+            self._made[name] = combine([super(Methods, self).get(part.strip()) for part in name.split("+")])
+        return self._made[name]
+
+    @cached_property
+    def _made(self) -> dict[str, Method]:
+        return {}
 
     def unwrap(self, given: Any) -> Any:
         return getattr(given, "kd_method", None) or super().unwrap(given)

@@ -78,7 +78,7 @@ class SweepConfig(RunOptions):
     dataset: Annotated[str, Flag(WHAT, "NAME")] = "digits"
     """Catalog name, folder:/path or hf:name."""
     method: Annotated[tuple[str, ...], Flag(WHAT, "NAME,...", shown="kd")] = ("kd",)
-    """Distillation losses, comma-separated (`kdbench ls methods`)."""
+    """Distillation losses, comma-separated (`kdbench ls methods`); kd+crd: both at once."""
     temperature: Annotated[Values, Flag(WHAT, "VALUES", "1..20, log", ("space.temperature",))] = None
     """4, 1,2,4,8 or 1..20."""
     alpha: Annotated[Values, Flag(WHAT, "VALUES", "0..1", ("space.alpha",))] = None

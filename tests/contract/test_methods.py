@@ -25,8 +25,8 @@ def pairings(spec: Method) -> list[tuple[str, str]]:
     return [(taught_by, one) for one in students[: 2 if inside else 1]]
 
 
-CASES = [pytest.param(spec, *pair, id=f"{spec.name}-{'-'.join(pair)}") for spec in METHODS.entries.values()
-         for pair in pairings(spec)]  # fmt: skip
+EVERY = [*METHODS.entries.values(), METHODS.get("kd+crd"), METHODS.get("dkd+vid")]
+CASES = [pytest.param(spec, *pair, id=f"{spec.name}-{'-'.join(pair)}") for spec in EVERY for pair in pairings(spec)]
 
 
 @pytest.mark.parametrize(("spec", "teacher", "student"), CASES)
