@@ -20,11 +20,11 @@ from kdbench.errors import BadInput
 from kdbench.run import lease
 from kdbench.run.events import Broken, Ended, Epoch, Event, Setting
 from kdbench.run.executors import Executor, InlineExecutor, LocalExecutor, make_executor
-from kdbench.run.job import Job
+from kdbench.run.job import Finished, Job
 from kdbench.run.observers import Observers
 from kdbench.run.scheduler import Scheduler
 from kdbench.run.speeds import Speeds
-from kdbench.run.store import load_runs, run_folder, write_result
+from kdbench.run.store import load_runs, run_folder, write_config, write_result
 from kdbench.sweeps.groups import Group
 from kdbench.sweeps.plan import SweepPlan
 from tests.support.helpers import ROOT
@@ -170,6 +170,24 @@ def test_a_killed_worker_is_replaced_and_its_run_goes_on(tmp_path: Path) -> None
 
     assert numbers(calm) == numbers(disturbed)
     assert sorted(result.attempts for result in disturbed.values())[-1] == 2
+
+
+def test_a_run_is_handed_out_once_where_the_next_is_taken_over(tmp_path: Path) -> None:
+    """Whoever takes over a run asks the plan again, which tells once more of the one before it."""
+    where, todo = setting(tmp_path), jobs(3)
+    for place in (where.folder, tmp_path / "other"):
+        place.mkdir()
+    there = run_folder(tmp_path / "other", todo[1].id)
+    write_config(there, todo[1].config)
+    write_result(there, RunResult(id=todo[1].id, status="complete"))
+
+    class Listed(SweepPlan):
+        def jobs(self, finished: Finished) -> Iterator[Job]:
+            yield from (job for job in todo if job.id not in finished)
+
+    plan = Listed(spec(precision="fp32"))
+    scheduler = Scheduler(plan, where, Observers(), speeds=Speeds(where.cache, "cpu", 1), workers=2)
+    assert [job.id for job in scheduler._next(2)] == [todo[0].id, todo[2].id]
 
 
 @pytest.mark.parametrize("end", ["closed", "gone"])
