@@ -179,6 +179,7 @@ def test_a_run_is_handed_out_once_where_the_next_is_taken_over(tmp_path: Path) -
         place.mkdir()
     there = run_folder(tmp_path / "other", todo[1].id)
     write_config(there, todo[1].config)
+    (there / "metrics.jsonl").touch()
     write_result(there, RunResult(id=todo[1].id, status="complete"))
 
     class Listed(SweepPlan):
