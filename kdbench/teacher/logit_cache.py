@@ -29,6 +29,8 @@ MOST_CLASSES = 2**16
 """With ``top_k``, a class is kept in 16 bits."""
 GRID = 1024
 """Steps to 1 of the logit that the other classes share."""
+CHECKED = 4096
+"""Entries whose checksums are computed at once: what they take of memory."""
 MARK = 4
 """Bytes of an entry's checksum."""
 
@@ -91,6 +93,7 @@ class LogitCache:
                 )
             self._words = self._map("logits.f16", np.dtype("<u2"), (key.samples, key.views, key.words))
             self._marks = self._map("marks.u32", np.dtype("<u4"), (key.samples, key.views))
+            self._sure = np.zeros((key.samples, key.views), dtype=bool)
             if not (self.folder / "key.json").exists():
                 atomic_text(self.folder / "key.json", key.model_dump_json(indent=1))
         except OSError as error:
@@ -114,9 +117,14 @@ class LogitCache:
         return np.concatenate([unpack(kept[:, :k], self.key.classes), kept[:, k:].view("<f2")], axis=1)
 
     def filled(self, rows: Rows, views: Rows) -> NDArray[np.bool_]:
-        """Which entries are present and undamaged, (n,)."""
-        marks = self._marks[rows, views]
-        return np.asarray((marks != 0) & (marks == checksum(self._words[rows, views])))
+        """Which entries are present and undamaged, (n,); each is looked at once, for pooled vectors are long."""
+        found = self._sure[rows, views]
+        for start in range(0, len(some := np.flatnonzero(~found)), CHECKED):
+            part = some[start : start + CHECKED]
+            marks = self._marks[rows[part], views[part]]
+            found[part] = (marks != 0) & (marks == checksum(self._words[rows[part], views[part]]))
+        self._sure[rows[some], views[some]] = found[some]
+        return found
 
     def write(self, rows: Rows, views: Rows, values: NDArray[np.float32]) -> None:
         """Store (n, classes + pooled), logits already truncated where the key has a ``top_k``, then their marks."""
@@ -128,6 +136,7 @@ class LogitCache:
         kept, classes = half.view(np.uint16), self.key.classes
         if self.key.top_k is not None:
             kept = np.concatenate([pack(half[:, :classes], self.key.top_k), kept[:, classes:]], axis=1)
+        self._sure[rows, views] = False
         self._words[rows, views] = kept
         self._marks[rows, views] = checksum(kept)
 
@@ -151,7 +160,7 @@ def checksum(entries: NDArray[np.uint16]) -> NDArray[np.uint32]:
     bits = entries.astype(np.uint64) + np.uint64(1)
     weights = (np.arange(1, bits.shape[1] + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)) | np.uint64(1)
     with np.errstate(over="ignore"):
-        total = (bits * weights).sum(axis=1, dtype=np.uint64)
+        total = bits @ weights
         total ^= total >> np.uint64(32)
         total *= np.uint64(0xD6E8FEB86659FD93)
     marks: NDArray[np.uint32] = np.maximum((total >> np.uint64(32)).astype(np.uint32), np.uint32(1))

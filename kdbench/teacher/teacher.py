@@ -51,6 +51,7 @@ class Teacher:
         # an epoch's logits live as long as a run uses them, and runs of one seed share them
         self._epochs: WeakValueDictionary[tuple[str, int, int], Tensor] = WeakValueDictionary()
         self._plain: dict[str, Tensor] = {}
+        self._caches: dict[str, LogitCache] = {}
 
     @cached_property
     def _network(self) -> nn.Module:
@@ -154,7 +155,11 @@ class Teacher:
         assert self._root is not None
         key = CacheKey(teacher_id=self._teacher_id, split_digest=split.digest, augment=augment, samples=len(split),
                        views=views, classes=self.classes, top_k=top_k, pooled=pooled)  # fmt: skip
-        return LogitCache(self._root, key)
+        if self.keyed != "view" or views == 1:
+            return LogitCache(self._root, key)
+        if key.id not in self._caches:  # the same for every epoch: what was looked at stays known
+            self._caches[key.id] = LogitCache(self._root, key)
+        return self._caches[key.id]
 
     def _values(self, key: CacheKey, x: Tensor) -> Tensor:
         """What an entry holds, float32 (B, classes + pooled)."""
