@@ -19,8 +19,9 @@ from kdbench.methods import METHODS
 from kdbench.models import Given
 from kdbench.sweeps.config import SweepConfig, parse_dimension
 from kdbench.sweeps.overrides import named_configs, read_config, read_run_options
-from kdbench.sweeps.plan import fixed_of, space_of, teacher_config
+from kdbench.sweeps.plan import fixed_of, space_of
 from kdbench.sweeps.spec import build_sweep
+from kdbench.sweeps.teachers import teacher_config
 from kdbench.sweeps.types import Sweep, spec_difference
 
 PAIR = "resnet50:mobilenetv3"
