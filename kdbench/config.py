@@ -61,6 +61,8 @@ class Flag:
     """The default in words, where the field's own is None or long."""
     sets: tuple[str, ...] = ()
     """Dotted keys that mean the same; of several, each can be set on its own."""
+    repeated: bool = False
+    """May be given several times."""
 
 
 class DataConfig(Frozen):

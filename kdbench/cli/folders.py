@@ -51,12 +51,14 @@ def show_status(found: Mapping[str, Any]) -> None:
 def report(sweep: SweepArgument, out: OutOption = RESULTS, as_json: JsonFlag = False) -> None:
     """Write a sweep's (or a record's) tables, figures and HTML page again from its runs, and print the table.
 
+    Of a series' folder its table and figures.
+
     Examples:
         kdbench report digits-resnet50-mobilenetv3-kd
 
         kdbench report results/records/fashion-mnist
     """
-    show_report(find_sweep(sweep, out), as_json=as_json)
+    show_report(find_sweep(sweep, out, series=True), as_json=as_json)
 
 
 def record(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -55,6 +55,8 @@ class Row:
     """Trainable parameters."""
     seconds: float | None
     """Of the runs still to do, one after another; None: unknown."""
+    id: str = ""
+    """Of one of them: equal ones of two plans are the same runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,13 @@ class DryRun:
             return None
         # the teacher has the machine to itself
         return sum((row.seconds or 0.0) / (1 if row.phase == "teacher" else self.workers) for row in self.rows)
+
+
+def without(plan: DryRun, others: Sequence[DryRun]) -> DryRun:
+    """``plan`` where the runs of ``others`` are done: equal ones are taken over."""
+    there = {row.id for other in others for row in other.rows}
+    rows = (replace(row, done=row.runs, seconds=0.0) if row.id in there else row for row in plan.rows)
+    return replace(plan, rows=tuple(rows))
 
 
 def samples_of(spec: DatasetSpec, config: RunConfig) -> float:
@@ -162,7 +171,7 @@ def dry_run(
         rows.append(
             Row(
                 phase=kind.phase, label=kind.label, model=config.model, method=config.condition, runs=kind.runs,
-                done=kind.done, epochs=epochs, params=params, seconds=seconds,
+                done=kind.done, epochs=epochs, params=params, seconds=seconds, id=config.id,
             )
         )  # fmt: skip
     more = [_data_note(spec, kinds[-1].example), *notes]
