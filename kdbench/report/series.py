@@ -35,6 +35,7 @@ from kdbench.report.style import (
 )
 from kdbench.run.frame import named
 from kdbench.run.manifest import read_manifest
+from kdbench.run.words import counted
 from kdbench.stats import smallest_crossed_gain, spread_of
 from kdbench.sweeps.store import SPEC_FILE, load_trials, read_spec
 
@@ -195,9 +196,9 @@ def _capacity_gap(rows: pd.DataFrame) -> Figure:
         for place, (column, text, scale) in enumerate(panels):
             axes = figure.add_subplot(1, 3, place + 1)
             axes.axhline(0, color=INK, linestyle=DASHES, linewidth=1)
-            for row in named(rows):
+            for row, x in zip(named(rows), _aside(rows[column], log=column == "teacher_params"), strict=True):
                 kind = (row.student, row.method, row.epochs)
-                axes.errorbar(scale * getattr(row, column), 100 * row.gain, yerr=_reach(row, "gain"), capsize=3.5,
+                axes.errorbar(scale * x, 100 * row.gain, yerr=_reach(row, "gain"), capsize=3.5,
                               color=_colour(kinds, kind), marker=METHOD_MARKERS[teachers.index(row.teacher) % 7],
                               markersize=8, elinewidth=1.4, linestyle="none")  # fmt: skip
             if column == "teacher_params":
@@ -244,12 +245,21 @@ def _budget_curve(rows: pd.DataFrame) -> Figure:
         return figure
 
 
+def _aside(values: pd.Series, *, log: bool) -> list[float]:
+    """Where to draw each of ``values``: equal ones side by side."""
+    at = np.log10(values) if log else values
+    same = at.groupby(at)
+    step = 0.02 * (float(np.ptp(at)) or 1.0)
+    moved = at + step * (same.cumcount() - (same.transform("size") - 1) / 2)
+    return [float(each) for each in (10**moved if log else moved)]
+
+
 def _kinds(rows: pd.DataFrame, by: Sequence[str]) -> dict[tuple[Any, ...], str]:
     """The curves by what they are of, with what differs among them in words."""
     names = short_names([*dict.fromkeys(rows["student"])], prefix=False)
     kinds = dict.fromkeys(rows[[*by]].itertuples(index=False, name=None))
     form: dict[str, Callable[[Any], str]] = {
-        "student": names.__getitem__, "method": str, "epochs": lambda value: f"{value:g} epochs",
+        "student": names.__getitem__, "method": str, "epochs": lambda value: counted(int(value), "epoch"),
     }  # fmt: skip
     told = [k for k, column in enumerate(by) if column == "student" or rows[column].nunique() > 1]
     return {kind: ", ".join(form[by[k]](kind[k]) for k in told) for kind in kinds}
@@ -277,6 +287,6 @@ def _told(rows: pd.DataFrame) -> str:
     counts = sorted({int(count) for count in rows["n_seeds"]})
     seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
     least, most = (percent(each(rows["detectable_gain"]), 2) for each in (np.nanmin, np.nanmax))
-    shown = f" Gains from {least if least == most else f'{least} to {most}'} points on would have been detected."
+    shown = f" True gains of {least if least == most else f'{least} to {most}'} points show with a chance of 80%."
     known = rows["detectable_gain"].notna().any()
     return f"Bars: 95% intervals over {seeds} seeds, not corrected for the number of rows.{shown if known else ''}"
