@@ -20,10 +20,17 @@ if TYPE_CHECKING:
 
 
 def plan_series(sweeps: Sweeps, observer: Observer) -> list[DryRun]:
-    """``plan_sweep`` of each; runs that an earlier one has, hard labels say, count as done. Writes nothing."""
+    """``plan_sweep`` of each; runs that an earlier one has, hard labels say, count as done. Writes nothing.
+
+    Raises:
+        BadInput: what any of them would be refused for, or the folder is a sweep's.
+    """
     from kdbench.run.estimate import without
     from kdbench.run.launch import default_threads, set_threads
+    from kdbench.sweeps.store import SPEC_FILE  # imports pandas
 
+    if (sweeps.folder / SPEC_FILE).is_file():
+        raise BadInput(f"'{sweeps.folder.name}' in {sweeps.folder.parent} is one sweep: give the series another --name")
     threads = default_threads()
     plans: list[DryRun] = []
     for one in sweeps.each:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kdbench.cli.common import find_sweep, print_json, print_table, show_report
+from kdbench.cli.common import SPEC_FILE, find_sweep, print_json, print_table, show_report
 from kdbench.cli.options import RESULTS, JsonFlag, OutOption, SweepArgument, WhyOption
 from kdbench.errors import MachineFault
 from kdbench.run.words import counted
@@ -69,6 +69,8 @@ def record(
 ) -> None:
     """Copy a finished sweep's tables, figures, spec and every run's numbers to a folder that can be committed.
 
+    Of a series each sweep, below one folder.
+
     Examples:
         kdbench record fashion-mnist
 
@@ -78,7 +80,15 @@ def record(
     """
     from kdbench.sweeps.record import make_record
 
-    typer.echo(make_record(find_sweep(sweep, out), (to or out / "records").expanduser(), why))
+    folder, records = find_sweep(sweep, out, series=True), (to or out / "records").expanduser()
+    if (folder / SPEC_FILE).is_file():
+        typer.echo(make_record(folder, records, why))
+        return
+    from kdbench.report.series import sweeps_in, write_series
+
+    for one in sweeps_in(folder):
+        typer.echo(make_record(one, records / folder.name, why))
+    write_series(records / folder.name)
 
 
 def sync(

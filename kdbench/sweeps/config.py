@@ -158,6 +158,13 @@ class SweepConfig(RunOptions):
     space: dict[str, Dimension] = Field(default_factory=dict)
     """Hyper-parameters other than temperature and alpha, and ranges of what ``tune`` names."""
 
+    @field_validator("pair", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple) and len(value) > 1:
+            raise BadInput(f"pair: {len(value)} of them are a series, this is one sweep: name one")
+        return next(iter(value), "") if isinstance(value, list | tuple) else value
+
     @field_validator("method", "tune", "controls", mode="before")
     @classmethod
     def _names(cls, value: Any, info: ValidationInfo) -> Any:

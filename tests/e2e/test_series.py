@@ -44,3 +44,7 @@ def test_two_teachers_side_by_side(cli: Cli, tmp_path: Path) -> None:
     assert told.code == 0 and f"{TEACHER}@1" in told.out, told.err
     assert pd.read_csv(out / "gap" / "series.csv")["gain"].tolist() == table["gain"].tolist()
     assert (out / "gap" / "capacity_gap.png").exists() and not (out / "gap" / "budget_curve.png").exists()
+    assert cli("record", "gap", "--out", out).code == 0
+    assert (out / "records" / "gap" / "series.csv").read_bytes() == (out / "gap" / "series.csv").read_bytes()
+    taken = cli(*words[:-2], "--name", f"gap-{TEACHER}", "--out", out / "gap")
+    assert taken.code == 2 and "is one sweep" in taken.err
