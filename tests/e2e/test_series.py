@@ -16,8 +16,8 @@ def test_two_teachers_side_by_side(cli: Cli, tmp_path: Path) -> None:
     pairs = [f"{TEACHER}:{SMALL}", f"{TEACHER}@1:{SMALL}"]
     out, cache = tmp_path / "results", tmp_path / "cache"
     about = {"trials": 1, "seeds": 2, "workers": 1, "precision": "fp32", "wandb": "disabled"}
-    words = command(out, cache, *(str(part) for k, v in about.items() for part in (f"--{k}", v)))
-    words = [words[0], *words[3:], "--pair", pairs[0], "--pair", pairs[1], "--name", "gap"]
+    more = [part for key, value in about.items() for part in (f"--{key}", value)]
+    words = command(out, cache, *more, "--pair", pairs[0], "--pair", pairs[1], "--name", "gap")
     planned = cli(*words, "--dry-run")
     assert planned.code == 0 and "2 sweeps, about" in planned.out and not out.exists(), planned.err
     series = kdbench.sweep(
