@@ -84,8 +84,8 @@ def build_sweep(
     check_methods(config.method)
     preset = budget(config.budget)
     spec, digest = resolve_dataset(config.dataset.strip(), skip_corrupt=config.skip_corrupt)
-    named = parse_pair(config.pair, known_models, tags=config.student_weights is not None)
-    pair, weights = stopped(named, config.teacher_recipe.stop_at), config.teacher_weights
+    pair = parse_pair(config.pair, known_models, tags=config.student_weights is not None)
+    pair, weights = stopped(pair, config.teacher_recipe.stop_at), config.teacher_weights
     given = None if weights is None else describe(weights, networks_of(pair.teacher)[0].model)
     starts = _starts(config, pair, describe)
     recipe = _recipe(config, spec, "student", START_LR if starts else 1.0)
@@ -136,8 +136,6 @@ def build_sweep(
     if "smoothing" in sweep.controls and ("label_smoothing" in sweep.tuned or recipe.label_smoothing):
         has = "tunes label smoothing" if "label_smoothing" in sweep.tuned else "has label smoothing in its recipe"
         raise BadInput(f"controls: 'smoothing' says nothing where the baseline itself {has}: leave it out")
-    if not 0 <= sweep.teacher_floor <= 1:
-        raise BadInput(f"teacher-floor must lie in [0, 1], not at {sweep.teacher_floor}")
     return sweep
 
 
@@ -218,8 +216,8 @@ def _teachers(config: SweepConfig, spec: DatasetSpec, students: Recipe, given: G
     asked = {name: getattr(recipe, name) for name in config.teacher_recipe.model_fields_set if name in own}
     if "input_size" in config.teacher_recipe.model_fields_set:
         asked.setdefault("network_size", recipe.input_size)
-    held = {"input_size": students.input_size, "stop_at": None}
-    return _fitted(recipe.model_copy(update={**own, **asked, **held}), spec)
+    own |= {**asked, "input_size": students.input_size, "stop_at": None}
+    return _fitted(recipe.model_copy(update=own), spec)
 
 
 def _students(config: SweepConfig, spec: DatasetSpec, recipe: Recipe, starts: Mapping[str, Given]) -> dict[str, Recipe]:

@@ -100,13 +100,15 @@ def check_teacher(sweep: Sweep) -> None:
     """Refuse what a teacher, or one of several networks, cannot be.
 
     Raises:
-        BadInput: weights given for several networks, training stopped that is none or ends there anyway, or what is
-            only of the other role.
+        BadInput: weights given for several networks, training stopped that is none or ends there anyway, what is only
+            of the other role, or a floor that is no share.
     """
     if sweep.recipe.stop_at is not None:
         raise BadInput("recipe.stop-at: students are trained to the end; teacher-recipe.stop-at stops a teacher")
     if sweep.teacher_recipe.teacher_top_k is not None:
         raise BadInput("teacher-recipe.teacher-top-k: the teacher has no teacher; students have recipe.teacher-top-k")
+    if not 0 <= sweep.teacher_floor <= 1:
+        raise BadInput(f"teacher-floor must lie in [0, 1], not at {sweep.teacher_floor}")
     networks, epochs = networks_of(sweep.pair.teacher), sweep.teacher_recipe.epochs
     if sweep.teacher_weights is not None and len(networks) > 1:
         raise BadInput(
