@@ -15,7 +15,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from kdbench.errors import BadInput
 from kdbench.run.launch import WandbOptions
@@ -34,24 +34,37 @@ if TYPE_CHECKING:
     from kdbench.run.estimate import DryRun
     from kdbench.run.store import Run
     from kdbench.run.student import Student
+    from kdbench.series import Series
     from kdbench.sweeps.config import SweepConfig
     from kdbench.sweeps.types import Sweep
 
 FIGURES = ("pareto", "gain", "methods", "temperature_alpha", "curves", "cost", "reliability")
 
 
+@overload
+def sweep(pair: str | None = None, *, epochs: int | None = None, **options: Any) -> Result: ...
+
+
+@overload
+def sweep(pair: list[str], *, epochs: int | list[int] | None = None, **options: Any) -> Series: ...
+
+
+@overload
+def sweep(pair: str | None = None, *, epochs: list[int], **options: Any) -> Series: ...
+
+
 def sweep(
-    pair: str | None = None,
+    pair: str | list[str] | None = None,
     *,
     config: str | Path | None = None,
     set: Mapping[str, Any] | None = None,
     progress: bool = True,
     **options: Any,
-) -> Result:
+) -> Result | Series:
     """Train a teacher, search each student size, confirm the winners on fresh seeds; or go on where that stopped.
 
     Args:
-        pair: ``TEACHER:STUDENTS``, as ``--pair``.
+        pair: ``TEACHER:STUDENTS``, as ``--pair``; a list of several, or of several ``epochs``, is a series of sweeps.
         config: a YAML file, or the name of one in experiments/.
         set: dotted keys to values, as ``--set``.
         progress: one line per run on stderr (a live table in a terminal).
@@ -60,13 +73,16 @@ def sweep(
     Raises:
         KdbenchError: whatever the command line would end with.
     """
+    from kdbench import series
     from kdbench.run.watch import make_observer
-    from kdbench.sweeps.overrides import read_config
+    from kdbench.sweeps.series import Sweeps, read_sweeps
 
     sets = [f"{key}={value}" for key, value in (set or {}).items()]
-    asked = read_config(None if config is None else str(config), sets, {"pair": pair, **options})
+    asked = read_sweeps(None if config is None else str(config), sets, {"pair": pair, **options})
     observer = make_observer(quiet=not progress, as_json=False)
     try:
+        if isinstance(asked, Sweeps):
+            return series.Series(series.run_series(asked, observer))
         return Result(run_sweep(asked, observer))
     finally:
         observer.close()

@@ -61,6 +61,8 @@ class Flag:
     """The default in words, where the field's own is None or long."""
     sets: tuple[str, ...] = ()
     """Dotted keys that mean the same; of several, each can be set on its own."""
+    repeated: bool = False
+    """May be given several times."""
 
 
 class DataConfig(Frozen):
@@ -174,6 +176,13 @@ class Recipe(Frozen):
     teacher_top_k: int | None = Field(default=None, ge=1, exclude_if=unset)
     """Only so many of the teacher's largest logits guide the student; other classes share the rest evenly. Its record
     of 1,000 classes is then a tenth (K = 50) on disk."""
+    stop_at: int | None = Field(default=None, ge=1, exclude_if=unset)
+    """A teacher's training ends after this epoch, in the middle of its schedule (arXiv:1910.01348)."""
+
+    @property
+    def last_epoch(self) -> int:
+        """How many epochs are trained."""
+        return self.stop_at or self.epochs
 
     @field_validator("crop_scale", "crop_ratio")
     @classmethod
@@ -192,11 +201,11 @@ class RunConfig(Frozen):
 
     data: DataConfig
     model: str
-    """timm name of the network trained."""
+    """timm name of the network trained; of a mean of several runs' networks their names, joined by ``+``."""
     teacher: str | None = None
-    """timm name of the teacher, None when a teacher itself is trained."""
+    """Who teaches, as ``written`` says; None when a teacher is trained that nobody teaches."""
     teacher_id: str | None = None
-    """Id of the teacher's own run or weights."""
+    """Id of the teacher's own run or weights; of a mean of several runs their ids, joined by ``+``."""
     method: str = "hard"
     method_version: int = Field(default=1, exclude_if=is_default(1))
     hyper: Hyper = Field(default_factory=dict)
@@ -219,6 +228,22 @@ class RunConfig(Frozen):
     def condition(self) -> str:
         """What tables call it: the control, else the method."""
         return self.control or self.method
+
+    @property
+    def given(self) -> bool:
+        """Whether nothing is trained: the weights are somebody's, or those of other runs."""
+        return self.teacher is None and self.teacher_id is not None
+
+    @property
+    def averaged(self) -> tuple[str, ...]:
+        """Ids of the runs whose networks' mean it is; empty for a network of its own."""
+        return tuple(str(self.teacher_id).split("+")) if "+" in self.model else ()
+
+    @property
+    def written(self) -> str:
+        """A teacher as ``--pair`` writes it: ``resnet50>resnet18``, ``resnet50@5``."""
+        own = self.model if self.recipe.stop_at is None else f"{self.model}@{self.recipe.stop_at}"
+        return own if self.teacher is None else f"{self.teacher}>{own}"
 
     @cached_property
     def id(self) -> str:

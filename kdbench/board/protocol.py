@@ -63,7 +63,7 @@ def teacher_of(config: RunConfig, teacher: RunConfig | None) -> str:
 
 def _given(teacher: RunConfig) -> bool:
     """Whether a teacher's weights are a file of the user's."""
-    return teacher.teacher is None and teacher.teacher_id is not None
+    return teacher.given and not teacher.averaged
 
 
 def _recipe(config: RunConfig) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from itertools import chain
 
 from kdbench.catalog.families import BUILTIN, FAMILIES
 from kdbench.catalog.registry import Registry
+from kdbench.catalog.teachers import chain_of, written
 from kdbench.catalog.types import Family, Pair
 from kdbench.errors import BadInput, unknown
 
@@ -86,7 +87,8 @@ def plain_name(text: str) -> str:
 
 
 def parse_pair(text: str, known_models: Callable[[], Collection[str]], *, tags: bool = False) -> Pair:
-    """``TEACHER:STUDENTS`` as a ``Pair``; students are family names and timm names, comma-separated.
+    """``TEACHER:STUDENTS`` as a ``Pair``; students are family names and timm names, comma-separated; a teacher may be
+    made of several networks (``kdbench.catalog.teachers``).
 
     The order given is kept and repeated students are dropped. The name of a registered pair also works.
     ``known_models`` (timm's names) is called only for a name that the catalog does not have. Names may be written as
@@ -102,14 +104,16 @@ def parse_pair(text: str, known_models: Callable[[], Collection[str]], *, tags: 
         return _by_name(text)
     if not teacher:
         raise BadInput(f"--pair '{text}' names no teacher: write TEACHER:STUDENTS, e.g. resnet50:mobilenetv3")
-    teacher, parts = plain_name(teacher), [plain_name(part) for part in rest.split(",")]
+    chain = tuple(tuple(one._replace(model=plain_name(one.model)) for one in stage) for stage in chain_of(teacher))
+    teacher, parts = written(chain), [plain_name(part) for part in rest.split(",")]
     if not any(parts):
         raise BadInput(f"--pair '{text}' names no students: write a family or models, e.g. {teacher}:mobilenetv3")
     if not all(parts):
         raise BadInput(f"--pair '{text}' has a comma with no student beside it: leave it out, or name one")
-    if teacher in FAMILIES:
-        raise BadInput(f"teacher '{teacher}' is a family of students: name one model, e.g. resnet50:{rest}")
-    _check("teacher", teacher, known_models, extra=())
+    for name in (one.model for stage in chain for one in stage):
+        if name in FAMILIES:
+            raise BadInput(f"teacher '{name}' is a family of students: name one model, e.g. resnet50:{rest}")
+        _check("teacher", name, known_models, extra=())
     students: list[str] = []
     for part in parts:
         if part not in FAMILIES:

@@ -28,7 +28,7 @@ class Pair(Frozen):
     """One teacher and the students measured under it."""
 
     teacher: str
-    """timm name of the teacher."""
+    """timm name of the teacher, or several of them, as ``kdbench.catalog.teachers`` reads."""
     students: tuple[str, ...]
     """timm names of the students, in the order given (a family's is ascending)."""
     ladder: str | None = None

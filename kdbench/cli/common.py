@@ -47,15 +47,15 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     console().print(table)
 
 
-def find_sweep(sweep: str, out: Path) -> Path:
-    """The folder of the sweep called ``sweep`` under ``out``, or the folder ``sweep`` itself.
+def find_sweep(sweep: str, out: Path, *, series: bool = False) -> Path:
+    """The folder of the sweep (or ``series``) called ``sweep`` under ``out``, or the folder ``sweep`` itself.
 
     Raises:
         BadInput: when no sweep is there, with those that are.
     """
     out = out.expanduser()
     for folder in (out / sweep, Path(sweep).expanduser()):
-        if (folder / SPEC_FILE).is_file():
+        if (folder / SPEC_FILE).is_file() or (series and any(folder.glob(f"*/{SPEC_FILE}"))):
             return folder
     there = sorted(path.parent.name for path in out.glob(f"*/{SPEC_FILE}"))
     known = f" (there: {', '.join(there)})" if there else f" ('{out}' holds no sweep)"
@@ -82,10 +82,33 @@ def show_plan(plan: DryRun, *, as_json: bool) -> None:
     sys.stdout.writelines(f"{note}\n" for note in plan.notes)
 
 
-def show_report(folder: Path, *, as_json: bool) -> None:
-    """Write the report of the sweep in ``folder``; print its table and where the page is, or one line of JSON."""
-    from kdbench.api import Result
+def show_plans(plans: Sequence[DryRun], *, as_json: bool) -> None:
+    """``show_plan`` of each sweep of a series, and how long all of them take."""
+    times = [plan.seconds for plan in plans]
+    seconds = None if None in times else sum(time or 0.0 for time in times)
+    if as_json:
+        print_json({"sweeps": [{**asdict(plan), "seconds": plan.seconds} for plan in plans], "seconds": seconds})
+        return
+    for plan in plans:
+        show_plan(plan, as_json=False)
+        sys.stdout.write("\n")
+    total = "of unknown length" if seconds is None else f"about {duration(seconds)}"
+    sys.stdout.write(f"{counted(len(plans), 'sweep')}, {total} in all; runs that two of them share are counted once.\n")
 
+
+def show_report(folder: Path, *, as_json: bool) -> None:
+    """Write the report of the sweep, or series, in ``folder``; print its table and where the rest is, or as JSON."""
+    from kdbench.api import Result
+    from kdbench.series import Series
+
+    if not (folder / SPEC_FILE).is_file():
+        series = Series(folder).report()
+        if as_json:
+            print_json({"event": "series", "folder": str(folder), **series.as_json()}, line=True)
+        else:
+            console(PAGE_WIDTH).print(series)
+            console(PAGE_WIDTH).print(f"\nFigures and tables: {folder}", soft_wrap=True)
+        return
     report = Result(folder).report()
     if as_json:
         print_json({"event": "report", "folder": str(folder), **report.as_json()}, line=True)

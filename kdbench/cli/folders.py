@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kdbench.cli.common import PAGE_WIDTH, console, find_sweep, print_json, print_table, show_report
+from kdbench.cli.common import PAGE_WIDTH, SPEC_FILE, console, find_sweep, print_json, print_table, show_report
 from kdbench.cli.options import RESULTS, JsonFlag, OutOption, SweepArgument, WhyOption
 from kdbench.errors import MachineFault
 from kdbench.run.words import counted
@@ -59,6 +59,8 @@ def report(
 ) -> None:
     """Write a sweep's (or a record's) tables, figures and HTML page again from its runs, and print the table.
 
+    Of a series' folder its table and figures.
+
     Examples:
         kdbench report digits-resnet50-mobilenetv3-kd
 
@@ -66,7 +68,7 @@ def report(
 
         kdbench report mine --x ort-int8
     """
-    folder = find_sweep(sweep, out)
+    folder = find_sweep(sweep, out, series=x is None)
     if x is None:
         show_report(folder, as_json=as_json)
         return
@@ -89,6 +91,8 @@ def record(
 ) -> None:
     """Copy a finished sweep's tables, figures, spec and every run's numbers to a folder that can be committed.
 
+    Of a series each sweep, below one folder.
+
     Examples:
         kdbench record fashion-mnist
 
@@ -98,7 +102,15 @@ def record(
     """
     from kdbench.sweeps.record import make_record
 
-    typer.echo(make_record(find_sweep(sweep, out), (to or out / "records").expanduser(), why))
+    folder, records = find_sweep(sweep, out, series=True), (to or out / "records").expanduser()
+    if (folder / SPEC_FILE).is_file():
+        typer.echo(make_record(folder, records, why))
+        return
+    from kdbench.report.series import sweeps_in, write_series
+
+    for one in sweeps_in(folder):
+        typer.echo(make_record(one, records / folder.name, why))
+    write_series(records / folder.name)
 
 
 def sync(

@@ -92,12 +92,13 @@ def _option(name: str, field: FieldInfo, flag: Flag) -> inspect.Parameter:
         autocompletion=(lambda incomplete: [c for c in choices if c.startswith(incomplete)]) if choices else None,
         show_default=False,
     )
-    return _parameter(name, bool if field.annotation is bool else str, option)
+    kind = list[str] if flag.repeated else bool if field.annotation is bool else str
+    return _parameter(name, kind, option)
 
 
-def _parameter(name: str, kind: type, option: Any) -> inspect.Parameter:
+def _parameter(name: str, kind: Any, option: Any) -> inspect.Parameter:
     """None where the option was not given: only what was typed goes over a file's value."""
-    annotation = Annotated[kind | None, option]  # type: ignore[valid-type]
+    annotation = Annotated[kind | None, option]
     return inspect.Parameter(
         name.replace("-", "_"), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation
     )

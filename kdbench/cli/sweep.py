@@ -10,15 +10,17 @@ import typer
 
 from kdbench import __version__
 from kdbench.api import plan_sweep, run_sweep, tracked
-from kdbench.cli.common import PAGE_WIDTH, console, print_json, show_plan, show_report
+from kdbench.cli.common import PAGE_WIDTH, console, print_json, show_plan, show_plans, show_report
 from kdbench.cli.options import LinesFlag, QuietFlag, WhyOption, options_of
 from kdbench.errors import KdbenchError
 from kdbench.papers.load import load_paper
 from kdbench.papers.plan import Protocol, Request
 from kdbench.run.launch import WHERE, RunOptions
 from kdbench.run.watch import make_observer
+from kdbench.series import plan_series, run_series
 from kdbench.sweeps.config import SweepConfig
-from kdbench.sweeps.overrides import read_config, read_run_options
+from kdbench.sweeps.overrides import read_run_options
+from kdbench.sweeps.series import Sweeps, read_sweeps
 
 DryFlag = Annotated[bool, typer.Option("--dry-run", metavar="", help="Print the plan and an estimate; run nothing.")]
 
@@ -60,21 +62,30 @@ def sweep(
             --temperature 1,2,4,8 --alpha 0.5..1
 
         kdbench sweep --config quick --set budget.trials=4 --dry-run
+
+        kdbench sweep --pair resnet50:resnet18 --pair resnet50+resnet34:resnet18 \
+            --pair 'resnet50>resnet34:resnet18'
+
+        kdbench sweep --pair resnet50:resnet18 --epochs 5,15,50
     """
-    asked = read_config(config, set_ or [], flags)
+    asked = read_sweeps(config, set_ or [], flags)
     _say_so(quiet, as_json)
     observer = make_observer(quiet=quiet, as_json=as_json and not dry_run)
     try:
         if dry_run:
-            planned = plan_sweep(asked, observer)
+            plans = plan_series(asked, observer) if isinstance(asked, Sweeps) else [plan_sweep(asked, observer)]
+        elif isinstance(asked, Sweeps):
+            folder = run_series(asked, observer)
         else:
             folder = run_sweep(asked, observer, shlex.join(["kdbench", *(ctx.obj or [])]))
     finally:
         observer.close()
-    if dry_run:
-        show_plan(planned, as_json=as_json)
-    else:
+    if not dry_run:
         show_report(folder, as_json=as_json)
+    elif isinstance(asked, Sweeps):
+        show_plans(plans, as_json=as_json)
+    else:
+        show_plan(plans[0], as_json=as_json)
 
 
 @options_of(RunOptions, but=("storage",))

@@ -8,6 +8,7 @@ starts from weights (``load_start``) asks for a new classifier by name.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import pickle
 import re
@@ -48,16 +49,17 @@ _ADVICE = (
 class Ensemble(nn.Module):
     """Several networks as one teacher: (B, ...) -> logits (B, C), the mean of the members' logits.
 
-    Its softmax is the geometric mean of the members' predictions, normalised: one of the two ways in which Hinton,
-    Vinyals & Dean 2015 (section 2) make the soft targets of an ensemble.
+    Its softmax is the geometric mean of the members' predictions, normalised; with ``arithmetic`` their mean, whose
+    logarithm is the logits: the two ways in which Hinton, Vinyals & Dean 2015 (section 2) make soft targets of several.
     """
 
-    def __init__(self, members: Iterable[nn.Module]) -> None:
+    def __init__(self, members: Iterable[nn.Module], *, arithmetic: bool = False) -> None:
         super().__init__()
-        self.members = nn.ModuleList(members)
+        self.members, self.arithmetic = nn.ModuleList(members), arithmetic
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([member(x) for member in self.members]).mean(0)
+        said = torch.stack([member(x) for member in self.members])
+        return said.log_softmax(-1).logsumexp(0) - math.log(len(said)) if self.arithmetic else said.mean(0)
 
 
 def load_weights(name: str, *, classes: int, channels: int, input_size: int, stem: str, source: str) -> nn.Module:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from kdbench.catalog.teachers import networks_of
 from kdbench.catalog.types import DatasetSpec
 from kdbench.config import Phase, RunConfig
 from kdbench.data.task import network_shape
@@ -54,6 +55,8 @@ class Row:
     """Trainable parameters."""
     seconds: float | None
     """Of the runs still to do, one after another; None: unknown."""
+    id: str = ""
+    """Of one of them: equal ones of two plans are the same runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,13 @@ class DryRun:
             return None
         # the teacher has the machine to itself
         return sum((row.seconds or 0.0) / (1 if row.phase == "teacher" else self.workers) for row in self.rows)
+
+
+def without(plan: DryRun, others: Sequence[DryRun]) -> DryRun:
+    """``plan`` where the runs of ``others`` are done: equal ones are taken over."""
+    there = {row.id for other in others for row in other.rows}
+    rows = (replace(row, done=row.runs, seconds=0.0) if row.id in there else row for row in plan.rows)
+    return replace(plan, rows=tuple(rows))
 
 
 def samples_of(spec: DatasetSpec, config: RunConfig) -> float:
@@ -99,11 +109,9 @@ class _Costs:
     def params(self, config: RunConfig) -> int:
         s = self._shape(config, 1)
         options = tuple(sorted(config.recipe.model_options.items()))
-        one = planned(
-            s.name, classes=s.classes, channels=s.channels, input_size=s.input_size, stem=s.stem, options=options
-        )  # fmt: skip
-        given = config.teacher_id if config.teacher is None else None
-        return count_params(one) * (1 + (given or "").count(","))
+        shape = {"classes": s.classes, "channels": s.channels, "input_size": s.input_size, "stem": s.stem}
+        several = [planned(one.model, **shape, options=options) for one in networks_of(config.model)]
+        return sum(map(count_params, several)) * (1 + (str(config.teacher_id) * config.given).count(","))
 
     def known(self, config: RunConfig) -> float | None:
         """Seconds an epoch, as earlier runs showed."""
@@ -151,8 +159,7 @@ def dry_run(
         if epoch is None:  # like the network nearest in size
             near, its = min(by_params, key=lambda pair: abs(pair[0] - params))
             epoch = its * (params / max(near, 1)) ** GROWTH
-        given = config.teacher is None and config.teacher_id is not None
-        epochs = 0 if given else config.recipe.epochs
+        epochs = 0 if config.given else config.recipe.last_epoch
         seconds = max(kind.runs - kind.done, 0) * epochs * epoch
         if kind.phase == "teacher" and kind.done == 0 and (cache / "teachers" / config.id / "result.json").exists():
             seconds, epochs = 0.0, 0
@@ -164,11 +171,11 @@ def dry_run(
         rows.append(
             Row(
                 phase=kind.phase, label=kind.label, model=config.model, method=config.condition, runs=kind.runs,
-                done=kind.done, epochs=epochs, params=params, seconds=seconds,
+                done=kind.done, epochs=epochs, params=params, seconds=seconds, id=config.id,
             )
         )  # fmt: skip
     more = [_data_note(spec, kinds[-1].example), *notes]
-    students = [kind.example for kind in kinds if kind.teacher is not None]
+    students = [kind.example for kind in kinds if kind.teacher is not None and kind.phase != "teacher"]
     if students:
         more.append(_logits_note(spec, students[0], plan.passes, cache))
     if os.environ.get(THREADS_VARIABLE):

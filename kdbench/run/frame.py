@@ -31,7 +31,7 @@ def row_of(name: str, config: RunConfig, result: RunResult, tuned: Sequence[str]
     further |= {"replicate": config.replicate} if config.replicate else {}
     about = {
         "sweep": name, "trial_id": config.id, "phase": config.phase, "dataset": config.data.name,
-        "teacher": config.model if config.phase == "teacher" else config.teacher, "student": config.model,
+        "teacher": config.written if config.phase == "teacher" else config.teacher, "student": config.model,
         "method": config.condition, "temperature": config.hyper.get("temperature"), "alpha": config.hyper.get("alpha"),
         "seed": config.seed,
     }  # fmt: skip

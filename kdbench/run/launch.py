@@ -176,6 +176,13 @@ def run_plan(
     return folder
 
 
+def set_threads(count: int) -> None:
+    """Give torch so many threads in this process."""
+    import torch
+
+    torch.set_num_threads(count)
+
+
 def default_threads() -> int:
     """The threads that torch takes where nobody says anything."""
     import torch

@@ -63,7 +63,7 @@ class Speeds:
         known: list[float] = []
         total, open_epochs = 0.0, 0
         for kind in kinds:
-            epochs = max(kind.runs - kind.done, 0) * kind.example.recipe.epochs
+            epochs = max(kind.runs - kind.done, 0) * kind.example.recipe.last_epoch
             seconds = self.epoch(kind.example)
             if kind.phase == "teacher":
                 total += epochs * (seconds or 0.0)

@@ -72,6 +72,31 @@ def read_epochs(place: Path) -> list[EpochLog]:
     return logs
 
 
+def count_start(place: Path) -> int:
+    """The number of this start of a run, 1-based, kept in its folder."""
+    path = place / "starts"
+    try:
+        before = int(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        before = 0
+    atomic_text(path, f"{before + 1}\n")
+    return before + 1
+
+
+def of_last_release(place: Path, config: RunConfig) -> RunResult | None:
+    """The result of a teacher that release 0.1 prepared, from its card.json."""
+    try:
+        card = json.loads((place / "card.json").read_text(encoding="utf-8"))
+        kept = {name: card[name] for name in ("id", "val_acc", "nll", "ece", "params", "macs", "seconds", "hardware")}
+        epochs = config.recipe.epochs if card["source"] == "trained" else 0
+        result = RunResult(status="complete", best_val_acc=card["val_acc"], agreement=1.0, epochs=epochs, **kept)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    write_config(place, config)
+    write_result(place, result)
+    return result
+
+
 def load_runs(folder: Path, *, epochs: bool = False, faults: list[str] | None = None) -> list[Run]:
     """All finished runs in a folder, from ``trials/``, or from a record's ``runs.jsonl``.
 

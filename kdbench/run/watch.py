@@ -90,7 +90,7 @@ class Lines:
 
     def epoch(self, config: RunConfig, log: EpochLog, again: bool = False) -> None:
         if config.phase == "teacher" and not again:  # a teacher's epochs may take minutes each
-            done = f"epoch {log.epoch}/{config.recipe.epochs}"
+            done = f"epoch {log.epoch}/{config.recipe.last_epoch}"
             self._line(f"teacher {config.model} {done}: {percent(log.val_acc)} val, {duration(log.seconds)}")
 
     def end(self, config: RunConfig, result: RunResult) -> None:
@@ -144,12 +144,12 @@ class JsonLines:
 
     def start(self, config: RunConfig, attempt: int, label: str) -> None:
         self._attempts[config.id] = attempt
-        self._emit("trial_started", **_about(config), attempt=attempt, label=label, epochs=config.recipe.epochs)
+        self._emit("trial_started", **_about(config), attempt=attempt, label=label, epochs=config.recipe.last_epoch)
 
     def epoch(self, config: RunConfig, log: EpochLog, again: bool = False) -> None:
         about = {"phase": config.phase, "trial_id": config.id, "student": config.model}
         more = log.model_dump(include={"epoch", "val_acc", "train_loss", "seconds"})
-        self._emit("epoch", **about, epochs=config.recipe.epochs, **more)
+        self._emit("epoch", **about, epochs=config.recipe.last_epoch, **more)
 
     def end(self, config: RunConfig, result: RunResult) -> None:
         more = result.model_dump(include={"status", "val_acc", "test_acc", "seconds", "error", "epochs"})
@@ -254,7 +254,7 @@ class LiveTable:
             row = (config.phase, label, _trial(config), str(result.epochs), outcome_text(result))
             table.add_row(*row, style=style)
         for config, label, log in self._running.values():
-            done = f"{log.epoch if log else 0}/{config.recipe.epochs}"
+            done = f"{log.epoch if log else 0}/{config.recipe.last_epoch}"
             table.add_row(config.phase, label, _trial(config), done, percent(log.val_acc if log else None))
         return table
 

@@ -72,13 +72,21 @@ def import_weights(config: RunConfig, data: TaskData, source: str, device: torch
         if config.recipe.mean is None or other is not None:
             raise BadInput(f"{text}: give that, or a config.json beside the weights that says how they were trained")
         report(Note(text))
-    s = score(logits, targets)
+    return measured(config, data, model, (logits, targets))
+
+
+def measured(
+    config: RunConfig, data: TaskData, model: nn.Module, on_val: tuple[Tensor, Tensor] | None = None
+) -> RunOutcome:
+    """What a run comes to of which nothing is trained; ``on_val``: logits and labels where they are known."""
+    s = score(*(on_val or collect_logits(model, data.val)))
     test = score(*collect_logits(model, data.test())) if config.phase == "confirm" else None
-    measured = test or s
+    final = test or s
     result = RunResult(
-        id=config.id, status="complete", val_acc=s.acc, best_val_acc=s.acc, nll=measured.nll, ece=measured.ece,
+        id=config.id, status="complete", val_acc=s.acc, best_val_acc=s.acc, nll=final.nll, ece=final.ece,
         agreement=1.0, params=count_params(model), macs=count_macs(model, data.channels, data.input_size),
-        hardware=describe_hardware(device), test_acc=test and test.acc, test_top5=test and test.top5,
+        hardware=describe_hardware(next(model.parameters()).device), test_acc=test and test.acc,
+        test_top5=test and test.top5,
     )  # fmt: skip
     return RunOutcome(result, [], model)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -19,19 +18,31 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
+from kdbench.catalog.teachers import networks_of
 from kdbench.config import EpochLog, RunConfig, RunResult
 from kdbench.data import ResidentSplit, TaskData, load, resolve_dataset
 from kdbench.data.task import looks_of, seen_by
 from kdbench.errors import BadInput, MachineFault, TrialFailed
-from kdbench.files import atomic, atomic_text, drop_halves
+from kdbench.files import atomic, drop_halves
 from kdbench.methods import METHODS
 from kdbench.models import Ensemble, build, load_start, members, weights_digest
 from kdbench.run.events import Ended, Epoch, Handle, Note, Setting, Started
 from kdbench.run.job import Job
 from kdbench.run.lease import Lease
 from kdbench.run.observers import wandb_id
-from kdbench.run.store import LOGITS, WEIGHTS, read_epochs, read_result, run_folder, write_config, write_result
-from kdbench.run.weights import import_weights
+from kdbench.run.store import (
+    LOGITS,
+    WEIGHTS,
+    count_start,
+    of_last_release,
+    read_config,
+    read_epochs,
+    read_result,
+    run_folder,
+    write_config,
+    write_result,
+)
+from kdbench.run.weights import import_weights, measured
 from kdbench.teacher import Teacher, make_teacher
 from kdbench.train import RunOutcome, Shape, Step, choose_step, run_training, score
 from kdbench.train.checkpoint import NAME as CHECKPOINT
@@ -118,6 +129,10 @@ class Context:
         Raises:
             MachineFault: when its weights cannot be read, or are not those that the run left.
         """
+        model = self._loaded(config)
+        return model if self.setting.exact else optimise(model, self.device)
+
+    def _loaded(self, config: RunConfig) -> nn.Module:
         place, data = self.weights_of(config), self.data(config)
         model = self._empty(config, data)
         try:
@@ -131,16 +146,24 @@ class Context:
                 f"the weights of {config.model} in {place} cannot be read ({str(error).splitlines()[0]}); "
                 "delete that folder to train it again"
             ) from error
-        return model if self.setting.exact else optimise(model, self.device)
+        return model
 
     def _empty(self, config: RunConfig, data: TaskData) -> nn.Module:
         shape = {"classes": data.classes, "channels": data.channels, "input_size": data.input_size}
+        equal = len(members(config.teacher_id or "")) if config.given else 1
         several = [
             # it may be built in the middle of an epoch, whose random numbers it must not draw: hence the seed
-            build(config.model, **shape, stem=config.recipe.stem, seed=0, options=config.recipe.model_options)
-            for _ in members(config.teacher_id or "" if config.teacher is None else "")
+            build(one.model, **shape, stem=config.recipe.stem, seed=0, options=config.recipe.model_options)
+            for one in networks_of(config.model) * equal
         ]
-        return several[0] if len(several) == 1 else Ensemble(several)
+        return several[0] if len(several) == 1 else Ensemble(several, arithmetic=bool(config.averaged))
+
+    def _member(self, run_id: str) -> nn.Module:
+        """The network of a teacher in the cache."""
+        config = read_config(self.setting.cache / "teachers" / run_id)
+        if config is None:
+            raise MachineFault(f"the teacher {run_id} is gone from the cache: start the same command again")
+        return self._loaded(config)
 
     def step(self, config: RunConfig, data: TaskData) -> Step:
         """How a student's steps are computed: measured where its network is trained long enough to pay for that."""
@@ -196,8 +219,11 @@ class Context:
                 report(Note("teacher's logits", done, total))
 
             try:
-                if config.teacher is None and config.teacher_id is not None:
-                    source = self._source(config.teacher_id, config.model)
+                if config.averaged:
+                    several = Ensemble(map(self._member, config.averaged), arithmetic=True).to(self.device).eval()
+                    outcome = measured(config, data, several)
+                elif config.given:
+                    source = self._source(str(config.teacher_id), config.model)
                     outcome = import_weights(config, data, source, self.device, report)
                 else:
                     outcome = run_training(
@@ -242,7 +268,7 @@ class Context:
         place = self.setting.cache / "teachers" / job.id
         place.mkdir(parents=True, exist_ok=True)
         with FileLock(place / ".lock"):
-            result = read_result(place) or _of_last_release(place, job.config)
+            result = read_result(place) or of_last_release(place, job.config)
             if result is None or result.status == "failed" or not (place / WEIGHTS).exists():
                 result = self._train(job, place, report)
                 before: list[EpochLog] = [] if result.epochs else read_epochs(place)
@@ -310,20 +336,6 @@ class Context:
         report(Ended(job.id, result))
 
 
-def _of_last_release(place: Path, config: RunConfig) -> RunResult | None:
-    """The result of a teacher that release 0.1 prepared, from its card.json."""
-    try:
-        card = json.loads((place / "card.json").read_text(encoding="utf-8"))
-        kept = {name: card[name] for name in ("id", "val_acc", "nll", "ece", "params", "macs", "seconds", "hardware")}
-        epochs = config.recipe.epochs if card["source"] == "trained" else 0
-        result = RunResult(status="complete", best_val_acc=card["val_acc"], agreement=1.0, epochs=epochs, **kept)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    write_config(place, config)
-    write_result(place, result)
-    return result
-
-
 def save_weights(model: nn.Module, path: Path) -> str:
     """A network's state as safetensors, whole or not at all; the file's SHA-256."""
     data = save({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
@@ -334,14 +346,3 @@ def save_weights(model: nn.Module, path: Path) -> str:
 def _save_arrays(aside: Path, arrays: dict[str, Any]) -> None:
     with aside.open("wb") as stream:
         np.savez(stream, **arrays)
-
-
-def count_start(place: Path) -> int:
-    """The number of this start of a run, 1-based, kept in its folder."""
-    path = place / "starts"
-    try:
-        before = int(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        before = 0
-    atomic_text(path, f"{before + 1}\n")
-    return before + 1

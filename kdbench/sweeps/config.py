@@ -73,8 +73,9 @@ class Asked(Recipe):
 class SweepConfig(RunOptions):
     """A sweep as asked for, and where it runs; what is None follows the budget, the data set or the method."""
 
-    pair: Annotated[str, Flag(WHAT, "T:S,...")] = ""
-    """Teacher and students: families or timm names, comma-separated."""
+    pair: Annotated[str, Flag(WHAT, "T:S,...", repeated=True)] = ""
+    """Teacher and students: families or timm names, comma-separated. A teacher may be an ensemble (A+B), an assistant
+    of another (A>B) or stopped early (A@EPOCH). Given again: a series, one sweep for each."""
     dataset: Annotated[str, Flag(WHAT, "NAME")] = "digits"
     """Catalog name, folder:/path or hf:name."""
     method: Annotated[tuple[str, ...], Flag(WHAT, "NAME,...", shown="kd")] = ("kd",)
@@ -128,8 +129,8 @@ class SweepConfig(RunOptions):
     """Weights that students start from, with new classifiers: pretrained, or as above."""
     teacher_floor: Annotated[float | None, Flag(WHAT, shown="the data set's")] = None
     """Validation accuracy (0 to 1) that the teacher must reach."""
-    epochs: Annotated[int | None, Flag(HOW, sets=("recipe.epochs",))] = None
-    """Students' epochs."""
+    epochs: Annotated[int | None, Flag(HOW, "N[,..]", sets=("recipe.epochs",))] = None
+    """Students' epochs; several: a series, one sweep for each."""
     teacher_epochs: Annotated[int | None, Flag(HOW, sets=("teacher-recipe.epochs",))] = None
     """The teacher's epochs."""
     lr: Annotated[float | None, Flag(HOW, sets=("recipe.lr",))] = None
@@ -156,6 +157,13 @@ class SweepConfig(RunOptions):
     """The teacher's, likewise."""
     space: dict[str, Dimension] = Field(default_factory=dict)
     """Hyper-parameters other than temperature and alpha, and ranges of what ``tune`` names."""
+
+    @field_validator("pair", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple) and len(value) > 1:
+            raise BadInput(f"pair: {len(value)} of them are a series, this is one sweep: name one")
+        return next(iter(value), "") if isinstance(value, list | tuple) else value
 
     @field_validator("method", "tune", "controls", mode="before")
     @classmethod

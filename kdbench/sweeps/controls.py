@@ -17,7 +17,7 @@ LONGEST = 20
 
 
 def compute_epochs(
-    sweep: Sweep, macs: Mapping[str, int], teacher_macs: int, views: int | None, trials: int
+    sweep: Sweep, macs: Mapping[str, int], teacher_macs: int, views: int | None, trials: int, passed: int | None = None
 ) -> dict[str, int]:
     """Epochs on hard labels, by student, that cost as much computing as distilling did; ``LONGEST`` times at most.
 
@@ -31,12 +31,15 @@ def compute_epochs(
         teacher_macs: the teacher's (of an ensemble all members').
         views: distinct views of a sample that the teacher is asked about at most; None: every epoch has its own.
         trials: search trials of a student and method.
+        passed: forward passes of the training of the teacher and its assistants, in multiply-accumulates of an image,
+            where that is not one network's training.
     """
     epochs, students = sweep.recipe.epochs, sweep.pair.students
     passes = {"head": 1, "full": 3}[sweep.teacher_tune or "full"]
-    taught = 0 if sweep.teacher_weights and not sweep.teacher_tune else passes * sweep.teacher_recipe.epochs
+    passed = teacher_macs * sweep.teacher_recipe.epochs if passed is None else passed
+    taught = 0 if sweep.teacher_weights and not sweep.teacher_tune else passes * passed
     asked = 2 * epochs if views is None else min(2 * epochs, views)
-    shared = teacher_macs * (taught + asked) / len(students)
+    shared = (taught + teacher_macs * asked) / len(students)
     whole = {student: (trials + 1) * epochs + shared / (3 * max(macs[student], 1)) for student in students}
     return {student: min(LONGEST * epochs, round(count)) for student, count in whole.items()}
 

@@ -53,6 +53,11 @@ def read_config(
     Raises:
         BadInput: for anything that cannot be read, is not known or cannot be, naming it.
     """
+    return asked_for(merge(config, sets, given))
+
+
+def merge(config: str | None, sets: Iterable[str], given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The sources as values of ``SweepConfig``'s fields, not validated."""
     merged: dict[str, Any] = {}
     if config is not None:
         path = find_config(config)
@@ -69,6 +74,11 @@ def read_config(
             values.setdefault(section, {})["preset"] = value
         else:
             values[section] = value
+    return values
+
+
+def asked_for(values: Mapping[str, Any]) -> SweepConfig:
+    """One sweep, validated."""
     asked = _model(SweepConfig, values)
     if not asked.pair.strip() and asked.against is None:
         raise BadInput("no pair given: name a teacher and its students, for example --pair resnet50:mobilenetv3")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from kdbench.catalog.recipes import schedule_of
 from kdbench.catalog.types import Dimension
-from kdbench.config import CONTROLS, HARD, EpochLog, Hyper, Recipe, RunConfig, RunResult
+from kdbench.config import CONTROLS, HARD, EpochLog, Hyper, RunConfig, RunResult
 from kdbench.errors import KdbenchError
 from kdbench.methods import METHODS
 from kdbench.run.job import Finished, Job, Planned
@@ -20,6 +20,7 @@ from kdbench.stats import LEVEL, at_look, crossed_difference, holm
 from kdbench.sweeps.controls import BORN_AGAIN, SMOOTHING
 from kdbench.sweeps.groups import Group, groups, search_seed
 from kdbench.sweeps.search import Journal, Search, search_size
+from kdbench.sweeps.teachers import lessons, with_precision
 from kdbench.sweeps.types import Sweep
 
 
@@ -50,29 +51,6 @@ def point_of(sweep: Sweep, config: RunConfig) -> Hyper:
     return {name: held[name] for name in space_of(sweep, config.method)}
 
 
-def with_precision(sweep: Sweep, model: str, recipe: Recipe) -> Recipe:
-    """The recipe with the precision that holds for this network."""
-    if recipe.precision != "auto":
-        return recipe
-    return recipe.model_copy(update={"precision": sweep.precisions.get(model, "fp32")})
-
-
-def teacher_config(sweep: Sweep, number: int = 0) -> RunConfig:
-    """The run that trains a teacher (or, with given weights used as they are, that names them)."""
-    tuned = sweep.teacher_tune is not None
-    return RunConfig(
-        data=sweep.data,
-        model=sweep.pair.teacher,
-        teacher_id=None if tuned else sweep.teacher_weights,
-        start=sweep.teacher_weights if tuned else None,
-        tune=sweep.teacher_tune or "full",
-        method=HARD,
-        recipe=with_precision(sweep, sweep.pair.teacher, sweep.teacher_recipe),
-        seed=sweep.teacher_seed + number,
-        phase="teacher",
-    )
-
-
 def _remedy(teacher: RunConfig) -> str:
     """What may help a teacher below its floor."""
     if teacher.teacher_id is None:
@@ -88,8 +66,10 @@ class SweepPlan:
 
     def __init__(self, sweep: Sweep, folder: Path | None = None) -> None:
         self.sweep, self.name, self._folder = sweep, sweep.name, folder
-        self.teachers = [teacher_config(sweep, number) for number in range(sweep.teacher_seeds)]
+        made = [lessons(sweep, number) for number in range(sweep.teacher_seeds)]
+        self.teachers = [each[-1].config for each in made]
         self.teacher = self.teachers[0]
+        self._lessons = {lesson.config.id: lesson for each in made for lesson in each}
         self._journal = Journal(folder / "search.jsonl" if folder else None)
         self._searches = {
             group.key: Search(sweep, group.key, space_of(sweep, group.method), self._journal, search_seed(sweep, group))
@@ -119,7 +99,7 @@ class SweepPlan:
         return RunConfig(
             data=sweep.data,
             model=group.model,
-            teacher=teacher.model if teacher else None,
+            teacher=teacher.written if teacher else None,
             teacher_id=teacher.id if teacher else None,
             method=method,
             method_version=METHODS.get(method).version,
@@ -141,11 +121,11 @@ class SweepPlan:
         return self._configs.get((own.key, 0)) or self.config(own, {}, self.sweep.search_seed)
 
     def jobs(self, finished: Finished) -> Iterator[Job]:
-        for teacher in self.teachers:  # one after the other: each has the machine to itself
+        for teacher, guide in self._lessons.values():  # one after the other: each has the machine to itself
             if teacher.id not in finished:
-                yield Job(teacher, keep=frozenset({"weights"}), serves=self._served(teacher))
+                yield Job(teacher, guide, keep=frozenset({"weights"}), serves=self._served(teacher))
                 return
-            self._check_teacher(finished[teacher.id])
+            self._check_teacher(teacher, finished[teacher.id])
         known = True
         for group in groups(self.sweep):
             if group.key in self._closed:
@@ -270,17 +250,17 @@ class SweepPlan:
 
     def ended(self, job: Job, result: RunResult) -> None:
         if job.config.phase == "teacher":
-            self._check_teacher(result)
+            self._check_teacher(job.config, result)
         for key, number in self._asked.get(job.id, []):
             self._searches[key].tell(number, result)
 
-    def _check_teacher(self, result: RunResult) -> None:
-        """Refuse to distil from a teacher that failed, or that is below its minimum accuracy.
+    def _check_teacher(self, config: RunConfig, result: RunResult) -> None:
+        """Refuse to distil from a network that failed, or from a teacher of students below its minimum accuracy.
 
         Raises:
             KdbenchError: naming what was measured and what to do.
         """
-        model, least = self.sweep.pair.teacher, self.sweep.teacher_floor
+        model, least = config.written, self.sweep.teacher_floor if config in self.teachers else 0.0
         if result.status == "failed":
             raise KdbenchError(
                 f"the teacher {model} could not be trained: {result.error}; try a lower --set teacher-recipe.lr "
@@ -295,11 +275,11 @@ class SweepPlan:
             )
 
     def _served(self, teacher: RunConfig) -> tuple[RunConfig, ...]:
-        """One run for each seed whose views a teacher is asked about."""
+        """One run for each seed whose views a teacher is asked about; an assistant's own where it teaches one."""
         first = (self.sweep.pair.students[0], self.sweep.methods[0])
         asked = [each for each in groups(self.sweep) if each[1:3] == first and self._teacher_of(each) == teacher]
         found = {seed: self.config(group, {}, seed) for group in asked for seed in self._seeds(group)}
-        return tuple(found.values())
+        return (*found.values(), *(config for config, guide in self._lessons.values() if guide == teacher))
 
     @property
     def passes(self) -> int:
@@ -323,9 +303,10 @@ class SweepPlan:
         held = [run.config for run in runs]
         done = Counter(Group(each.phase, each.model, each.condition, each.replicate) for each in held)
         taught = {each.id for each in held if each.phase == "teacher"}
+        apart = len(self._lessons) // len(self.teachers)
         kinds = [
-            Planned("teacher", numbered(each.model, k), each, None, 1, each.id in taught)
-            for k, each in enumerate(self.teachers)
+            Planned("teacher", numbered(each.written, k // apart), each, guide, 1, each.id in taught)
+            for k, (each, guide) in enumerate(self._lessons.values())
         ]
         for group in groups(self.sweep):
             example, size = self.config(group, {}, self._seeds(group)[0]), self.size(group)

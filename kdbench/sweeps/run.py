@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from kdbench.catalog.teachers import chain_of, networks_of
 from kdbench.catalog.types import DatasetSpec
 from kdbench.config import Recipe
 from kdbench.data import resolve_dataset
@@ -30,8 +31,9 @@ from kdbench.run.store import WEIGHTS, load_runs
 from kdbench.run.worker import pick_device
 from kdbench.sweeps.against import take_over
 from kdbench.sweeps.controls import capped, compute_epochs
-from kdbench.sweeps.plan import SweepPlan, teacher_config, trials_of
+from kdbench.sweeps.plan import SweepPlan, trials_of
 from kdbench.sweeps.store import read_spec, write_spec
+from kdbench.sweeps.teachers import teacher_config
 from kdbench.sweeps.types import Sweep, spec_difference
 from kdbench.teacher import kind_of
 from kdbench.train.autotune import precision_for
@@ -108,10 +110,16 @@ def check_inputs(sweep: Sweep, cache: Path, sources: dict[str, str], *, decode: 
         kinds[model] = kind_of(planned(model, **_shape(sweep, spec, recipe), stem=recipe.stem, options=options))
     for method in map(METHODS.get, sweep.methods):
         method.check()  # a third party's loss fails now, not after hours of teacher
-        for student in sweep.pair.students:
-            method.fits(kinds.get(sweep.pair.teacher, "any"), kinds[student])
-    for model, recipe in _networks(sweep, given=True):
-        teaches = model == sweep.pair.teacher and recipe is sweep.teacher_recipe
+        several = len(chain_of(sweep.pair.teacher)[-1]) > 1 or len(members(sweep.teacher_weights or "")) > 1
+        if several and (inside := {"pooled", "maps"} & method.needs):
+            raise BadInput(
+                f"method '{method.name}' reads {' and '.join(sorted(inside))} of its teacher, an ensemble gives logits "
+                "alone: name one network, or a method on logits (`kdbench ls methods`)"
+            )
+        for teacher, student in product(chain_of(sweep.pair.teacher)[-1], sweep.pair.students):
+            method.fits(kinds[teacher.model], kinds[student])
+    for model, recipe in _networks(sweep):
+        teaches = recipe is sweep.teacher_recipe
         named = sweep.teacher_weights if teaches else sweep.student_weights.get(model)
         if named is None or (teaches and (cache / "teachers" / teacher_config(sweep).id / WEIGHTS).exists()):
             continue
@@ -123,9 +131,8 @@ def check_inputs(sweep: Sweep, cache: Path, sources: dict[str, str], *, decode: 
     return spec
 
 
-def _networks(sweep: Sweep, *, given: bool = False) -> Iterator[tuple[str, Recipe]]:
-    if given or sweep.teacher_weights is None:
-        yield sweep.pair.teacher, sweep.teacher_recipe
+def _networks(sweep: Sweep) -> Iterator[tuple[str, Recipe]]:
+    yield from ((network.model, sweep.teacher_recipe) for network in networks_of(sweep.pair.teacher))
     yield from ((student, sweep.recipe_of(student)) for student in sweep.pair.students)
 
 
@@ -140,12 +147,15 @@ def _built(sweep: Sweep, spec: DatasetSpec, model: str, recipe: Recipe) -> nn.Mo
 def _compute_epochs(sweep: Sweep) -> dict[str, int]:
     spec, _ = resolve_dataset(sweep.data_path or sweep.data.name, skip_corrupt=sweep.data.skip_corrupt)
     counts = []
-    for model, recipe in _networks(sweep, given=True):
+    for model, recipe in _networks(sweep):
         shape = _shape(sweep, spec, recipe)
         counts.append((model, count_macs(_built(sweep, spec, model, recipe), shape["channels"], shape["input_size"])))
-    (_, taught), *students = counts
-    taught *= len(members(sweep.teacher_weights or ""))
-    return compute_epochs(sweep, dict(students), taught, augment_for(spec, sweep.recipe).n_views, trials_of(sweep))
+    networks, last = networks_of(sweep.pair.teacher), len(chain_of(sweep.pair.teacher)[-1])
+    macs, students = [count for _, count in counts[: len(networks)]], counts[len(networks) :]
+    asked = sum(macs[-last:]) * len(members(sweep.teacher_weights or ""))
+    passed = sum(k * (one.stop_at or sweep.teacher_recipe.epochs) for one, k in zip(networks, macs, strict=True))
+    views = augment_for(spec, sweep.recipe).n_views
+    return compute_epochs(sweep, dict(students), asked, views, trials_of(sweep), passed)
 
 
 def resolved(sweep: Sweep, folder: Path, device: torch.device) -> Sweep:
@@ -159,7 +169,7 @@ def resolved(sweep: Sweep, folder: Path, device: torch.device) -> Sweep:
     """
     if "compute" in sweep.controls:
         sweep = sweep.model_copy(update={"compute_epochs": _compute_epochs(sweep)})
-    models = (sweep.pair.teacher, *sweep.pair.students)
+    models = (*(network.model for network in networks_of(sweep.pair.teacher)), *sweep.pair.students)
     auto = [
         m for m in models if (sweep.recipe if m in sweep.pair.students else sweep.teacher_recipe).precision == "auto"
     ]

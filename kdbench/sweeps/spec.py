@@ -14,11 +14,13 @@ from pydantic import BaseModel, ValidationError
 
 from kdbench.catalog.pairs import parse_pair
 from kdbench.catalog.recipes import Role, budget, preset_of, recipe_for, schedule_of
+from kdbench.catalog.teachers import networks_of
 from kdbench.catalog.types import Budget, DatasetSpec, Dimension, Pair
 from kdbench.config import CONTROLS, DataConfig, Hyper, Recipe
 from kdbench.errors import BadInput, readable, unknown
 from kdbench.methods import METHODS, Method
 from kdbench.sweeps.config import SweepConfig
+from kdbench.sweeps.teachers import check_teacher, stopped
 from kdbench.sweeps.types import Sweep, sweep_name
 
 if TYPE_CHECKING:
@@ -83,7 +85,8 @@ def build_sweep(
     preset = budget(config.budget)
     spec, digest = resolve_dataset(config.dataset.strip(), skip_corrupt=config.skip_corrupt)
     pair = parse_pair(config.pair, known_models, tags=config.student_weights is not None)
-    given = None if config.teacher_weights is None else describe(config.teacher_weights, pair.teacher)
+    pair, weights = stopped(pair, config.teacher_recipe.stop_at), config.teacher_weights
+    given = None if weights is None else describe(weights, networks_of(pair.teacher)[0].model)
     starts = _starts(config, pair, describe)
     recipe = _recipe(config, spec, "student", START_LR if starts else 1.0)
     space, fixed = _space(config, recipe)
@@ -124,18 +127,15 @@ def build_sweep(
         teacher_seeds=config.teacher_seeds,
         repeat_search=config.repeat_search,
     )
+    check_teacher(sweep)
     for each in (sweep.recipe, sweep.teacher_recipe):
         if each.optimizer not in ("sgd", "adamw") or each.augment is not None:
             _check_recipe(each)
     if min(sweep.recipe.batch_size, sweep.teacher_recipe.batch_size) < 2:
         raise BadInput("batch-size: batch normalisation needs 2 samples a step or more, not 1")
-    if sweep.teacher_recipe.teacher_top_k is not None:
-        raise BadInput("teacher-recipe.teacher-top-k: the teacher has no teacher; students have recipe.teacher-top-k")
     if "smoothing" in sweep.controls and ("label_smoothing" in sweep.tuned or recipe.label_smoothing):
         has = "tunes label smoothing" if "label_smoothing" in sweep.tuned else "has label smoothing in its recipe"
         raise BadInput(f"controls: 'smoothing' says nothing where the baseline itself {has}: leave it out")
-    if not 0 <= sweep.teacher_floor <= 1:
-        raise BadInput(f"teacher-floor must lie in [0, 1], not at {sweep.teacher_floor}")
     return sweep
 
 
@@ -216,7 +216,8 @@ def _teachers(config: SweepConfig, spec: DatasetSpec, students: Recipe, given: G
     asked = {name: getattr(recipe, name) for name in config.teacher_recipe.model_fields_set if name in own}
     if "input_size" in config.teacher_recipe.model_fields_set:
         asked.setdefault("network_size", recipe.input_size)
-    return _fitted(recipe.model_copy(update={**own, **asked, "input_size": students.input_size}), spec)
+    own |= {**asked, "input_size": students.input_size, "stop_at": None}
+    return _fitted(recipe.model_copy(update=own), spec)
 
 
 def _students(config: SweepConfig, spec: DatasetSpec, recipe: Recipe, starts: Mapping[str, Given]) -> dict[str, Recipe]:

@@ -231,7 +231,7 @@ def run_training(
         for log in logs:
             pruned = tell(log, True)
     saved_at = time.perf_counter()
-    while not pruned and len(logs) < config.recipe.epochs:
+    while not pruned and len(logs) < config.recipe.last_epoch:
         logs.append(trainer.epoch(len(logs) + 1, on_fill))
         if time.perf_counter() - saved_at >= checkpoint.INTERVAL:
             model, optimizer, part = (x.state_dict() for x in (trainer.model, trainer.optimizer, trainer.part))
@@ -240,5 +240,5 @@ def run_training(
             saved_at = time.perf_counter()
         write_metrics(workdir, logs)
         pruned = tell(logs[-1], False)
-    finished = len(logs) == config.recipe.epochs  # a prune after the last epoch has nothing left to save
+    finished = len(logs) == config.recipe.last_epoch  # a prune after the last epoch has nothing left to save
     return RunOutcome(trainer.result(logs, attempts, pruned and not finished), logs, trainer.shown.eval())

@@ -16,7 +16,7 @@ from PIL import Image
 from tests.support.helpers import ROOT, Outcome
 from tests.support.report_frames import LADDER, sweep_frame
 
-SCRIPTS = ("pareto", "size_saved", "temperature_alpha", "temperature_vs_width", "capacity_gap", "calibration")
+SCRIPTS = ("pareto", "size_saved", "temperature_alpha", "temperature_vs_width", "calibration")
 SCRIPTS += ("summary", "seeds")
 RECORDS = sorted(path.parent for path in (ROOT / "results" / "records").rglob("trials.csv"))
 GAIN = 0.02

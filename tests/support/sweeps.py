@@ -48,8 +48,9 @@ def search(**options: Any) -> Search:
 
 
 def command(out: Path, cache: Path, *arguments: object) -> list[str]:
-    """``kdbench sweep`` of the tiny pair on digits."""
-    words = ["sweep", "--pair", f"{TEACHER}:{SMALL}", "--budget", "smoke", "--out", out, "--cache", cache]
+    """``kdbench sweep`` on digits, of the tiny pair unless another is given."""
+    pair = () if "--pair" in arguments else ("--pair", f"{TEACHER}:{SMALL}")
+    words = ["sweep", *pair, "--budget", "smoke", "--out", out, "--cache", cache]
     return [str(word) for word in [*words, "--precision", "fp32", "--workers", 1, *arguments]]
 
 

@@ -24,7 +24,20 @@ from kdbench.train import loop as engine_run
 from kdbench.train.checkpoint import NAME
 from kdbench.train.metrics import calibration_temperature, collect_logits
 from kdbench.train.optim import FLOOR, make_optimizer, make_schedule
-from tests.support.training import CPU, KD, RECIPE, STEPS, Watched, cached, config_of, data_of, live, same, train
+from tests.support.training import (
+    CPU,
+    KD,
+    RECIPE,
+    STEPS,
+    Watched,
+    cached,
+    config_of,
+    data_of,
+    live,
+    numbers,
+    same,
+    train,
+)
 
 
 @pytest.mark.parametrize("keyed", ["view", "epoch"])
@@ -171,7 +184,7 @@ CHANGES: dict[str, tuple[dict[str, object], object]] = {  # field: (what it need
     "repeats": ({}, 3), "mixup": ({}, 1.0), "cutmix": ({}, 1.0),
     "mix_switch": ({"mixup": 1.0, "cutmix": 1.0}, 1.0), "test_crop": ({}, 0.5),
     "network_size": ({}, 24), "network_interpolation": ({"network_size": 40}, "bicubic"), "mean": ({}, (0.1,)),
-    "std": ({}, (0.5,)),
+    "std": ({}, (0.5,)), "stop_at": ({"epochs": 2}, 1),
 }  # fmt: skip
 SAYS = {"max_norm": "hinton_mlp_30"}
 """Fields that only some networks have a use for."""
@@ -283,6 +296,13 @@ def test_kd_with_alpha_0_trains_the_hard_baseline(tmp_path):
     kd = train(config_of(hyper={**KD, "alpha": 0.0}), tmp_path / "kd", live())
     hard = train(config_of(method="hard", hyper={}), tmp_path / "hard")
     assert kd.logs[-1].val_loss == pytest.approx(hard.logs[-1].val_loss, rel=1e-6)
+
+
+def test_stopped_early_is_the_start_of_the_whole_schedule(tmp_path):
+    whole = config_of(RECIPE.model_copy(update={"epochs": 3}), method="hard")
+    stopped = whole.model_copy(update={"recipe": whole.recipe.model_copy(update={"stop_at": 2})})
+    runs = [numbers(train(config, tmp_path / str(config.recipe.stop_at))) for config in (whole, stopped)]
+    assert runs[1][:2] == runs[0][:2] and (runs[1][2]["epochs"], runs[1][2]["status"]) == (2, "complete")
 
 
 @pytest.mark.parametrize(("at", "status", "epochs"), [(1, "pruned", 1), (3, "complete", 3), (9, "complete", 3)])

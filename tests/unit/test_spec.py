@@ -19,8 +19,10 @@ from kdbench.methods import METHODS
 from kdbench.models import Given
 from kdbench.sweeps.config import SweepConfig, parse_dimension
 from kdbench.sweeps.overrides import named_configs, read_config, read_run_options
-from kdbench.sweeps.plan import fixed_of, space_of, teacher_config
+from kdbench.sweeps.plan import fixed_of, space_of
+from kdbench.sweeps.series import Sweeps, read_sweeps
 from kdbench.sweeps.spec import build_sweep
+from kdbench.sweeps.teachers import teacher_config
 from kdbench.sweeps.types import Sweep, spec_difference
 
 PAIR = "resnet50:mobilenetv3"
@@ -308,4 +310,7 @@ def test_run_options_are_no_part_of_the_sweep() -> None:
 
 @pytest.mark.parametrize("name", sorted(named_configs()))
 def test_every_named_sweep_resolves(name: str) -> None:
-    assert build_sweep(read_config(name), known_models=no_models).name == name
+    asked = read_sweeps(name)
+    for one in asked.each if isinstance(asked, Sweeps) else (asked,):
+        sweep = build_sweep(one, known_models=no_models)
+        assert (sweep.name.startswith(name) and one.out.name == name) or sweep.name == name
