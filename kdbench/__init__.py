@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kdbench.api import Result, leaderboard, load, reproduce, sweep
+    from kdbench.api import leaderboard, load, reproduce, sweep
+    from kdbench.result import Result
 
 __version__ = "0.2.0.dev0"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdbench.api import Result, plan_sweep, run_sweep
+from kdbench.api import plan_sweep, run_sweep
+from kdbench.result import Result
 from kdbench.errors import BadInput
 from kdbench.run.observers import Observer
 from kdbench.run.words import counted, duration

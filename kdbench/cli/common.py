@@ -98,7 +98,7 @@ def show_plans(plans: Sequence[DryRun], *, as_json: bool) -> None:
 
 def show_report(folder: Path, *, as_json: bool) -> None:
     """Write the report of the sweep, or series, in ``folder``; print its table and where the rest is, or as JSON."""
-    from kdbench.api import Result
+    from kdbench.result import Result
     from kdbench.series import Series
 
     if not (folder / SPEC_FILE).is_file():

@@ -57,7 +57,7 @@ def export(
         sys.stderr.flush()
 
     say(f"exporting from {folder}")
-    from kdbench.api import Result
+    from kdbench.result import Result
 
     wanted = {"int8": int8, "half": half, "normalize": normalize, "softmax": softmax, "calibration": calibration,
               "max_drop": max_drop}  # fmt: skip

@@ -72,8 +72,8 @@ def report(
     if x is None:
         show_report(folder, as_json=as_json)
         return
-    from kdbench.api import Result
     from kdbench.report.render import Screen
+    from kdbench.result import Result
 
     grid, paths = Result(folder).over(x)
     if as_json:

@@ -119,7 +119,7 @@ def pick(
         kdbench pick mine --max-ms 3 --precision int8 --max-mb 2
     """
     folder = find_sweep(sweep, out)
-    from kdbench.api import Result
+    from kdbench.result import Result
 
     limits = {"ms": max_ms, "mb": max_mb, "params": max_params, "macs": max_macs, "acc": min_acc}
     choice, told = Result(folder).pick(limits, runtime=runtime, precision=precision, threads=threads)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdbench.api import Result
 from kdbench.data import load, resolve_dataset
 from kdbench.models import build
+from kdbench.result import Result
 from kdbench.run.store import WEIGHTS, read_config, read_result
 from kdbench.sweeps.store import read_spec
 from kdbench.sweeps.teachers import lessons
