@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdbench.api import plan_sweep, run_sweep
-from kdbench.result import Result
 from kdbench.errors import BadInput
+from kdbench.result import Result
 from kdbench.run.observers import Observer
 from kdbench.run.words import counted, duration
 from kdbench.sweeps.series import Sweeps
