@@ -9,13 +9,12 @@ import multiprocessing
 import signal
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kdbench.errors import MachineFault
 from kdbench.run.events import Broken, Ended, Epoch, Event, Handle, Setting
@@ -91,9 +90,13 @@ class InlineExecutor:
 
 
 @dataclass(eq=False)
-class _Worker:
-    process: BaseProcess
-    pipe: Connection
+class Worker:
+    """One worker: what runs it, the line to it, what its leases say, and what it does."""
+
+    process: Any
+    """Of this machine, or a job of a cluster."""
+    pipe: Connection | None
+    """None while it is not connected."""
     owner: str
     job: Job | None = field(default=None)
 
@@ -108,7 +111,7 @@ class LocalExecutor:
         self._owners: set[str] = set()
         self._workers = [self._start() for _ in range(count)]
 
-    def _start(self) -> _Worker:
+    def _start(self) -> Worker:
         here, there = self._spawn.Pipe()
         owner = new_owner()
         process = self._spawn.Process(target=work, args=(there, self._setting, owner), daemon=True)
@@ -116,23 +119,25 @@ class LocalExecutor:
             process.start()
         there.close()
         self._owners.add(owner)
-        return _Worker(process, here, owner)
+        return Worker(process, here, owner)
 
     def free(self) -> int:
-        return sum(worker.job is None for worker in self._workers)
+        return sum(worker.job is None and worker.pipe is not None for worker in self._workers)
 
     def submit(self, job: Job) -> None:
-        worker = next(worker for worker in self._workers if worker.job is None)
+        worker = next(worker for worker in self._workers if worker.job is None and worker.pipe is not None)
         worker.job = job
         with suppress(OSError):  # it is gone: `poll` will notice
+            assert worker.pipe is not None
             worker.pipe.send(job)
 
     def poll(self, seconds: float) -> None:
-        pipes = {worker.pipe: worker for worker in self._workers}
+        pipes = {worker.pipe: worker for worker in self._workers if worker.pipe is not None}
         for pipe in wait(list(pipes), timeout=seconds):
             self._read(pipes[pipe])  # type: ignore[index]
 
-    def _read(self, worker: _Worker) -> None:
+    def _read(self, worker: Worker) -> None:
+        assert worker.pipe is not None
         try:
             event: Event = worker.pipe.recv()
         except (EOFError, OSError):
@@ -145,8 +150,9 @@ class LocalExecutor:
             with suppress(OSError):
                 worker.pipe.send(answer)
 
-    def _replace(self, worker: _Worker) -> None:
+    def _replace(self, worker: Worker) -> None:
         """A worker died: start another, then tell whose job it was."""
+        assert worker.pipe is not None
         worker.process.join(timeout=STOP_SECONDS)
         code, job = worker.process.exitcode, worker.job
         worker.pipe.close()
@@ -163,6 +169,7 @@ class LocalExecutor:
     def close(self) -> None:
         try:
             for worker in self._workers:
+                assert worker.pipe is not None
                 worker.pipe.close()
                 if worker.process.is_alive():
                     worker.process.terminate()
@@ -235,8 +242,12 @@ def _bare_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def make_executor(kind: str, workers: int, setting: Setting, handle: Handle) -> Executor:
-    """``local`` (in this process for one worker) or ``ray``."""
+def make_executor(kind: str, workers: int, setting: Setting, handle: Handle, wanted: Sequence[str] = ()) -> Executor:
+    """``local`` (in this process for one worker), ``ray`` or ``slurm``, which is asked for what is ``wanted``."""
+    if kind == "slurm":
+        from kdbench.run.slurm_executor import SlurmExecutor
+
+        return SlurmExecutor(setting, handle, workers, wanted)
     if kind == "ray":
         from kdbench.run.ray_executor import RayExecutor
 

@@ -57,8 +57,10 @@ class RunOptions(Frozen):
     """Mirror the searches live for optuna-dashboard: sqlite:///FILE or postgresql+psycopg://..."""
     workers: Annotated[int | Literal["auto"], Flag(WHERE, "N|auto")] = "auto"
     """Processes that train; auto: one a core and at most four on a CPU, one on a GPU."""
-    executor: Annotated[Literal["local", "ray"], Flag(WHERE)] = "local"
-    """Where the workers are: processes of this machine, or actors of a Ray cluster."""
+    executor: Annotated[Literal["local", "ray", "slurm"], Flag(WHERE)] = "local"
+    """Where the workers are: processes of this machine, actors of a Ray cluster, or jobs of Slurm."""
+    slurm: Annotated[tuple[str, ...], Flag(WHERE, "KEY=VALUE,...", shown="the cluster's")] = ()
+    """What a worker's job asks for: partition=gpu,gres=gpu:1,time=240 (minutes)."""
     device: Annotated[str, Flag(WHERE, "auto|cpu|cuda|cuda:N")] = "auto"
     """What they train on."""
     exact: Annotated[bool, Flag(WHERE)] = False
@@ -92,6 +94,11 @@ class RunOptions(Frozen):
         if count != "auto" and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
             raise BadInput(f"workers must be auto or a whole number of at least 1, not {value}")
         return count
+
+    @field_validator("slurm", mode="before")
+    @classmethod
+    def _asked(cls, value: Any) -> Any:
+        return tuple(filter(None, value.split(","))) if isinstance(value, str) else value
 
     @field_validator("storage")
     @classmethod
@@ -168,7 +175,7 @@ def run_plan(
         try:
             scheduler = Scheduler(plan, setting, observers, speeds=speeds, workers=workers)
             observers.members += [make() for make in more if scheduler.pending]
-            scheduler.run(lambda handle: make_executor(run.executor, workers, setting, handle))
+            scheduler.run(lambda handle: make_executor(run.executor, workers, setting, handle, run.slurm))
         finally:
             for member in observers.members[1:]:
                 member.close()

@@ -34,6 +34,9 @@ KINDS = [
     ("inline", 1),
     ("local", 2),
     pytest.param(("ray", 1), marks=pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray")),
+    pytest.param(
+        ("slurm", 1), marks=pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit")
+    ),
 ]
 
 
@@ -70,11 +73,12 @@ def no_cluster_left() -> Iterator[None]:
         sys.modules["ray"].shutdown()
 
 
-@pytest.fixture(params=KINDS, ids=["inline", "local", "ray"])
+@pytest.fixture(params=KINDS, ids=["inline", "local", "ray", "slurm"])
 def executor(request: pytest.FixtureRequest, tmp_path: Path, no_cluster_left: None) -> Iterator[tuple[Executor, Heard]]:
     kind, workers = request.param
     heard = Heard(LARGE)
-    made = make_executor("ray" if kind == "ray" else "local", workers, setting(tmp_path), heard)
+    wanted = ["cluster=local"]  # submitit's own: the same jobs as processes; tests/e2e/test_slurm.py has Slurm itself
+    made = make_executor("local" if kind == "inline" else kind, workers, setting(tmp_path), heard, wanted)
     yield made, heard
     made.close()
 
@@ -115,7 +119,7 @@ def test_every_job_ends_once_and_answers_are_heard(executor: tuple[Executor, Hea
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("executor", KINDS[2:], ids=["ray"], indirect=True)
+@pytest.mark.parametrize("executor", KINDS[2:3], ids=["ray"], indirect=True)
 def test_a_second_plan_on_this_machine_has_a_ray_cluster_of_its_own(executor: tuple[Executor, Heard]) -> None:
     """One in the first one's would lose its workers when the first plan ends."""
     import ray

@@ -21,6 +21,7 @@ import pytest
 import kdbench
 from kdbench.catalog.recipes import PRESETS
 from kdbench.sweeps.store import read_status
+from tests.support import slurm
 from tests.support.processes import ended_with, finish, start, wait_for
 from tests.support.sweeps import UNEQUAL, command, here, once, sweep_here
 from tests.support.wandb_files import find_runs, read_offline
@@ -164,3 +165,23 @@ def test_a_node_of_a_ray_cluster_that_goes_costs_no_run(one: Path, tmp_path: Pat
     finally:
         nodes.shutdown()
     agree(tmp_path, one)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(slurm.lacking() is not None, reason=str(slurm.lacking()))
+def test_slurm_may_preempt_its_workers(one: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Both are requeued for a job that is more urgent, connect again and go on from their checkpoints."""
+    log, place = tmp_path / "log", tmp_path_factory.mktemp("slurm")
+    words = command(tmp_path / "results", one / "cache", *ARGUMENTS, "--executor", "slurm", "--workers", 2)
+    with slurm.cluster(place) as environment:
+        sweep = start(words, log, **environment)
+        wait_for(lambda: len(leases(tmp_path)) == 2, sweep, log)
+        script = place / "urgent.sh"
+        script.write_text("#!/bin/sh\nsleep 4\n")
+        assert "Submitted" in slurm.run(f"sbatch -p urgent -N 2 -o /dev/null {script}", environment)
+        wait_for(lambda: "preempted or died" in log.read_text(), sweep, log)
+        said = ended_with(sweep, log, 0)
+        assert "waiting for it" not in said
+        assert slurm.run("squeue -h -p main", environment) == ""  # no job is left behind
+    agree(tmp_path, one)
+    assert not list((tmp_path / "results/run/.slurm").glob("key"))
