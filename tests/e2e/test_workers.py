@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import time
@@ -142,6 +143,35 @@ def test_two_workers_give_the_table_of_one_under_a_published_recipe(tmp_path: Pa
         tables.append(table(place))
     pd.testing.assert_frame_equal(*tables)
     assert tables[0]["status"].eq("complete").all()
+
+
+@pytest.mark.slow
+def test_a_storm_of_kills_changes_no_number(tmp_path: Path) -> None:
+    """Four workers of which one is killed every few seconds, the coordinator twice: each run once, the calm table."""
+    asked = {**ASKED, "trials": 16, "seeds": 20, "epochs": 2}
+    sweep_here(calm := tmp_path / "calm", **asked)
+    arguments = [word for name, value in asked.items() for word in (f"--{name}", value)]
+    words = command(tmp_path / "results", calm / "cache", *arguments, "--workers", 4)
+    rng, log, kills = random.Random(0), tmp_path / "log", 0
+    for life in range(3):
+        sweep, deaths = start(words, log), 0
+        wait_for(lambda: leases(tmp_path), sweep, log)
+        while sweep.is_alive() and (deaths < 4 or life == 2):
+            time.sleep(2.5)
+            with suppress(psutil.Error, IndexError):
+                family = psutil.Process(sweep.pid).children(recursive=True)
+                server = next(p for p in family if "forkserver" in " ".join(p.cmdline()))
+                rng.choice(server.children()).kill()
+                deaths += 1
+        kills += deaths
+        if life < 2:
+            assert sweep.is_alive()
+            os.killpg(sweep.pid or 0, signal.SIGKILL)
+            sweep.join()
+    assert sweep.exitcode == 0 and kills > 8, log.read_text()[-2000:]
+    pd.testing.assert_frame_equal(table(tmp_path), table(calm))
+    assert table(tmp_path)["status"].eq("complete").all() and len(table(calm)) == 58
+    assert leases(tmp_path) == []
 
 
 @pytest.mark.slow
