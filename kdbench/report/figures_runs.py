@@ -204,22 +204,37 @@ def temperature_alpha_figure(runs: pd.DataFrame) -> Figure:
         title.append(f"one seed ({seeds[0]})" if len(seeds) == 1 else None)
         several = len({method for method, _ in panels}) > 1
         figure, all_axes = _panels([student for _, student in panels], title)
+        heated = False
         for axes, (method, student) in zip(all_axes, panels, strict=True):
             own = search[(search["method"] == method) & (search["student"] == student)]
             hard = float(base.get(student, math.nan))
             best = f"best {percent(own['val_acc'].max())}%"
-            _remark(axes, [*([method] if several else []), best, *([f"hard {percent(hard)}%"] if hard == hard else [])])
-            _trials(axes, own, hard if relative else 0.0)
-        _axis_names(all_axes, "temperature T", "val. acc. − hard labels\n(points)" if relative else "val. acc. (%)")
+            knob = _knob(own)
+            over = [f"over {knob.removeprefix('hyper_') if knob else 'trials'}"] if knob != "temperature" else []
+            hard_acc = [f"hard {percent(hard)}%"] if hard == hard else []
+            _remark(axes, [*([method] if several else []), *over, best, *hard_acc])
+            _trials(axes, own, knob, hard if relative else 0.0)
+            heated |= knob == "temperature"
+        _axis_names(
+            all_axes,
+            "temperature T" if heated else "",
+            "val. acc. − hard labels\n(points)" if relative else "val. acc. (%)",
+        )
         below(figure, "Each dot is a trial; a ring marks the choice, crosses are pruned or failed trials.", all_axes)
         return figure
 
 
-def _trials(axes: Axes, own: pd.DataFrame, hard: float) -> None:
-    """One panel of ``temperature_alpha_figure``."""
+def _knob(own: pd.DataFrame) -> str | None:
+    """What a search's trials are drawn over: temperature, else what varied first; None: nothing did."""
+    names = ["temperature", *sorted(name for name in own.columns if name.startswith("hyper_"))]
+    return next((name for name in names if own[name].nunique() > (name != "temperature")), None)
+
+
+def _trials(axes: Axes, own: pd.DataFrame, knob: str | None, hard: float) -> None:
+    """One panel of ``temperature_alpha_figure``, over ``knob``; without one over the trials' numbers."""
     done = own[(own["status"] == "complete") & own["val_acc"].notna()]
-    heated = own["temperature"].notna().any()
-    where = own["temperature"] if heated else pd.Series(range(1, len(own) + 1), own.index, dtype=float)
+    heated = knob is not None
+    where = own[knob] if knob else pd.Series(range(1, len(own) + 1), own.index, dtype=float)
     height = 100 * (done["val_acc"] - hard)
     if hard:
         axes.axhline(0, color=INK, linestyle=DASHES, linewidth=1.0, zorder=1, label="hard labels")
@@ -228,20 +243,21 @@ def _trials(axes: Axes, own: pd.DataFrame, hard: float) -> None:
                     s=56, edgecolor=INK, linewidth=0.5, zorder=3, legend=False)  # fmt: skip
     top: Any = height.idxmax()
     axes.scatter([where[top]], [height[top]], s=190, facecolors="none", edgecolors=INK, linewidths=1.6, zorder=4)
-    for value in (0.0, 0.5, 1.0):
+    for value in (0.0, 0.5, 1.0) if own["alpha"].notna().any() else ():
         axes.plot([], [], marker="o", linestyle="none", color=colormaps["viridis"](value), label=f"alpha {value:g}")
     axes.margins(y=0.2)
     gone = own.drop(done.index)
     if len(gone):
         axes.plot(where[gone.index], [0.04] * len(gone), "x", color="#8a8a8a", markersize=5, clip_on=False,
                   transform=axes.get_xaxis_transform(), zorder=2)  # fmt: skip
-    if heated:
-        low, high = float(own["temperature"].min()), float(own["temperature"].max())
+    if heated and (low := float(where.min())) > 0:
+        high = float(where.max())
         room = max((high / low) ** 0.1, 1.15) if high > low else 2.0
         axes.set_xlim(low / room, high * room)
         axes.set_xscale("log")
-        exact = own["temperature"].nunique() <= 3
-        marks = sorted(set(own["temperature"].dropna())) if exact else [1, 2, 5, 10, 20, 50]
+        marks = [round(k * 10.0**n, 9) for n in range(-6, 7) for k in ((1, 2, 5) if high / low < 30 else (1,))]
+        marks = [1, 2, 5, 10, 20, 50] if knob == "temperature" else marks
+        marks = sorted(set(where.dropna())) if where.nunique() <= 3 else marks
         axes.set_xticks([mark for mark in marks if low / room <= mark <= high * room])
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
         axes.xaxis.set_minor_locator(NullLocator())

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,6 +15,7 @@ from kdbench.catalog.types import DatasetSpec
 from kdbench.config import Phase, RunConfig
 from kdbench.data.task import network_shape
 from kdbench.data.views import augment_for
+from kdbench.methods import METHODS
 from kdbench.models import count_params
 from kdbench.models.build import planned
 from kdbench.run.job import Plan
@@ -113,6 +115,14 @@ class _Costs:
         several = [planned(one.model, **shape, options=options) for one in networks_of(config.model)]
         return sum(map(count_params, several)) * (1 + (str(config.teacher_id) * config.given).count(","))
 
+    def pooled(self, teacher: RunConfig) -> int:
+        """Length of what its classifier is given."""
+        s = self._shape(teacher, 1)
+        shape = {"classes": s.classes, "channels": s.channels, "input_size": s.input_size, "stem": s.stem}
+        network = planned(teacher.model, **shape, options=tuple(sorted(teacher.recipe.model_options.items())))
+        size: Any = getattr(network, "head_hidden_size", 0) or getattr(network, "num_features", 0)
+        return int(size)
+
     def known(self, config: RunConfig) -> float | None:
         """Seconds an epoch, as earlier runs showed."""
         return self._speeds.epoch(config)
@@ -177,7 +187,9 @@ def dry_run(
     more = [_data_note(spec, kinds[-1].example), *notes]
     students = [kind.example for kind in kinds if kind.teacher is not None and kind.phase != "teacher"]
     if students:
-        more.append(_logits_note(spec, students[0], plan.passes, cache))
+        reads = [kind for kind in kinds if kind.teacher and "pooled" in METHODS.get(kind.example.method).needs]
+        pooled = costs.pooled(reads[0].teacher) if reads and reads[0].teacher else 0
+        more.append(_logits_note(spec, students[0], plan.passes, cache, pooled))
     if os.environ.get(THREADS_VARIABLE):
         more.append(f"threads limited to {os.environ[THREADS_VARIABLE]} by {THREADS_VARIABLE}")
     return DryRun(
@@ -185,18 +197,25 @@ def dry_run(
     )
 
 
-def _logits_note(spec: DatasetSpec, config: RunConfig, passes: int, cache: Path) -> str:
+def _logits_note(spec: DatasetSpec, config: RunConfig, passes: int, cache: Path, pooled: int = 0) -> str:
     """Where students will get the teacher's logits, how many passes and how much disk that takes."""
     samples, kept = int(samples_of(spec, config)), config.recipe.teacher_top_k
     views = augment_for(spec, config.recipe).n_views
     keyed, entries = keyed_by(views, passes or views or config.recipe.epochs)
     size = cache_bytes(samples, spec.classes, entries, kept)
+    more = cache_bytes(samples, spec.classes, entries, kept, pooled) if pooled else 0
     free = room(cache / "teachers" / (config.teacher_id or "") / "logits")
     text = f"at most {entries} passes of the teacher over {samples:,} samples"
     text = f"the augmentation is continuous: {text}" if views is None else f"teacher's logits: {text}"
     if size <= free:
         by = f"({views} views a sample)" if keyed == "view" else "by (seed, epoch, sample)"
-        return f"{text} serve every run; up to {max(size / 2**20, 0.1):,.1f} MiB on disk {by}"
+        told = f"{text} serve every run; up to {max(size / 2**20, 0.1):,.1f} MiB on disk {by}"
+        if not pooled:
+            return told
+        where = (
+            "on disk too" if more + size <= free else "there is no room for: the teacher runs live where they are read"
+        )
+        return f"{told}; pooled vectors take {more / 2**20:,.1f} MiB, {where}"
     less = cache_bytes(samples, spec.classes, entries, FEW_LOGITS)
     fits = FEW_LOGITS < spec.classes <= MOST_CLASSES and less <= free
     way_out = f"; --set recipe.teacher-top-k={FEW_LOGITS} would take {less / 2**20:,.0f} MiB" if fits else ""

@@ -312,7 +312,7 @@ class Context:
         """What the teacher says of one seed's views, where it can be computed ahead."""
         data, fields = self.data(student), METHODS.get(student.method).needs
         kept = self.teacher(teacher, student, data)
-        if kept.fills(data.train) and "logits" in fields and "maps" not in fields:
+        if "logits" in fields and "maps" not in fields and kept.fills(data.train, fields):
             for epoch in range(1, student.recipe.epochs + 1):
                 kept.fill(data.train, student.seed, epoch, fields)
                 report(Note(f"teacher's logits, seed {student.seed}", epoch, student.recipe.epochs))

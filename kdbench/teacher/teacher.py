@@ -35,19 +35,20 @@ class Teacher:
     Logits and pooled vectors are rounded to 16 bits before the first use, so cached and live ones are equal; maps
     come from the live network, which ``load`` builds when it must; ``show`` turns what students see into what it sees.
     ``root`` is the cache's folder; ``top_k`` of an augmented view's logits are kept there, of
-    un-augmented samples all.
+    un-augmented samples all; ``entries`` a sample will be asked for.
     """
 
     def __init__(
         self, load: Callable[[], nn.Module], device: torch.device, classes: int, *,
         keyed: Keyed = "live", root: Path | None = None, teacher_id: str = "", top_k: int | None = None,
-        show: Callable[[Tensor], Tensor] = lambda x: x,
+        entries: int = 1, show: Callable[[Tensor], Tensor] = lambda x: x,
     ) -> None:  # fmt: skip
         self._show = show
         self.classes, self.keyed, self._load, self._device = classes, keyed, load, device
-        self._root, self._teacher_id, self._top_k = root, teacher_id, top_k
+        self._root, self._teacher_id, self._top_k, self._entries = root, teacher_id, top_k, entries
         self._forwards: dict[frozenset[str], nn.Module] = {}
         self._pooled = 0
+        self._roomy: bool | None = None
         # an epoch's logits live as long as a run uses them, and runs of one seed share them
         self._epochs: WeakValueDictionary[tuple[str, int, int], Tensor] = WeakValueDictionary()
         self._plain: dict[str, Tensor] = {}
@@ -79,10 +80,10 @@ class Teacher:
         self, split: Split, seed: int, epoch: int, fields: Collection[str] = LOGITS, progress: Progress | None = None
     ) -> Guide:
         """The guide through one epoch's views of ``split``; what is best computed ahead is computed now."""
-        if self.keyed == "live" or "maps" in fields:
+        if self.keyed == "live" or "maps" in fields or not self._holds(split, fields):
             return lambda batch: self.ask(fields, batch.x)
         cache = self.cache(split, seed, epoch, fields)
-        if self.fills(split):
+        if self.fills(split, fields):
             key = (cache.key.id, seed, epoch)
             if (table := self._epochs.get(key)) is None:
                 read = cache.read(*self.fill(split, seed, epoch, fields, progress))
@@ -122,9 +123,25 @@ class Teacher:
             found = torch.from_numpy(cache.read(rows, 0 * rows)).float().to(split.labels.device)
         return self._plain.setdefault(split.digest, found)
 
-    def fills(self, split: Split) -> bool:
-        """Whether an epoch is computed ahead: its views have numbers and are in memory."""
-        return self.keyed != "live" and isinstance(split, ResidentSplit) and split.n_views is not None
+    def fills(self, split: Split, fields: Collection[str] = LOGITS) -> bool:
+        """Whether an epoch is computed ahead: its views have numbers and are in memory, the disk has room."""
+        numbered = isinstance(split, ResidentSplit) and split.n_views is not None
+        return self.keyed != "live" and numbered and self._holds(split, fields)
+
+    def _holds(self, split: Split, fields: Collection[str]) -> bool:
+        """Whether there is room for pooled vectors, which take a hundred times what logits do."""
+        if "pooled" not in fields or self._root is None:
+            return True
+        if self._roomy is None:
+            size = cache_bytes(len(split), self.classes, self._entries, self._top_k, self._length(split))
+            self._roomy = size <= room(self._root)
+        return self._roomy
+
+    def _length(self, split: Split) -> int:
+        """Of a pooled vector."""
+        if not self._pooled:
+            self._pooled = self.taps({"pooled"} | LOGITS, next(iter(split.plain(1))).x).pooled
+        return self._pooled
 
     def fill(
         self, split: Split, seed: int, epoch: int, fields: Collection[str] = LOGITS, progress: Progress | None = None
@@ -144,9 +161,7 @@ class Teacher:
 
     def cache(self, split: Split, seed: int, epoch: int, fields: Collection[str] = LOGITS) -> LogitCache:
         """The open cache that holds one epoch's views: by (sample, view), or by (seed, epoch, sample)."""
-        if "pooled" in fields and not self._pooled:
-            self._pooled = self.taps(fields, next(iter(split.plain(1))).x).pooled
-        pooled = self._pooled if "pooled" in fields else 0
+        pooled = self._length(split) if "pooled" in fields else 0
         if self.keyed == "view":
             return self._open(split, split.augment.key, split.n_views or 0, self._top_k, pooled)
         return self._open(split, f"{split.augment.key}-seed{seed}-epoch{epoch}", 1, self._top_k, pooled)
@@ -183,10 +198,10 @@ def keyed_by(views: int | None, passes: int) -> tuple[Keyed, int]:
     return ("view", views) if views is not None and views <= passes else ("epoch", passes)
 
 
-def cache_bytes(samples: int, classes: int, entries: int, top_k: int | None = None) -> int:
-    """Disk that so many entries a sample take."""
+def cache_bytes(samples: int, classes: int, entries: int, top_k: int | None = None, pooled: int = 0) -> int:
+    """Disk that so many entries a sample take, each with ``pooled`` numbers beside the logits."""
     return CacheKey(teacher_id="", split_digest="", augment="", samples=samples, views=entries, classes=classes,
-                    top_k=top_k).bytes  # fmt: skip
+                    top_k=top_k, pooled=pooled).bytes  # fmt: skip
 
 
 def room(root: Path) -> float:
@@ -215,4 +230,5 @@ def make_teacher(
     if cache_bytes(len(split), classes, entries, top_k) > room(root):
         keyed = "live"
     show = partial((look or split.shown).show, seen=split.shown)
-    return Teacher(load, device, classes, keyed=keyed, root=root, teacher_id=teacher_id, top_k=top_k, show=show)
+    return Teacher(load, device, classes, keyed=keyed, root=root, teacher_id=teacher_id, top_k=top_k, entries=entries,
+                   show=show)  # fmt: skip

@@ -126,6 +126,19 @@ def test_a_disk_without_room_for_a_record_means_a_live_teacher(tmp_path, monkeyp
     assert [keyed(enough - 999, root=tmp_path), keyed(enough - 1000, root=tmp_path)] == ["epoch", "live"]
 
 
+def test_pooled_vectors_without_room_are_asked_live_and_logits_are_kept(tmp_path, monkeypatch):
+    split = data_of(0, True).train
+    free = 2 * (cache_bytes(len(split), 10, 2, pooled=128) - 1)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+    network = Watched()
+    teacher = make_teacher(lambda: network, CPU, 10, root=tmp_path, teacher_id="t", split=split, passes=3)
+    monkeypatch.setattr(teacher, "_pooled", 128)
+    assert teacher.keyed == "view" and teacher.fills(split) and not teacher.fills(split, {"logits", "pooled"})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free + 4))
+    monkeypatch.setattr(teacher, "_roomy", None)
+    assert teacher.fills(split, {"logits", "pooled"})
+
+
 @pytest.mark.parametrize(("model", "optimizer"), [("test_resnet", "sgd"), ("test_vit", "adamw")])
 def test_interrupted_after_every_epoch_equals_uninterrupted_bit_for_bit(tmp_path, model, optimizer):
     recipe = RECIPE.model_copy(update={"epochs": 3, "optimizer": optimizer, "lr": 0.01, "warmup_epochs": 1.0})
