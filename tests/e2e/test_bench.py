@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support.helpers import run_process
+from tests.support.helpers import ROOT, run_process
 
 PEERS = ("tutorial loop", "timm", "timm channels_last", "torchdistill")
 
@@ -37,3 +39,15 @@ def test_rates_and_ratios_belong_together(tmp_path: Path) -> None:
     page = (tmp_path / "bench.md").read_text(encoding="utf-8")
     assert "| hinton_mlp_1200 |" in page
     assert json.loads((tmp_path / "bench.json").read_text()) == figures
+
+
+@pytest.mark.slow
+def test_methods_beside_kd(tmp_path: Path) -> None:
+    words = ["--pair", "test_resnet:test_efficientnet", "--methods", "sp,vid", "--dataset", "digits", "--limit", "100"]
+    brief = ["--rounds", "2", "--seconds", "0.05", "--batch-size", "32", "--out", str(tmp_path)]
+    program = [sys.executable, str(ROOT / "experiments" / "bench" / "methods.py"), *words, *brief]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)["methods"]
+    assert list(found) == ["kd", "sp", "vid"] and found["kd"]["of_kd"] == [1.0, 1.0, 1.0]
+    assert found["vid"]["extra"] > found["sp"]["extra"] == 0 and all(row["mb"] > 50 for row in found.values())
+    assert (tmp_path / "methods.md").read_text().count("| vid |") == 1
