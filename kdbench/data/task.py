@@ -47,7 +47,10 @@ def looks_of(spec: DatasetSpec, cfg: DataConfig, recipe: Recipe) -> tuple[Look, 
     spec = in_colour(spec, cfg, recipe)
     mean, std = recipe.mean or spec.mean, recipe.std or spec.std
     if not len(mean) == len(std) == spec.shape[0]:
-        raise BadInput(f"recipe.mean {mean} and std {std} must have one value for each of {spec.shape[0]} channels")
+        raise BadInput(
+            f"recipe.mean {mean} and std {std} must have one value for each of {spec.shape[0]} channels (where "
+            "they are given weights' own: set teacher-recipe.mean and teacher-recipe.std)"
+        )
     cut = Look(recipe.input_size or spec.input_size, mean, std, recipe.network_interpolation)
     return cut, replace(cut, size=recipe.network_size or cut.size)
 

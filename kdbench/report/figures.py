@@ -232,7 +232,10 @@ def gain_figure(pareto: pd.DataFrame, title: str = "") -> Figure | None:
         axes.margins(x=0.08)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}" if abs(value) > 1e-9 else "0"))
         axes.set_xlabel("Gain over hard labels (percentage points of test accuracy)")
-        axes.set_title(title, loc="left")
+        if len(students) > 1:
+            axes.set_title(title, loc="left")
+        else:  # its whole name stands beside the axes and leaves too little above them
+            figure.suptitle(title, x=0.02, ha="left", fontsize=12)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)

@@ -193,8 +193,8 @@ def resolved(sweep: Sweep, folder: Path, device: torch.device) -> Sweep:
     if difference:
         free = next(name for k in count(2) if not (folder.parent / (name := f"{sweep.name}-{k}")).exists())
         raise BadInput(
-            f"'{sweep.name}' in {folder.parent} holds another sweep; add `--name {free}`, or ask for the same:\n  "
-            + "\n  ".join(difference)
+            f"'{sweep.name}' in {folder.parent} holds another sweep; add `--name {free}`, or ask for the same: "
+            + "; ".join(difference)
         )
     return asked
 

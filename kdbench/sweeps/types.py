@@ -125,7 +125,11 @@ def spec_difference(old: Sweep, new: Sweep) -> list[str]:
     """What differs between a stored sweep and the one asked for: ``"budget.trials: stored 4, asked 8"``."""
     stored, wanted = _flat(old.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
     keys = [key for key in {**stored, **wanted} if stored.get(key) != wanted.get(key)]
-    return [f"{key}: stored {stored.get(key, 'nothing')}, asked {wanted.get(key, 'nothing')}" for key in keys]
+
+    def told(held: Mapping[str, Any], key: str) -> Any:
+        return held.get(key, "nothing" if "." in key else "the default")
+
+    return [f"{key}: stored {told(stored, key)}, asked {told(wanted, key)}" for key in keys]
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -314,3 +314,13 @@ def test_every_named_sweep_resolves(name: str) -> None:
     for one in asked.each if isinstance(asked, Sweeps) else (asked,):
         sweep = build_sweep(one, known_models=no_models)
         assert (sweep.name.startswith(name) and one.out.name == name) or sweep.name == name
+
+
+def test_an_asked_alpha_takes_the_place_of_a_recipe_s_free_weights() -> None:
+    def held(**more: Any) -> dict[str, float]:
+        sweep = build_sweep(
+            read_config(None, (), {"pair": PAIR, "recipe.preset": "usi", **more}), known_models=no_models
+        )
+        return fixed_of(sweep, "kd")
+
+    assert held()["soft_weight"] == 5.0 and "soft_weight" not in held(alpha=0.3) and held(alpha=0.3)["alpha"] == 0.3
