@@ -315,11 +315,8 @@ def _space(config: SweepConfig, recipe: Recipe) -> tuple[dict[str, Dimension], H
     known = {name for spec in specs for name in spec.knobs}
     published = preset_of(config.recipe.preset).hyper if config.recipe.preset else {}
     asked = _given({"temperature": config.temperature, "alpha": config.alpha}) | config.space
-    if "kd" in config.method:  # a recipe's paper speaks of plain distillation
-        gone = {
-            *asked,
-            *(("soft_weight", "hard_weight") if "alpha" in asked else ()),
-        }  # else alpha would change nothing
+    if "kd" in config.method:  # a recipe's paper speaks of plain distillation; beside free weights alpha is nothing
+        gone = {*asked} | ({"soft_weight", "hard_weight"} if "alpha" in asked else set())
         fixed = {f"kd.{name}": value for name, value in published.items() if name not in gone}
     if both := sorted(known & {*tuned}):
         raise BadInput(f"tune: {both[0]} is also the name of a hyper-parameter of a method here")

@@ -6,7 +6,6 @@ import math
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,11 +13,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from kdbench.config import DataConfig, Recipe, RunConfig
-from kdbench.data import Split, TaskData, load, resolve_dataset
+from kdbench.data import TaskData, load, resolve_dataset
 from kdbench.errors import BadInput, TrialFailed
 from kdbench.methods import LOGITS, METHODS
 from kdbench.models import build
-from kdbench.teacher import Teacher, cache_bytes, make_teacher
+from kdbench.teacher import Teacher, make_teacher
 from kdbench.teacher.logit_cache import CHUNK
 from kdbench.train import loop as engine_run
 from kdbench.train.checkpoint import NAME
@@ -108,35 +107,6 @@ def test_a_few_logits_of_a_view_are_the_same_kept_or_computed(tmp_path, views):
     for k in (10, 11):
         with pytest.raises(BadInput, match=rf"recipe.teacher-top-k={k}: of 10 classes, give 1 to 9"):
             kept(k)
-
-
-def test_a_disk_without_room_for_a_record_means_a_live_teacher(tmp_path, monkeypatch):
-    """Whatever the record itself has taken meanwhile; and of numbered views no more is reserved than will be read."""
-    split = data_of(0, None, None, "resized-crop").train
-    few, many = data_of(0, True).train, data_of(1).train
-    enough = 2 * cache_bytes(len(split), 10, 3)
-
-    def keyed(free: int, split: Split = split, root: Path = tmp_path / "not" / "yet") -> str:
-        monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
-        return make_teacher(Watched, CPU, 10, root=root, teacher_id="t", split=split, passes=3).keyed
-
-    assert [keyed(enough), keyed(enough - 1)] == ["epoch", "live"]
-    assert (few.n_views, many.n_views) == (2, 9) and [keyed(enough, few), keyed(enough, many)] == ["view", "epoch"]
-    (tmp_path / "record").write_bytes(bytes(999))
-    assert [keyed(enough - 999, root=tmp_path), keyed(enough - 1000, root=tmp_path)] == ["epoch", "live"]
-
-
-def test_pooled_vectors_without_room_are_asked_live_and_logits_are_kept(tmp_path, monkeypatch):
-    split = data_of(0, True).train
-    free = 2 * (cache_bytes(len(split), 10, 2, pooled=128) - 1)
-    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
-    network = Watched()
-    teacher = make_teacher(lambda: network, CPU, 10, root=tmp_path, teacher_id="t", split=split, passes=3)
-    monkeypatch.setattr(teacher, "_pooled", 128)
-    assert teacher.keyed == "view" and teacher.fills(split) and not teacher.fills(split, {"logits", "pooled"})
-    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free + 4))
-    monkeypatch.setattr(teacher, "_roomy", None)
-    assert teacher.fills(split, {"logits", "pooled"})
 
 
 @pytest.mark.parametrize(("model", "optimizer"), [("test_resnet", "sgd"), ("test_vit", "adamw")])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,10 +12,11 @@ import torch.nn.functional as F
 from torch import nn
 from torch._dynamo.utils import counters
 
+from kdbench.data import Split
 from kdbench.errors import BadInput
 from kdbench.methods import METHODS, BatchInfo, Loss, Method, Outputs, Range, Taps, method
 from kdbench.models import build
-from kdbench.teacher import Teacher, asked, outputs, taps_of
+from kdbench.teacher import Teacher, asked, cache_bytes, make_teacher, outputs, taps_of
 from kdbench.train import Step, run_training
 from kdbench.train import checkpoint as checkpoints
 from kdbench.train.loop import Trainer
@@ -153,3 +156,32 @@ def test_a_version_of_a_loss_is_part_of_the_id_unless_it_is_the_first():
     assert base.method_version == 1 and "method_version" not in base.model_dump()
     assert config_of(method_version=2).id != base.id
     assert Method(name="x").version == 1
+
+
+def test_a_disk_without_room_for_a_record_means_a_live_teacher(tmp_path, monkeypatch):
+    """Whatever the record itself has taken meanwhile; and of numbered views no more is reserved than will be read."""
+    split = data_of(0, None, None, "resized-crop").train
+    few, many = data_of(0, True).train, data_of(1).train
+    enough = 2 * cache_bytes(len(split), 10, 3)
+
+    def keyed(free: int, split: Split = split, root: Path = tmp_path / "not" / "yet") -> str:
+        monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+        return make_teacher(Watched, CPU, 10, root=root, teacher_id="t", split=split, passes=3).keyed
+
+    assert [keyed(enough), keyed(enough - 1)] == ["epoch", "live"]
+    assert (few.n_views, many.n_views) == (2, 9) and [keyed(enough, few), keyed(enough, many)] == ["view", "epoch"]
+    (tmp_path / "record").write_bytes(bytes(999))
+    assert [keyed(enough - 999, root=tmp_path), keyed(enough - 1000, root=tmp_path)] == ["epoch", "live"]
+
+
+def test_pooled_vectors_without_room_are_asked_live_and_logits_are_kept(tmp_path, monkeypatch):
+    split = data_of(0, True).train
+    free = 2 * (cache_bytes(len(split), 10, 2, pooled=128) - 1)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+    network = Watched()
+    teacher = make_teacher(lambda: network, CPU, 10, root=tmp_path, teacher_id="t", split=split, passes=3)
+    monkeypatch.setattr(teacher, "_pooled", 128)
+    assert teacher.keyed == "view" and teacher.fills(split) and not teacher.fills(split, {"logits", "pooled"})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free + 4))
+    monkeypatch.setattr(teacher, "_roomy", None)
+    assert teacher.fills(split, {"logits", "pooled"})
