@@ -97,7 +97,8 @@ def pareto_grid(pareto: pd.DataFrame, points: Points) -> Grid:
     for record, verdict in zip(pareto.to_dict("records"), judge(pareto), strict=True):
         hard = record["method"] == HARD
         ranges = _ranges(points, record)
-        held = [name for name in further if record[name] == record[name]]
+        idle = ("hyper_kd_weight", "hyper_kd_temperature") if record.get("hyper_kd_weight") == 0 else ()
+        held = [name for name in further if record[name] == record[name] and name not in idle]
         settings = [f"{name[6:]} {ranges.get(name, format(record[name], '.3g'))}" for name in held]
         acc = spread(record["test_acc"], record["test_acc_lo"], record["test_acc_hi"], digits)
         base = percent(record["baseline_acc"], digits)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from kdbench.config import CONTROLS, HARD, PHASES, RunConfig, RunResult
 from kdbench.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas as pd  # half a second, which who only makes rows need not wait for
 
 _SHOWN = ("temperature", "alpha")
 TEXT = ("sweep", "trial_id", "phase", "status", "dataset", "teacher", "student", "method", "hardware", "wandb_run")
@@ -40,6 +41,8 @@ def row_of(name: str, config: RunConfig, result: RunResult, tuned: Sequence[str]
 
 def frame_of(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Rows of ``row_of``, in any order, as the runs frame."""
+    import pandas as pd
+
     held = sorted(rows, key=lambda row: str(row["trial_id"]))
     return conform(pd.DataFrame(held, columns=[*COLUMNS, *sorted({key for row in held for key in row} - {*COLUMNS})]))
 
@@ -58,6 +61,8 @@ def conform(runs: pd.DataFrame, keep: tuple[str, ...] = ()) -> pd.DataFrame:
     Raises:
         BadInput: when a column that identifies a row is missing, a phase or status is unknown, or an id is there twice.
     """
+    import pandas as pd
+
     lacking = [name for name in ("trial_id", "phase", "status", "student", "method", "seed") if name not in runs]
     if lacking and len(runs):
         raise BadInput(f"the trials table lacks the column(s) {', '.join(lacking)}; it has {', '.join(runs.columns)}")
@@ -76,6 +81,8 @@ def conform(runs: pd.DataFrame, keep: tuple[str, ...] = ()) -> pd.DataFrame:
 
 def replicate_of(frame: pd.DataFrame) -> pd.Series:
     """Of which of several teachers or searches each row is; 0 where there is one."""
+    import pandas as pd
+
     return frame["replicate"] if "replicate" in frame else pd.Series(0, frame.index)
 
 
@@ -90,6 +97,8 @@ def _check(frame: pd.DataFrame) -> None:
 
 
 def _ordered(frame: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
     size = frame["student"].map(frame.groupby("student")["params"].max()).astype("Float64")
     keys = pd.DataFrame(
         {

@@ -32,8 +32,12 @@ class Lease:
 
     def __enter__(self) -> Lease:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with named(self._path):
-            self._path.write_text(self.owner, encoding="utf-8")
+        try:
+            with named(self._path):
+                self._path.write_text(self.owner, encoding="utf-8")
+        except OSError:  # a full disk leaves an empty file, which the next start would wait for
+            self._path.unlink(missing_ok=True)
+            raise
         self._thread.start()
         return self
 

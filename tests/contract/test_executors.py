@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import signal
@@ -214,6 +215,17 @@ def test_no_worker_and_no_lease_outlives_its_coordinator(tmp_path: Path, end: st
     made.close()
     assert not [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
     assert lease.owner_of(place) is None  # the next start waits for nobody
+
+
+def test_a_lease_that_cannot_be_written_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, text: str, encoding: str) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="no space"), lease.Lease(tmp_path, "me"):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_lease_lives_by_its_heartbeat_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
