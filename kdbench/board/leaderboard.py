@@ -96,7 +96,7 @@ def leaderboard(submissions: Sequence[Submission]) -> Board:
     copies = [_Copy(run, submission) for submission in submissions for run in submission.trials if _counts(run)]
     for copy in sorted(copies, key=lambda copy: copy.hard):  # hard labels last: they join what is there
         config = copy.trial.config
-        protocol = protocol_of(config, _teacher(config, teachers), copy.submission.searched)
+        protocol = protocol_of(config, _teacher(config, teachers), copy.submission.searched, copy.submission.tuned)
         key, base = ((config.data.name, protocol_id(held)) for held in (protocol, fair(protocol)))
         if key not in protocols and not (copy.hard and alike[base]):
             protocols[key] = protocol

@@ -14,16 +14,22 @@ Protocol = dict[str, Any]
 """``recipe.epochs`` and the like (the keys that ``--set`` takes) to values."""
 
 
-def protocol_of(config: RunConfig, teacher: RunConfig | None, searched: int) -> Protocol:
+SEARCHED = "searched"
+"""In the place of a recipe's value that a sweep tuned for each method, hard labels included."""
+
+
+def protocol_of(config: RunConfig, teacher: RunConfig | None, searched: int, tuned: Sequence[str] = ()) -> Protocol:
     """The protocol of one confirm run: data, recipe, how the teacher was made, the budget of the selection.
 
     Left out: what is compared (teacher, student, method, hyper-parameters), every seed, and the precision, which
     follows the machine. ``teacher`` is the teacher's own run, whatever its phase; None where nobody sent it. Hard
-    labels alone have no teacher and no search: what they share with a distilled run's protocol is ``fair``.
+    labels alone have no teacher and no search: what they share with a distilled run's protocol is ``fair``. ``tuned``:
+    fields of the recipe that were searched too.
     """
     data = config.data.model_dump(mode="json", exclude={"name"})
     begun = {"start": "given weights"} if config.start else {}
-    protocol: dict[str, Any] = {"data": data, "recipe": _recipe(config) | begun, "budget": {"trials": searched}}
+    recipe = _recipe(config) | dict.fromkeys(tuned, SEARCHED)
+    protocol: dict[str, Any] = {"data": data, "recipe": recipe | begun, "budget": {"trials": searched}}
     if config.method == HARD:
         protocol |= {"budget": {"trials": 0}, "teacher": {"weights": "none"}}
     elif teacher is None:
@@ -84,8 +90,10 @@ def describe(protocol: Protocol, dataset: str) -> str:
         "none": "hard labels alone",
     }
     searched = f"{p['budget.trials']} search trials a size" if p["budget.trials"] else "settings given, not searched"
+    rate = p["recipe.lr"]
+    lr = "a learning rate searched for each method" if rate == SEARCHED else f"learning rate {rate:g}"
     parts = [
-        f"{_epochs(p['recipe.epochs'])} of {p['recipe.optimizer']} at learning rate {p['recipe.lr']:g}",
+        f"{_epochs(p['recipe.epochs'])} of {p['recipe.optimizer']} at {lr}",
         f"batch size {p['recipe.batch_size']}", *_samples(p, dataset),
         *([searched] if weights != "none" else ()),
         teacher.get(weights, f"teacher {weights}") + (f" by {p['teacher.method']}" if "teacher.method" in p else ""),

@@ -47,6 +47,8 @@ class Submission:
     trials: tuple[Run, ...]
     notes: tuple[str, ...] = ()
     """What could not be read, one sentence each."""
+    tuned: tuple[str, ...] = ()
+    """Fields of the recipe that were searched as well."""
 
 
 def read(paths: Sequence[str | Path]) -> list[Submission]:
@@ -112,6 +114,7 @@ def _submission(folder: Path, name: str, between: str) -> Submission:
         by=str(manifest.get("by") or "") if manifest.get(PULLED) else name or str(manifest.get("by") or between),
         when=str(manifest.get("finished") or manifest.get("started") or ""),
         searched=_searched(spec, trials),
+        tuned=spec.tuned if spec else (),
         planned=spec is not None,
         hardware=", ".join(str(part) for part in parts if part) or "unknown hardware",
         latency={str(name): float(ms) for name, ms in latency.items() if isinstance(ms, int | float) and 0 < ms < 1e9},
