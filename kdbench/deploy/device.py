@@ -159,7 +159,7 @@ def about_folder(folder: Path) -> tuple[dict[str, Any], tuple[int, int, int]]:
         about = {"model": str(held["student"]), "param_count": held["params"] / 1e6, "infer_gmacs": held["macs"] / 1e9}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"{folder} is no exported student: export.json and preprocess.json are missing or damaged"
+            f"{folder} is no exported student: export.json or preprocess.json is missing or damaged"
         ) from error
     return about, shape
 
@@ -207,6 +207,8 @@ def main() -> int:
     if asked.peak:
         sys.stdout.write(f"{_peak(asked.peak, asked.batch[0], asked.threads[0]):.1f}\n")
         return 0
+    if asked.rounds < 6:
+        reader.error(f"--rounds: an interval needs 6 or more, not {asked.rounds}")
     if not asked.folders:
         reader.error("name an exported folder")
     try:

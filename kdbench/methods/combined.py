@@ -47,7 +47,10 @@ def combine(methods: Sequence[Method]) -> Method:
     }
     for method in added:
         for field, held in united.items():
-            held |= {prefix(method) + key: v for key, v in getattr(method, field).items() if key not in _OWN_KD}
+            more = {prefix(method) + key: v for key, v in getattr(method, field).items() if key not in _OWN_KD}
+            if both := sorted({*more} & {*held}):
+                raise BadInput(f"method '{name}': {both[0]} would be of two of them; combine others")
+            held |= more
 
     def code(student: Taps, teacher: Taps, **hyper: float) -> Any:
         own = {key: value for key, value in hyper.items() if key in first.knobs}
@@ -67,7 +70,7 @@ def combine(methods: Sequence[Method]) -> Method:
 
     return Method(
         name=name, needs=frozenset().union(*(method.needs for method in methods)), pairs=_pairs(name, methods),
-        version=1 + sum(method.version - 1 for method in methods), builder=True, code=code,
+        version=1 + sum((method.version - 1) * 10**k for k, method in enumerate(methods)), builder=True, code=code,
         paper="; ".join(method.paper for method in methods), **united,
     )  # fmt: skip
 

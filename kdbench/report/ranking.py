@@ -49,7 +49,9 @@ def method_table(points: Points, worth: Worth) -> pd.DataFrame:
     if len(worth.gains) < 2:
         return pd.DataFrame(columns=list(METHOD_COLUMNS))
     scores, methods = _scores(points)
-    each = ranks(scores.reshape(-1, len(methods))).reshape(scores.shape).mean(axis=1) if scores.size else scores[:, 0]
+    if not scores.size:  # no size or no seed that all have
+        return pd.DataFrame(columns=list(METHOD_COLUMNS))
+    each = ranks(scores.reshape(-1, len(methods))).reshape(scores.shape).mean(axis=1)
     rows = []
     for k, method in enumerate(methods):
         mean, lo, hi = t_interval(each[:, k]) if len(each) > 1 else (float(each.mean(axis=0)[k]), math.nan, math.nan)

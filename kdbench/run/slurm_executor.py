@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, Listener, wait
+from multiprocessing.connection import Client, Connection, Listener, answer_challenge, deliver_challenge, wait
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,9 @@ class SlurmExecutor(LocalExecutor):
             why = str(error).splitlines()[0]
             raise BadInput(f"--executor slurm: {why}; --slurm takes options of sbatch, KEY=VALUE") from error
         self._setting, self._handle, self._owners = setting, handle, set()
-        self._listener = Listener(("", 0), authkey=key.read_bytes(), backlog=count + 1)
+        self._listener, self._closed = Listener(("", 0), backlog=count + 1), False
         self._address = (socket.gethostname(), self._listener.address[1])
+        self._secret = key.read_bytes()
         self._key, self._stillborn, self._asked, self._said = key, 0, time.monotonic(), False
         self._arrived: queue.Queue[tuple[str, Connection]] = queue.Queue()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -99,14 +100,22 @@ class SlurmExecutor(LocalExecutor):
         return Worker(job, None, owner)
 
     def _accept(self) -> None:
-        while True:
+        while not self._closed:
             try:
                 pipe = self._listener.accept()
-                self._arrived.put((pipe.recv(), pipe))
-            except (AuthenticationError, EOFError, ConnectionError):  # not one of ours
+            except OSError:  # closed, or somebody who was gone at once
+                time.sleep(LOOK)
                 continue
-            except OSError:  # closed
-                return
+            threading.Thread(target=self._welcome, args=(pipe, self._secret), daemon=True).start()
+
+    def _welcome(self, pipe: Connection, secret: bytes) -> None:
+        """Let in who has the key, as ``Listener`` does with one; a stranger, silent or not, holds up nobody."""
+        try:
+            deliver_challenge(pipe, secret)
+            answer_challenge(pipe, secret)
+            self._arrived.put((pipe.recv(), pipe))
+        except (AuthenticationError, EOFError, OSError, ValueError):
+            pipe.close()
 
     def poll(self, seconds: float) -> None:
         until, heard = time.monotonic() + seconds, False
@@ -155,6 +164,7 @@ class SlurmExecutor(LocalExecutor):
             self._handle(Broken(job.id, words, died=True))
 
     def close(self) -> None:
+        self._closed = True
         self._listener.close()
         for worker in self._workers:
             if worker.pipe is not None:

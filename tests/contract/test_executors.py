@@ -6,11 +6,14 @@ import errno
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client
 from pathlib import Path
 
 import psutil
@@ -215,6 +218,21 @@ def test_no_worker_and_no_lease_outlives_its_coordinator(tmp_path: Path, end: st
     made.close()
     assert not [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
     assert lease.owner_of(place) is None  # the next start waits for nobody
+
+
+@pytest.mark.parametrize("executor", KINDS[3:], ids=["slurm"], indirect=True)
+def test_strangers_at_the_coordinator_s_door_hold_up_no_worker(executor: tuple[Executor, Heard]) -> None:
+    """One that says nothing, one that speaks HTTP, one without the key."""
+    made, heard = executor
+    door = ("127.0.0.1", made._address[1])  # type: ignore[attr-defined]
+    silent, loud = socket.create_connection(door), socket.create_connection(door)
+    loud.sendall(b"GET / HTTP/1.0\r\n\r\n")
+    with pytest.raises((AuthenticationError, EOFError, OSError)):
+        Client(door, authkey=b"guess")
+    todo = jobs(1)
+    drive(made, heard, todo)
+    assert heard.ended()[todo[0].id].status == "complete"
+    silent.close(), loud.close()
 
 
 def test_a_lease_that_cannot_be_written_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
