@@ -184,8 +184,8 @@ def test_a_hanging_client_costs_no_record_and_delays_nothing(tmp_path: Path, mon
 
 
 def test_a_client_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for constant, value in {"PATIENCE": 0.5, "CLOSING": 8.0, "CHILDREN": 2}.items():
-        monkeypatch.setattr(observer, constant, value)  # no client starts in half a second
+    for constant, value in {"PATIENCE": 0.05, "CLOSING": 8.0, "CHILDREN": 2}.items():
+        monkeypatch.setattr(observer, constant, value)  # no client starts so soon
     said: list[str] = []
     begin = time.monotonic()
     watcher = watch(tmp_path, notify=said.append)
