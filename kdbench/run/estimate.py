@@ -22,6 +22,7 @@ from kdbench.run.job import Plan
 from kdbench.run.machine import THREADS_VARIABLE
 from kdbench.run.speeds import Speeds
 from kdbench.run.store import load_runs
+from kdbench.run.words import counted
 from kdbench.teacher import MOST_CLASSES, cache_bytes, keyed_by, room
 from kdbench.train import Shape, Step, seconds_per_step
 from kdbench.train.loop import steps_per_epoch
@@ -225,8 +226,8 @@ def _logits_note(spec: DatasetSpec, config: RunConfig, passes: int, cache: Path,
 def _data_note(spec: DatasetSpec, config: RunConfig) -> str:
     """Images, their size, and updates a run: what tells a data set too small for its recipe."""
     samples, recipe = int(samples_of(spec, config)), config.recipe
-    updates = recipe.epochs * steps_per_epoch(samples, recipe.batch_size)
+    updates = recipe.epochs * -(-steps_per_epoch(samples, recipe.batch_size) // recipe.accumulate)
     sizes = ", ".join(f"{part} {size:,}" for part, size in spec.sizes.items())
     text = f"data: {spec.classes} classes, images {sizes}; about {samples:,} to train on at "
-    text += f"{recipe.input_size or spec.input_size} px, {updates:,} updates a run"
+    text += f"{recipe.input_size or spec.input_size} px, {counted(updates, 'update')} a run"
     return text + ("; few: more --epochs or a smaller --batch-size would help" if updates < FEW_UPDATES else "")
