@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 from collections.abc import Callable, Mapping
@@ -63,7 +64,7 @@ class Shipped(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
         if half:
-            self.network.half()
+            self.network = copy.deepcopy(self.network).half()  # where nothing folds it is the caller's own
 
     def forward(self, x: Tensor) -> Tensor:
         if self.normalised:
