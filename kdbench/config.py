@@ -297,6 +297,8 @@ class RunResult(Frozen):
     scaled_nll: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(default=None, exclude_if=unset)
     scaled_ece: Share | None = Field(default=None, exclude_if=unset)
     """``nll`` and ``ece`` on test after temperature scaling (Guo et al. 2017)."""
+    shifted: dict[str, Share] = Field(default_factory=dict, exclude_if=is_default({}))
+    """Accuracy on each of the further test sets of ``--also-test``, read once, after the last epoch; in confirm."""
     agreement: Share | None = None
     """Share of samples predicted as the teacher does, same split as ``nll``."""
     params: Count = 0

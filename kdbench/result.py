@@ -118,7 +118,8 @@ class Result:
 
         return {
             run.config.id: History(
-                [log.val_acc for log in run.epochs], run.result.reliability, run.result.scaled_ece
+                [log.val_acc for log in run.epochs], run.result.reliability, run.result.scaled_ece,
+                run.result.shifted,
             ) for run in self._runs
         }  # fmt: skip
 

@@ -17,6 +17,7 @@ from kdbench.papers.schema import PaperFile
 from kdbench.papers.table import paper_table
 from kdbench.report.render import csv
 from kdbench.report.report import judged
+from kdbench.report.shifted import shifted_table
 from kdbench.report.tables import write_tables
 from kdbench.run.manifest import read_manifest
 from kdbench.run.store import Run, load_runs
@@ -62,7 +63,8 @@ def check(folder: Path) -> tuple[int, list[str]]:
         frame = load_trials(place, runs)
         points, pareto, value = judged(frame, about)
         with tempfile.TemporaryDirectory(prefix="kdbench-") as again:
-            write_tables(frame, points, pareto, value, Path(again))
+            shifted = shifted_table(frame, {run.config.id: run.result.shifted for run in runs})
+            write_tables(frame, points, pareto, value, Path(again), shifted)
             for table in TABLES:
                 if (place / table).exists() and (place / table).read_bytes() != (Path(again) / table).read_bytes():
                     faults.append(f"{table}: the runs give another one (`kdbench report {place}` writes it)")

@@ -102,7 +102,7 @@ def read_folder(
     """
     where = tree(root, val_is_test)
     classes, place = classes_of(where.train), getattr(where, part)
-    whole = _scan(place or where.train, classes, published, skip_corrupt) if place or part != "val" else None
+    whole = scan(place or where.train, classes, published, skip_corrupt) if place or part != "val" else None
     return cut_test(whole, part) if whole is not None and where.test is None and part != "val" else whole
 
 
@@ -127,7 +127,8 @@ def read_tiny_imagenet(root: Path, part: str, *, skip_corrupt: bool = False) -> 
     return _samples(root / "val", files, labels, True, skip_corrupt)
 
 
-def _scan(root: Path, classes: tuple[str, ...], published: bool, skip_corrupt: bool) -> FileSamples:
+def scan(root: Path, classes: tuple[str, ...], published: bool, skip_corrupt: bool) -> FileSamples:
+    """The images in the class folders of ``root``; see ``read_folder``."""
     found, left = set(_subfolders(root)), Counter[str]()
     if strange := sorted(found - set(classes)):
         raise BadInput(

@@ -12,7 +12,7 @@ from PIL import Image
 from kdbench.catalog.datasets import DATASETS, IMAGENET_MEAN, IMAGENET_STD
 from kdbench.catalog.types import DatasetSpec
 from kdbench.data import places
-from kdbench.data.folders import classes_of, read_folder, read_tiny_imagenet, tree
+from kdbench.data.folders import classes_of, read_folder, read_tiny_imagenet, scan, tree
 from kdbench.data.readers import digits, read_arrays
 from kdbench.data.samples import TEST_FRACTION, TEST_SEED, BadImages, FileSamples, Samples, cut_test, shown
 from kdbench.errors import BadInput, unknown
@@ -53,6 +53,25 @@ def class_names(spec: DatasetSpec) -> tuple[str, ...] | None:
 
         return tuple(map(str, hub_classes(spec.name.removeprefix("hf:"))))
     return None
+
+
+def other_test(spec: DatasetSpec, name: str) -> tuple[str, FileSamples]:
+    """A test set of the same classes in ``folder:/path``: what identifies it (``folder:NAME@digest``), and its images.
+
+    Its class folders are named as the classes of ``spec`` are (or numbered, where those have no names); some may lack.
+
+    Raises:
+        BadInput: no such folder, a class that ``spec`` does not have, images that cannot be decoded.
+    """
+    if not name.startswith("folder:"):
+        raise BadInput(f"also-test: '{name}' is neither corruptions nor folder:/path")
+    root, classes = folder_path(name), class_names(spec) or spec.labels or tuple(map(str, range(spec.classes)))
+    found = scan(root, classes, False, False)
+    refuse_broken(found)
+    if not len(found.labels):
+        raise BadInput(f"also-test: {root} holds no image; it must hold class folders such as {', '.join(classes[:3])}")
+    marks = [[name, mark, int(label)] for name, mark, label in zip(found.names, found.marks, found.labels, strict=True)]
+    return f"folder:{shown(root.name)}@{identify(marks)[:8]}", found
 
 
 def natural_order(names: Sequence[str]) -> tuple[str, ...]:

@@ -11,13 +11,17 @@ import torch
 from kdbench.catalog.types import DatasetSpec
 from kdbench.config import DataConfig, Recipe
 from kdbench.data import splits
+from kdbench.data.corruptions import Corrupted
 from kdbench.data.decoded import decode_into, decoded, stored
 from kdbench.data.samples import ArraySamples, Fit, Rows, Samples, stratified_cut, stratified_limit
-from kdbench.data.sources import PARTS, read_part, refuse_broken, resolve_dataset
+from kdbench.data.sources import PARTS, other_test, read_part, refuse_broken, resolve_dataset
 from kdbench.data.splits import ResidentSplit, Split, StreamSplit, memory_bytes
 from kdbench.data.views import PLAIN, Augment, Look, augment_for, augment_of
 from kdbench.errors import BadInput
 from kdbench.host import default_cache
+
+SMALL = 2**28
+"""Bytes of a corrupted test split that is made at once instead of while it is read."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,23 @@ class TaskData:
         """The test split, read now and not before: only the confirm phase may ask."""
         samples, looks = _require(self.spec, "test", self.skip_corrupt), (self.val.look, self.val.shown)
         return _split(self.spec, samples, *looks, PLAIN, self.device, self.cache, self.test_crop)
+
+    def shifted(self, name: str, source: str) -> Split:
+        """Another test set: ``gaussian-noise 3`` of the test split, or the folder ``source`` (``folder:/path``)."""
+        look = self.val.look
+        if name.startswith("folder:"):
+            found, samples = other_test(self.spec, source)
+            if found != name:
+                raise BadInput(f"also-test: the images in {source} have changed since this sweep began: name it again")
+            return _split(self.spec, samples, look, self.val.shown, PLAIN, self.device, self.cache, self.test_crop)
+        fit = Fit(look.size, len(look.mean), self.spec.fit, self.test_crop)
+        kind, severity = name.split()
+        changed = Corrupted(_require(self.spec, "test", self.skip_corrupt), fit, kind, int(severity))
+        shape = (len(changed.labels), look.size, look.size, fit.channels)
+        if np.prod(shape) <= SMALL:  # forking readers for each of forty small sets takes longer than they do
+            decode_into(pixels := np.empty(shape, np.uint8), changed, fit)
+            return ResidentSplit(pixels, changed.labels, look, PLAIN, self.device, self.val.shown)
+        return StreamSplit(changed, fit, look, PLAIN, self.device, self.val.shown)
 
 
 def looks_of(spec: DatasetSpec, cfg: DataConfig, recipe: Recipe) -> tuple[Look, Look]:

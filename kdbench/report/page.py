@@ -20,6 +20,8 @@ from kdbench.report.ranking import method_grid, method_table, ranking_words
 from kdbench.report.render import Grid
 from kdbench.report.rerun import PLAIN, rerun_command
 from kdbench.report.saved import SAVED_LEGEND, saved_grid
+from kdbench.report.shifted import LEGEND as SHIFTED
+from kdbench.report.shifted import shifted_grid
 from kdbench.report.style import label
 from kdbench.report.tables import caveats, legend, pareto_grid
 from kdbench.report.verdicts import headline, judge
@@ -56,6 +58,7 @@ def page(
     pareto: pd.DataFrame,
     manifest: Mapping[str, Any],
     worth: Worth,
+    shifted: pd.DataFrame,
     pictures: Mapping[str, str],
 ) -> str:
     """The whole report. ``pictures`` are figures as SVG text, by name; a content security policy forbids to fetch."""
@@ -65,6 +68,12 @@ def page(
     if not (frame["phase"] == "search").any():
         shown = [one for one in shown if one[0] != "temperature_alpha"]
     grid = _ordered(pareto_grid(pareto, points), pareto["method"].nunique() > 1)
+    further: list[tuple[str, str, Grid, str]] = []
+    """(id, heading, table, legend) of the tables below the main one."""
+    if len(table := method_table(points, worth)):
+        further.append(("methods", "Methods side by side", method_grid(table), f"{RANKS} {ranking_words(points)}"))
+    if len(shifted):
+        further.append(("shifted", "Under shift", shifted_grid(shifted), SHIFTED))
     rows = zip(grid.rows, pareto["student"], pareto["method"], strict=True)
     return environment().get_template("report.html.j2").render(
         title=title_of(points),
@@ -77,8 +86,7 @@ def page(
         rows=[(cells, anchors[student, method]) for cells, student, method in rows],
         caveats=caveats(pareto),
         legend=legend(pareto, points),
-        methods=method_grid(table) if len(table := method_table(points, worth)) else None,
-        methods_legend=f"{RANKS} {ranking_words(points)}" if len(table) else "",
+        further=further,
         saved=_ordered(saved_grid(worth.saved), len(worth.gains) > 1) if len(worth.saved) else None,
         saved_legend=SAVED_LEGEND,
         pictures=shown,

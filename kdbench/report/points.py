@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,6 +50,8 @@ class History(NamedTuple):
     """(samples, sum of confidences, correct) per bin of confidence on the test split, where kept."""
     scaled_ece: float | None = None
     """Expected calibration error (fraction) on test after temperature scaling on validation, where measured."""
+    shifted: Mapping[str, float] = MappingProxyType({})
+    """Accuracy (fraction) on further test sets."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from kdbench.files import atomic_text
 from kdbench.report.costs import cost_table
 from kdbench.report.points import History, Points, gather, pareto_table
 from kdbench.report.ranking import method_table
-from kdbench.report.render import csv
+from kdbench.report.render import Screen, csv
+from kdbench.report.shifted import shifted_grid, shifted_table
 from kdbench.report.tables import render_table, write_tables
 from kdbench.report.verdicts import verdicts
 from kdbench.report.worth import Worth, worth
@@ -47,6 +48,8 @@ class ReportFiles:
     """The mean gain over the sizes, and the size saved at equal accuracy."""
     points: Points
     """What the tables are made of."""
+    shifted: pd.DataFrame
+    """``shifted_table``."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -57,7 +60,8 @@ class ReportFiles:
         """The table, what distilling is worth, then the notes."""
         told = [Text(sentence) for sentence in self.worth.sentences]
         told += [Text(note, style="yellow") for note in self.notes]
-        return Group(render_table(self.pareto, self.points), *told)
+        under = [Screen(shifted_grid(self.shifted).flat("Under shift"))] if len(self.shifted) else []
+        return Group(render_table(self.pareto, self.points), *under, *told)
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON data: files, rows with verdicts (unknown numbers are null), what distilling is worth, notes."""
@@ -103,17 +107,18 @@ def write_report(
     frame, about = conform(runs), manifest or {}
     points, pareto, value = judged(frame, about)
     costs = cost_table(frame, points)
-    paths = write_tables(frame, points, pareto, value, out)
-    more = {"cost.csv": costs} | ({} if (table := method_table(points, value)).empty else {"methods.csv": table})
-    for name, held in more.items():
+    shifted = shifted_table(frame, {run: each.shifted for run, each in (histories or {}).items()})
+    paths = write_tables(frame, points, pareto, value, out, shifted)
+    more = {"cost.csv": costs, "methods.csv": method_table(points, value), "shifted.csv": shifted}
+    for name, held in ((name, held) for name, held in more.items() if len(held) or name == "cost.csv"):
         atomic_text(out / name, csv(held))
         paths[name] = out / name
     for name, figure in draw_figures(frame, points, pareto, histories or {}, costs, value).items():
         paths |= save(figure, out, name)
     pictures = {name[:-4]: path.read_text(encoding="utf-8") for name, path in paths.items() if name.endswith(".svg")}
-    atomic_text(out / "report.html", page(frame, points, pareto, about, value, pictures))
+    atomic_text(out / "report.html", page(frame, points, pareto, about, value, shifted, pictures))
     paths["report.html"] = out / "report.html"
-    return ReportFiles(paths, pareto, verdicts(pareto), value, points)
+    return ReportFiles(paths, pareto, verdicts(pareto), value, points, shifted)
 
 
 def judged(frame: pd.DataFrame, about: Mapping[str, Any]) -> tuple[Points, pd.DataFrame, Worth]:

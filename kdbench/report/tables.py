@@ -16,6 +16,8 @@ from kdbench.report.numbers import COVERS, bounds, decimals, millions, number, p
 from kdbench.report.points import Points
 from kdbench.report.render import Cell, Column, Grid, Screen, csv, escape, latex, markdown
 from kdbench.report.saved import SAVED_LEGEND, saved_grid
+from kdbench.report.shifted import LEGEND as SHIFTED_LEGEND
+from kdbench.report.shifted import shifted_grid
 from kdbench.report.verdicts import judge
 from kdbench.report.worth import Worth
 from kdbench.run.frame import conform
@@ -163,7 +165,14 @@ def caveats(pareto: pd.DataFrame) -> list[str]:
     return [f"{', '.join(names)}: {why}" for why, names in found.items()]
 
 
-def write_tables(runs: pd.DataFrame, points: Points, pareto: pd.DataFrame, worth: Worth, out: Path) -> dict[str, Path]:
+def write_tables(
+    runs: pd.DataFrame,
+    points: Points,
+    pareto: pd.DataFrame,
+    worth: Worth,
+    out: Path,
+    shifted: pd.DataFrame | None = None,
+) -> dict[str, Path]:  # fmt: skip
     """Write trials.parquet, trials.csv, size_saved.csv and pareto.csv, .md, .tex into ``out`` (made if absent).
 
     Each file is replaced whole or not at all; equal frames give equal bytes. Values in .csv and .parquet are
@@ -180,7 +189,7 @@ def write_tables(runs: pd.DataFrame, points: Points, pareto: pd.DataFrame, worth
         "trials.csv": csv(frame),
         "pareto.csv": csv(pareto),
         "size_saved.csv": csv(worth.saved),
-        "pareto.md": pareto_markdown(pareto, points, worth),
+        "pareto.md": pareto_markdown(pareto, points, worth, shifted),
         "pareto.tex": pareto_latex(pareto, points, worth),
     }
     atomic(out / "trials.parquet", lambda aside: frame.to_parquet(aside, engine="pyarrow", index=False))
@@ -189,8 +198,8 @@ def write_tables(runs: pd.DataFrame, points: Points, pareto: pd.DataFrame, worth
     return {name: out / name for name in ("trials.parquet", *texts)}
 
 
-def pareto_markdown(pareto: pd.DataFrame, points: Points, worth: Worth) -> str:
-    """``pareto`` as a GitHub-flavoured Markdown table, with a legend, the verdicts, notes and size saved."""
+def pareto_markdown(pareto: pd.DataFrame, points: Points, worth: Worth, shifted: pd.DataFrame | None = None) -> str:
+    """``pareto`` as a GitHub-flavoured Markdown table, with a legend, the verdicts, notes, size saved, and shifts."""
     remarks = [f"- {escape(note)}" for note in points.notes]
     if pareto.empty:
         return "\n".join(["No confirmed runs yet.", "", *remarks]).rstrip() + "\n"
@@ -200,6 +209,8 @@ def pareto_markdown(pareto: pd.DataFrame, points: Points, worth: Worth) -> str:
     lines += [f"- {escape(str(student))} ({method}): {verdict.text}" for student, method, verdict in told] + remarks
     if len(worth.saved):
         lines += ["", "Size saved at equal accuracy", "", *markdown(saved_grid(worth.saved)), "", SAVED_LEGEND]
+    if shifted is not None and len(shifted):
+        lines += ["", "Under shift", "", *markdown(shifted_grid(shifted)), "", SHIFTED_LEGEND]
     return "\n".join(lines) + "\n"
 
 

@@ -22,8 +22,11 @@ class Job:
     """The run whose kept weights guide it."""
     keep: frozenset[Literal["weights", "logits"]] = frozenset()
     """What is written beside the result: the network's weights, its logits on validation and test."""
-    task: Literal["train", "test"] = "train"
-    """``test``: read the test split with the weights that the run kept, once, in the confirm phase."""
+    task: Literal["train", "test", "also"] = "train"
+    """``test``: read the test split with the weights that the run kept, once, in the confirm phase; ``also``: those of
+    ``also`` that it has not read."""
+    also: tuple[str, ...] = ()
+    """Further test sets that are read after training (``kdbench.catalog.shifts.parts_of``)."""
     serves: tuple[RunConfig, ...] = ()
     """Of a teacher: one student's run for each seed whose views it will be asked about."""
     label: str = ""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from kdbench.catalog.datasets import IMAGENET_MEAN, IMAGENET_STD
@@ -15,6 +19,7 @@ from kdbench.config import RunConfig, RunResult
 from kdbench.data import Look, Split, TaskData
 from kdbench.data.sources import class_names, natural_order
 from kdbench.errors import BadInput
+from kdbench.files import atomic
 from kdbench.models import count_macs, count_params, describe, in_order, load_weights, members
 from kdbench.run.events import Handle, Note
 from kdbench.train import RunOutcome, score
@@ -134,3 +139,16 @@ def _order(names: tuple[str, ...], theirs: tuple[str, ...]) -> list[int]:
     if names == theirs or sorted(names) != sorted(theirs):
         return []
     return [theirs.index(name) for name in names]
+
+
+def save_weights(model: nn.Module, path: Path) -> str:
+    """A network's state as safetensors, whole or not at all; the file's SHA-256."""
+    data = save({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
+    atomic(path, lambda aside: aside.write_bytes(data))
+    return hashlib.sha256(data).hexdigest()
+
+
+def save_arrays(aside: Path, arrays: dict[str, Any]) -> None:
+    """``arrays`` as an .npz file."""
+    with aside.open("wb") as stream:
+        np.savez(stream, **arrays)

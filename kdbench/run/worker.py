@@ -6,16 +6,15 @@ import functools
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import nn
 
 from kdbench.catalog.teachers import networks_of
@@ -42,7 +41,7 @@ from kdbench.run.store import (
     write_config,
     write_result,
 )
-from kdbench.run.weights import import_weights, measured
+from kdbench.run.weights import import_weights, measured, save_arrays, save_weights
 from kdbench.teacher import Teacher, make_teacher
 from kdbench.train import RunOutcome, Shape, Step, choose_step, run_training, score
 from kdbench.train.checkpoint import NAME as CHECKPOINT
@@ -183,7 +182,7 @@ class Context:
         Raises:
             KdbenchError: what concerns more than this run: data, weights, disk.
         """
-        if job.task == "test":
+        if job.task != "train":
             self._read_test(job, report)
         elif job.config.phase == "teacher":
             with self._all_cores():
@@ -257,8 +256,14 @@ class Context:
             for name, split in splits.items():
                 logits, labels = collect_logits(outcome.model, split)
                 arrays |= {f"{name}_logits": logits.cpu().numpy(), f"{name}_labels": labels.cpu().numpy()}
-            atomic(place / LOGITS, functools.partial(_save_arrays, arrays=arrays))
-        return {"weights": save_weights(outcome.model, place / WEIGHTS)} if "weights" in job.keep else {}
+            atomic(place / LOGITS, functools.partial(save_arrays, arrays=arrays))
+        held: dict[str, Any] = {"shifted": self._shifted(job.also, data, outcome.model)} if job.also else {}
+        return held | ({"weights": save_weights(outcome.model, place / WEIGHTS)} if "weights" in job.keep else {})
+
+    def _shifted(self, names: Iterable[str], data: TaskData, model: nn.Module) -> dict[str, float]:
+        """Accuracy on further test sets, each read once."""
+        splits = ((name, data.shifted(name, self.setting.sources.get(name, ""))) for name in names)
+        return {name: score(*collect_logits(model, split), None).acc for name, split in splits}
 
     def _prepare_teacher(self, job: Job, report: Handle) -> None:
         """Train or import the teacher in the shared cache, then compute the logits that the plan's students will read.
@@ -318,7 +323,7 @@ class Context:
                 report(Note(f"teacher's logits, seed {student.seed}", epoch, student.recipe.epochs))
 
     def _read_test(self, job: Job, report: Handle) -> None:
-        """The test accuracy of the teacher that was distilled, never of another one."""
+        """The test accuracy of the teacher that was distilled, never of another one; or a student's, elsewhere."""
         data, place = self.data(job.config), run_folder(self.setting.folder, job.id)
         result = read_result(place)
         if result is None:
@@ -326,23 +331,19 @@ class Context:
         report(Started(job.id, result.attempts + 1))
         for log in read_epochs(place):
             report(Epoch(job.id, log, True))
+        if job.task == "also":
+            report(Note(f"{job.config.model} seed {job.config.seed}: reading further test sets"))
+            left = [name for name in job.also if name not in result.shifted]
+            model = self.network(job.config).to(self.device).eval()
+            return self._tell(job, result, {"shifted": result.shifted | self._shifted(left, data, model)}, report)
         report(Note("reading the teacher's test accuracy"))
         split = data.test()
         s = score(self.teacher(job.config, job.config, data).plain(split), split.labels)
         update: dict[str, Any] = {"test_acc": s.acc, "nll": s.nll, "ece": s.ece, "test_top5": s.top5}
-        update["wandb_run"] = self._wandb(job.id, result.attempts + 1)
+        self._tell(job, result, update, report)
+
+    def _tell(self, job: Job, result: RunResult, update: dict[str, Any], report: Handle) -> None:
+        update |= {"wandb_run": self._wandb(job.id, result.attempts + 1)}
         result = result.model_copy(update=update)
-        write_result(place, result)
+        write_result(run_folder(self.setting.folder, job.id), result)
         report(Ended(job.id, result))
-
-
-def save_weights(model: nn.Module, path: Path) -> str:
-    """A network's state as safetensors, whole or not at all; the file's SHA-256."""
-    data = save({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
-    atomic(path, lambda aside: aside.write_bytes(data))
-    return hashlib.sha256(data).hexdigest()
-
-
-def _save_arrays(aside: Path, arrays: dict[str, Any]) -> None:
-    with aside.open("wb") as stream:
-        np.savez(stream, **arrays)

@@ -105,6 +105,9 @@ class SweepConfig(RunOptions):
     """Optuna's sampler."""
     pruner: Annotated[Pruner, Flag(WHAT)] = "median"
     """Optuna's pruner."""
+    also_test: Annotated[tuple[str, ...], Flag(WHAT, "NAME,...", shown="none")] = ()
+    """Further test sets that winners and hard labels are read on, once: corruptions, folder:/path of the same
+    classes."""
     limit: Annotated[int | None, Flag(WHAT, sets=("budget.limit",))] = None
     """Use only this many training samples, for rehearsals."""
     skip_corrupt: Annotated[bool, Flag(WHAT, sets=("data.skip-corrupt",))] = False
@@ -165,7 +168,7 @@ class SweepConfig(RunOptions):
             raise BadInput(f"pair: {len(value)} of them are a series, this is one sweep: name one")
         return next(iter(value), "") if isinstance(value, list | tuple) else value
 
-    @field_validator("method", "tune", "controls", mode="before")
+    @field_validator("method", "tune", "controls", "also_test", mode="before")
     @classmethod
     def _names(cls, value: Any, info: ValidationInfo) -> Any:
         parts = value.split(",") if isinstance(value, str) else value

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdbench.catalog.recipes import schedule_of
+from kdbench.catalog.shifts import parts_of
 from kdbench.catalog.types import Dimension
 from kdbench.config import CONTROLS, HARD, EpochLog, Hyper, RunConfig, RunResult
 from kdbench.errors import KdbenchError
@@ -78,6 +79,7 @@ class SweepPlan:
         self._asked: dict[str, list[tuple[str, int]]] = {}
         self._configs: dict[tuple[str, int], RunConfig] = {}
         self._closed: set[str] = set()
+        self._also = parts_of(sweep.also_test)
         self._added: dict[Group, int] = {}
 
     def spec(self) -> dict[str, Any]:
@@ -144,6 +146,15 @@ class SweepPlan:
             return
         if known:
             yield from (Job(each, task="test") for each in self.teachers if finished[each.id].test_acc is None)
+            yield from self._unread(finished)
+
+    def _unread(self, finished: Finished) -> Iterator[Job]:
+        """Confirmed runs that have not read every further test set, since it was asked for later."""
+        wanted = {*self._also}
+        for config in {each.id: each for each in self._configs.values() if wanted}.values():
+            result = finished.get(config.id)
+            if config.phase == "confirm" and result and result.status == "complete" and wanted - {*result.shifted}:
+                yield Job(config, task="also", also=self._also)
 
     def _fixed(self, group: Group, finished: Finished) -> tuple[list[Job], bool | None]:
         """Open baseline or confirm runs, and whether all have ended; None while their point is not known yet."""
@@ -169,7 +180,8 @@ class SweepPlan:
         kept = group.phase == "confirm" or "self" in self.sweep.controls
         keep: frozenset[Literal["weights", "logits"]] = frozenset({"weights"} if kept else ())
         teacher = self._teacher_of(group)
-        left = [Job(config, teacher, keep) for config in configs if config.id not in finished]
+        also = self._also if group.phase == "confirm" else ()
+        left = [Job(config, teacher, keep, also=also) for config in configs if config.id not in finished]
         return left, not left
 
     def _decided_by(self, group: Group) -> str | None:

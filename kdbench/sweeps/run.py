@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from kdbench.catalog.shifts import parts_of
 from kdbench.catalog.teachers import chain_of, networks_of
 from kdbench.catalog.types import DatasetSpec
 from kdbench.config import Recipe
@@ -28,6 +29,7 @@ from kdbench.run.launch import RunOptions, run_plan, warm_up, worker_count
 from kdbench.run.machine import threads_each
 from kdbench.run.observers import Observer
 from kdbench.run.store import WEIGHTS, load_runs
+from kdbench.run.words import counted
 from kdbench.run.worker import pick_device
 from kdbench.sweeps.against import take_over
 from kdbench.sweeps.controls import capped, compute_epochs
@@ -66,7 +68,7 @@ def run_sweep(
     folder = run.out / sweep.name
     sweep = resolved(sweep, folder, device)
     spec = check_inputs(sweep, run.cache, sources, decode=True)
-    for said in filter(None, map(several_in, sources.values())):
+    for said in _several(sweep, sources):
         observer.message(said)
     if sweep.data_path is not None:
         observer.message(f"data: {spec.source}")
@@ -92,6 +94,11 @@ def run_sweep(
             f"every search trial failed, the first with: {searched[0].error}; try a lower --lr under another --name"
         )
     return folder
+
+
+def _several(sweep: Sweep, sources: dict[str, str]) -> list[str]:
+    """What there is to say of files that hold several networks' weights."""
+    return [*filter(None, (several_in(at) for name, at in sources.items() if name not in sweep.also_test))]
 
 
 def check_inputs(sweep: Sweep, cache: Path, sources: dict[str, str], *, decode: bool = False) -> DatasetSpec:
@@ -178,7 +185,7 @@ def resolved(sweep: Sweep, folder: Path, device: torch.device) -> Sweep:
         return sweep.model_copy(update={"precisions": precisions})
     stored, _ = read_spec(folder)
     asked = sweep.model_copy(update={"precisions": stored.precisions})
-    same: dict[str, Any] = {"data_path": asked.data_path, "teacher_floor": asked.teacher_floor}
+    same: dict[str, Any] = {name: getattr(asked, name) for name in ("data_path", "teacher_floor", "also_test")}
     if sweep.data_path is not None and stored.data_path is not None:  # a folder is its images, whatever it is called
         asked = asked.model_copy(update={"data": asked.data.model_copy(update={"name": stored.data.name})})
         same["data"] = stored.data.model_copy(update={"skip_corrupt": asked.data.skip_corrupt})
@@ -219,9 +226,11 @@ def plan_sweep(sweep: Sweep, run: RunOptions, observer: Observer, *, sources: di
     places = [run.cache / "teachers" / teacher.id for teacher in plan.teachers]
     notes = [f"the teacher is in the cache: {place}" for place in places if (place / "result.json").exists()]
     notes += [f"logits are kept of each of the {len(places)} teachers"] if len(places) > 1 else []
-    notes += filter(None, map(several_in, sources.values()))
+    notes += _several(sweep, sources)
     notes += capped(sweep.compute_epochs, sweep.recipe.epochs)
     notes += [f"data: {spec.source}"] if sweep.data_path is not None else []
+    if parts := parts_of(sweep.also_test):
+        notes.append(f"also-test: each confirmed run is read on {counted(len(parts), 'further test set')}, not counted")
     if sweep.looks:
         notes.append(f"seeds are added where a row is not decided, up to {sweep.looks[-1]}: they are not counted here")
     threads = torch.get_num_threads() if workers == 1 else threads_each(workers)

@@ -5,21 +5,22 @@ Pure but for three look-ups that callers may replace: timm's names, a data set's
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from kdbench.catalog.pairs import parse_pair
-from kdbench.catalog.recipes import Role, budget, preset_of, recipe_for, schedule_of
+from kdbench.catalog.recipes import Role, budget, recipe_for, schedule_of
+from kdbench.catalog.shifts import ALL as CORRUPTED
 from kdbench.catalog.teachers import networks_of
 from kdbench.catalog.types import Budget, DatasetSpec, Dimension, Pair
-from kdbench.config import CONTROLS, DataConfig, Hyper, Recipe
-from kdbench.errors import BadInput, readable, unknown
-from kdbench.methods import METHODS, Method
+from kdbench.config import CONTROLS, DataConfig, Recipe
+from kdbench.errors import BadInput
+from kdbench.methods import METHODS
 from kdbench.sweeps.config import SweepConfig
+from kdbench.sweeps.space import known_of, space_for, tuned_by, validated
 from kdbench.sweeps.teachers import check_teacher, stopped
 from kdbench.sweeps.types import Sweep, sweep_name
 
@@ -89,7 +90,7 @@ def build_sweep(
     given = None if weights is None else describe(weights, networks_of(pair.teacher)[0].model)
     starts = _starts(config, pair, describe)
     recipe = _recipe(config, spec, "student", START_LR if starts else 1.0)
-    space, fixed = _space(config, recipe)
+    space, fixed = space_for(config, recipe)
     _check_replicates(config, space)
     ranged = [name for name, dimension in space.items() if dimension.choices is None]
     if config.sampler == "grid" and ranged:
@@ -104,16 +105,16 @@ def build_sweep(
     sweep = Sweep(
         name=sweep_name(config.name, spec.name, pair, config.method),
         pair=pair,
-        data=_model(DataConfig, {**about, "name": shown, "limit": limit, "digest": digest}, "data"),
+        data=validated(DataConfig, {**about, "name": shown, "limit": limit, "digest": digest}, "data"),
         data_path=spec.name if own else None,
         methods=config.method,
         space=space,
         fixed=fixed,
-        budget=_model(Budget, {**preset.model_dump(), **_given(spent)}, "budget"),
+        budget=validated(Budget, {**preset.model_dump(), **known_of(spent)}, "budget"),
         sampler=config.sampler,
         pruner=config.pruner,
         recipe=recipe,
-        tuned=_tuned(config),
+        tuned=tuned_by(config),
         controls=tuple(name for name in CONTROLS if name in config.controls),
         teacher_recipe=_teachers(config, spec, recipe, given),
         teacher_weights=given.digest if given else None,
@@ -123,6 +124,7 @@ def build_sweep(
         teacher_floor=floor if config.teacher_floor is None else config.teacher_floor,
         teacher_seed=config.teacher_seed,
         search_seed=config.search_seed,
+        also_test=_others(config, spec),
         max_seeds=_max_seeds(config, preset.seeds),
         teacher_seeds=config.teacher_seeds,
         repeat_search=config.repeat_search,
@@ -140,10 +142,18 @@ def build_sweep(
 
 
 def sources_of(config: SweepConfig, sweep: Sweep) -> dict[str, str]:
-    """Where the weights are that a sweep was given, by what identifies them."""
+    """Where the weights and further test sets are that a sweep was given, by what identifies them."""
     found = dict.fromkeys(sweep.student_weights.values(), config.student_weights)
     found |= {sweep.teacher_weights: config.teacher_weights} if sweep.teacher_weights else {}
+    found |= dict(zip(sweep.also_test, config.also_test, strict=True))
     return {digest: source for digest, source in found.items() if source is not None}
+
+
+def _others(config: SweepConfig, spec: DatasetSpec) -> tuple[str, ...]:
+    """What identifies the further test sets; looks into folders."""
+    from kdbench.data.sources import other_test
+
+    return tuple(name if name == CORRUPTED else other_test(spec, name)[0] for name in config.also_test)
 
 
 def _max_seeds(config: SweepConfig, usual: int) -> int | None:
@@ -180,18 +190,6 @@ def _check_replicates(config: SweepConfig, space: Mapping[str, Dimension]) -> No
         )
     if searches > 1 and not space:
         raise BadInput(f"repeat-search {searches}: nothing is searched here, each value is given; leave it out")
-
-
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _model(kind: type[M], values: Mapping[str, Any], prefix: str) -> M:
-    """``values``, validated; pydantic's complaints become one line."""
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise BadInput(readable(error, prefix)) from None
 
 
 def _starts(config: SweepConfig, pair: Pair, describe: Describe) -> dict[str, Given]:
@@ -245,10 +243,10 @@ def _recipe(config: SweepConfig, spec: DatasetSpec, role: Role, pace: float = 1.
     preset = recipe_for(role, spec, config.budget, asked.preset)
     mine = {"epochs": config.epochs, "lr": config.lr, "batch_size": config.batch_size}
     both = {"stem": config.stem, "precision": config.precision, "input_size": config.input_size}
-    changes = _given({**both, **(mine if role == "student" else {"epochs": config.teacher_epochs})})
+    changes = known_of({**both, **(mine if role == "student" else {"epochs": config.teacher_epochs})})
     changes |= {name: getattr(asked, name) for name in asked.model_fields_set - {"preset"}}
     held = {**preset.model_dump(), "lr": round(preset.lr * pace, 12), **changes}
-    recipe = _model(Recipe, held, "recipe" if role == "student" else "teacher-recipe")
+    recipe = validated(Recipe, held, "recipe" if role == "student" else "teacher-recipe")
     follow = schedule_of(recipe, recipe.epochs / preset.epochs)
     return recipe.model_copy(update={name: value for name, value in follow.items() if name not in changes})
 
@@ -263,88 +261,3 @@ def check_methods(names: tuple[str, ...]) -> None:
         raise BadInput("method 'hard' is the baseline of every sweep: leave it out and name a distillation loss")
     if taken := sorted({*names} & {*CONTROLS}):
         raise BadInput(f"method '{taken[0]}' has the name of a control (--controls): register it under another one")
-
-
-def _tuned(config: SweepConfig) -> tuple[str, ...]:
-    """Names of recipe fields, in one order however they were asked for."""
-    return tuple(sorted(name.replace("-", "_") for name in config.tune))
-
-
-def _ranges(config: SweepConfig, recipe: Recipe) -> dict[str, Dimension]:
-    """What is searched of the recipe: around its values, or what ``space`` says."""
-    decay = recipe.weight_decay or Recipe.model_fields["weight_decay"].default
-    usual = {
-        "lr": Dimension(low=recipe.lr / 4, high=recipe.lr * 4, log=True),
-        "weight_decay": Dimension(low=decay / 10, high=decay * 10, log=True),
-        "label_smoothing": Dimension(low=0.0, high=0.2),
-    }
-    found = {}
-    for name in _tuned(config):
-        asked = config.space.get(name, usual[name])
-        if asked.choices is not None and len(asked.choices) == 1:
-            raise BadInput(f"space.{name}: one value is nothing to tune; set it with --set recipe.{name}={asked}")
-        for value in asked.choices or (asked.low, asked.high):
-            _model(Recipe, {**recipe.model_dump(), name: value}, "space")
-        found[name] = _scaled(name, asked, usual[name].log)
-    return found
-
-
-def _scaled(name: str, dimension: Dimension, log: bool) -> Dimension:
-    """A range on the scale of what it takes the place of."""
-    log = log and dimension.low is not None
-    if log and (dimension.low or 0) <= 0:
-        raise BadInput(f"{name}: the range {dimension} is searched on a logarithmic scale and must start above 0")
-    return dimension.model_copy(update={"log": log})
-
-
-def _space(config: SweepConfig, recipe: Recipe) -> tuple[dict[str, Dimension], Hyper]:
-    """What is searched and what is held at one value.
-
-    A method's own range is filed as ``method.name`` where another method of the sweep searches that name over another
-    range: no method's search depends on which others are compared. What is asked for holds for all that have the name,
-    on the methods' scale.
-    """
-    specs = [METHODS.get(name) for name in config.method]
-    space: dict[str, Dimension] = {}
-    for spec in specs:
-        for name, dimension in spec.space.items():
-            same = all(other.space.get(name) == dimension for other in specs if name in other.knobs)
-            space[name if same else f"{spec.name}.{name}"] = dimension
-    fixed: Hyper = {}
-    tuned = _ranges(config, recipe)
-    known = {name for spec in specs for name in spec.knobs}
-    published = preset_of(config.recipe.preset).hyper if config.recipe.preset else {}
-    asked = _given({"temperature": config.temperature, "alpha": config.alpha}) | config.space
-    if "kd" in config.method:  # a recipe's paper speaks of plain distillation; beside free weights alpha is nothing
-        gone = {*asked} | ({"soft_weight", "hard_weight"} if "alpha" in asked else set())
-        fixed = {f"kd.{name}": value for name, value in published.items() if name not in gone}
-    if both := sorted(known & {*tuned}):
-        raise BadInput(f"tune: {both[0]} is also the name of a hyper-parameter of a method here")
-    for name, dimension in asked.items():
-        if name in tuned:
-            continue
-        if name not in known:
-            some = f"hyper-parameter of {', '.join(config.method)}"
-            raise unknown(some, name, known, f"known: {', '.join(sorted(known))}")
-        _check_bounds(name, dimension, specs)
-        replaced = [key for key in space if key.rpartition(".")[2] == name]
-        scaled = _scaled(name, dimension, any(space[key].log for key in replaced))
-        for key in replaced:
-            del space[key]
-        if dimension.choices is not None and len(dimension.choices) == 1:
-            fixed[name] = dimension.choices[0]
-        else:
-            space[name] = scaled
-    return space | tuned, fixed
-
-
-def _check_bounds(name: str, dimension: Dimension, specs: list[Method]) -> None:
-    """Refuse values that a method cannot take; temperature must moreover be above 0."""
-    values = dimension.choices if dimension.choices is not None else (dimension.low, dimension.high)
-    for value in (v for v in values if v is not None):
-        if name == "temperature" and value <= 0:
-            raise BadInput(f"temperature must be above 0, not {value:g}")
-        for spec in specs:
-            low, high = spec.bounds.get(name, (-math.inf, math.inf))
-            if not low <= value <= high:
-                raise BadInput(f"{name} of method '{spec.name}' must lie in [{low:g}, {high:g}], not at {value:g}")

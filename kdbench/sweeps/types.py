@@ -71,13 +71,17 @@ class Sweep(Frozen):
     """Teachers, on ``teacher_seed`` and those after it."""
     repeat_search: int = Field(default=1, ge=1, exclude_if=is_default(1))
     """Searches, on ``search_seed`` and every 2000th after it; with several teachers one each."""
+    also_test: tuple[str, ...] = Field(default=(), exclude_if=is_default(()))
+    """Further test sets that confirmed runs are read on: ``corruptions``, ``folder:NAME@digest``."""
     max_seeds: int | None = Field(default=None, exclude_if=unset)
     """Seeds are added, up to so many, where a row of the table is not decided; None: the budget's are all."""
 
     @cached_property
     def id(self) -> str:
-        """Identity of the spec: everything but where the data lie and how good a teacher is good enough."""
-        return identify(self.model_dump(mode="json", exclude={"data_path", "teacher_floor"}))
+        """Identity of the spec: everything but where the data lie, how good a teacher is good enough, and what else is
+        read at the end.
+        """
+        return identify(self.model_dump(mode="json", exclude={"data_path", "teacher_floor", "also_test"}))
 
     @cached_property
     def confirm_seeds(self) -> tuple[int, ...]:
