@@ -134,6 +134,9 @@ class Recipe(Frozen):
     """Where warm-up starts; None: a thousandth of ``lr``."""
     layer_decay: float | None = Field(default=None, gt=0, le=1, exclude_if=unset)
     """Factor of the rate from each layer to the one before it (timm's groups of parameters)."""
+    freeze: int | None = Field(default=None, ge=1, exclude_if=unset)
+    """Of a network that starts from weights: so many groups of layers (timm's: the stem is the first, then the stages)
+    stay as they are, their norms in eval mode."""
     accumulate: int = Field(default=1, ge=1, exclude_if=is_default(1))
     """Batches whose gradients are averaged into one update."""
     ema: float | None = Field(default=None, gt=0, lt=1, exclude_if=unset)

@@ -39,6 +39,7 @@ from kdbench.sweeps.teachers import teacher_config
 from kdbench.sweeps.types import Sweep, spec_difference
 from kdbench.teacher import kind_of
 from kdbench.train.autotune import precision_for
+from kdbench.train.optim import frozen
 from kdbench.train.step import describe_hardware
 
 GROWING = ("trials", "seeds")
@@ -114,7 +115,10 @@ def check_inputs(sweep: Sweep, cache: Path, sources: dict[str, str], *, decode: 
     kinds: dict[str, str] = {}
     for model, recipe in _networks(sweep):
         options = tuple(sorted(recipe.model_options.items()))
-        kinds[model] = kind_of(planned(model, **_shape(sweep, spec, recipe), stem=recipe.stem, options=options))
+        network = planned(model, **_shape(sweep, spec, recipe), stem=recipe.stem, options=options)
+        kinds[model] = kind_of(network)
+        if recipe.freeze:
+            frozen(network, recipe.freeze)
     for method in map(METHODS.get, sweep.methods):
         method.check()  # a third party's loss fails now, not after hours of teacher
         several = len(chain_of(sweep.pair.teacher)[-1]) > 1 or len(members(sweep.teacher_weights or "")) > 1

@@ -133,6 +133,11 @@ def build_sweep(
     for each in (sweep.recipe, sweep.teacher_recipe):
         if each.optimizer not in ("sgd", "adamw") or each.augment is not None:
             _check_recipe(each)
+    if (sweep.recipe.freeze and not starts) or (sweep.teacher_recipe.freeze and config.teacher_tune != "full"):
+        raise BadInput(
+            "freeze: what starts at random must be trained; name --student-weights, or --teacher-weights with "
+            "--teacher-tune full, or leave it out"
+        )
     if min(sweep.recipe.batch_size, sweep.teacher_recipe.batch_size) < 2:
         raise BadInput("batch-size: batch normalisation needs 2 samples a step or more, not 1")
     if "smoothing" in sweep.controls and ("label_smoothing" in sweep.tuned or recipe.label_smoothing):

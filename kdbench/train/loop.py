@@ -26,7 +26,7 @@ from kdbench.teacher.logit_cache import Progress
 from kdbench.train import checkpoint
 from kdbench.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_metrics
 from kdbench.train.metrics import Scores, calibration_temperature, collect_logits, reliability, scaled, score
-from kdbench.train.optim import make_optimizer, make_schedule, max_norm_constraint
+from kdbench.train.optim import hold, make_optimizer, make_schedule, max_norm_constraint
 from kdbench.train.step import Step, compiled, describe_hardware, note_step, prepare
 
 ON_STUDENT: frozenset[Need] = frozenset({"student-maps"})
@@ -77,6 +77,8 @@ class Trainer:
             self.model.requires_grad_(False)
             for name in head_names(self.model):
                 self.model.get_submodule(name).requires_grad_()
+        self.held = hold(self.model, recipe.freeze) if recipe.freeze else []
+        """What stays in eval mode, as it came."""
         whole = asked(self.model, self.needs)
         taps: list[Taps | None] = [None, None]
         if teacher is not None and method.looks:
@@ -105,6 +107,8 @@ class Trainer:
         # dropout and stochastic depth draw from here, so an epoch is the same after an interruption
         torch.manual_seed(int(identify([seed, epoch, "noise"]), 16) % 2**63)
         self.model.train(self.config.tune == "full")
+        for module in self.held:
+            module.eval()
         self.part.train()
         self._rows = []
         batches = data.batches(batch_size=recipe.batch_size, order_seed=seed, augment_seed=seed, epoch=epoch)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from timm.models import group_parameters
 from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler
 from timm.scheduler.scheduler import Scheduler
@@ -46,6 +47,34 @@ def make_optimizer(
     for group in (group for other in both[1:] for group in other.param_groups):
         both[0].add_param_group({"params": group["params"], "weight_decay": group["weight_decay"]})
     return both[0]
+
+
+def frozen(model: nn.Module, groups: int) -> set[str]:
+    """Names of the parameters in the first ``groups`` groups of layers (timm's coarse ones).
+
+    Raises:
+        BadInput: a network whose groups timm does not know, or that has no more than these.
+    """
+    if not callable(matcher := getattr(model, "group_matcher", None)):
+        raise BadInput(f"recipe.freeze={groups}: {type(model).__name__} does not say which layers belong together")
+    found = list(group_parameters(model, matcher(coarse=True)).values())
+    if groups >= len(found):
+        raise BadInput(
+            f"recipe.freeze={groups}: {type(model).__name__} has {len(found)} groups of layers, the last its "
+            f"classifier: freeze at most {len(found) - 1}"
+        )
+    return {name for group in found[:groups] for name in group}
+
+
+def hold(model: nn.Module, groups: int) -> list[nn.Module]:
+    """Take ``frozen`` parameters out of training; the modules to keep in eval mode."""
+    names = frozen(model, groups)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad and name not in names)
+    return [
+        module for path, module in model.named_modules()
+        if (own := {f"{path}.{name}" for name, _ in module.named_parameters()}) and own <= names
+    ]  # fmt: skip
 
 
 def check_recipe(recipe: Recipe) -> None:

@@ -167,7 +167,7 @@ CHANGES: dict[str, tuple[dict[str, object], object]] = {  # field: (what it need
     "repeats": ({}, 3), "mixup": ({}, 1.0), "cutmix": ({}, 1.0),
     "mix_switch": ({"mixup": 1.0, "cutmix": 1.0}, 1.0), "test_crop": ({}, 0.5),
     "network_size": ({}, 24), "network_interpolation": ({"network_size": 40}, "bicubic"), "mean": ({}, (0.1,)),
-    "std": ({}, (0.5,)), "stop_at": ({"epochs": 2}, 1),
+    "std": ({}, (0.5,)), "stop_at": ({"epochs": 2}, 1), "freeze": ({}, 1),
 }  # fmt: skip
 SAYS = {"max_norm": "hinton_mlp_30"}
 """Fields that only some networks have a use for."""

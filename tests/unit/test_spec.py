@@ -283,6 +283,8 @@ def test_weights_bring_what_they_must_see_and_students_their_size() -> None:
     for wrong, says in (
         ({"student-weights": "x.pt"}, "there are 2 students"),
         ({"teacher-tune": "head"}, "name them by --teacher-weights"),
+        ({"recipe": {"freeze": 1}}, "freeze: what starts at random"),
+        ({"teacher-weights": "x", "teacher-recipe": {"freeze": 1}}, "freeze: what starts at random"),
     ):
         with pytest.raises(BadInput, match=says):
             made(**wrong)
