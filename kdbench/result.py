@@ -163,12 +163,13 @@ class Result:
             output: the folder to write; ``export/STUDENT`` in the sweep's when None.
             push: where to upload it, ``hf:user/name``.
             say: told each step.
-            options: int8, half, normalize, softmax, calibration, max_drop (``kdbench export --help``).
+            options: int8, qat, half, normalize, softmax, calibration, max_drop (``kdbench export --help``).
 
         Raises:
             BadInput: nothing of that name is confirmed here, ``output`` is not empty, a file that fails its check.
         """
-        from kdbench.deploy.export import Wanted, export_all
+        from kdbench.deploy.export import export_all
+        from kdbench.deploy.wanted import Wanted
 
         wanted = Wanted(formats=formats, **options)
         command = str(self.manifest.get("command", "kdbench sweep"))

@@ -30,6 +30,7 @@ def export(
         bool, typer.Option("--normalize", metavar="", help="Graphs take pixels in [0, 1] and normalise them.")
     ] = False,
     softmax: Annotated[bool, typer.Option("--softmax", metavar="", help="Graphs give probabilities.")] = False,
+    qat: Annotated[int, typer.Option(metavar="EPOCHS", help="Train on for the 8-bit file, under the teacher.")] = 0,
     calibration: Annotated[int, typer.Option(help="Training images that int8 is calibrated on.")] = 256,
     max_drop: Annotated[
         float | None, typer.Option(help="Accuracy (0.01: a point) that int8 may lose. [dim](any)[/dim]")
@@ -48,7 +49,7 @@ def export(
 
         kdbench export mine:mobilenetv3_small_050 --format onnx --int8 --normalize --softmax --output shipped
 
-        kdbench export mine --int8 --max-drop 0.01
+        kdbench export mine --int8 --qat 3 --max-drop 0.01
     """
     folder, which = _found(what, out)
 
@@ -60,7 +61,7 @@ def export(
     from kdbench.result import Result
 
     wanted = {"int8": int8, "half": half, "normalize": normalize, "softmax": softmax, "calibration": calibration,
-              "max_drop": max_drop}  # fmt: skip
+              "max_drop": max_drop, "qat": qat}  # fmt: skip
     names = tuple(dict.fromkeys(part.strip() for part in formats.split(",") if part.strip()))
     done = Result(folder).export(which, formats=names, output=output, push=push, say=say, **wanted)
     if as_json:

@@ -48,6 +48,11 @@ class Candidate(NamedTuple):
     """By threads: what takes a float32 batch."""
 
 
+def bytes_of(path: Path) -> int:
+    """A file's size, with its weights where those lie beside it (OpenVINO's .bin)."""
+    return path.stat().st_size + sum(each.stat().st_size for each in path.parent.glob(f"{path.stem}.bin"))
+
+
 def hardware() -> str:
     """The processor's name and its number of cores."""
     name = platform.processor() or platform.machine()

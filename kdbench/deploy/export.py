@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,15 @@ import torch
 
 import kdbench
 from kdbench.catalog.types import DatasetSpec
-from kdbench.config import HARD
+from kdbench.config import HARD, RunConfig
 from kdbench.data import load, resolve_dataset
 from kdbench.data.sources import class_names
 from kdbench.data.task import TaskData, looks_of, network_shape
 from kdbench.deploy.card import card
+from kdbench.deploy.device import bytes_of
 from kdbench.deploy.formats import (
     FILES,
     INT8,
-    NEEDS,
     Shape,
     Shipped,
     open_file,
@@ -32,7 +31,9 @@ from kdbench.deploy.formats import (
     write_graphs,
     write_timm,
 )
+from kdbench.deploy.qat import distil
 from kdbench.deploy.verify import AGREEMENT, Checked, Told, compare, quantize, refuse, told
+from kdbench.deploy.wanted import Wanted
 from kdbench.errors import BadInput, MachineFault, unknown
 from kdbench.run.store import WEIGHTS, Run, run_folder
 from kdbench.run.student import best_of, open_student
@@ -40,56 +41,15 @@ from kdbench.run.student import best_of, open_student
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What is asked of an export."""
-
-    formats: tuple[str, ...] = ("timm", "onnx")
-    int8: bool = False
-    half: bool = False
-    normalize: bool = False
-    softmax: bool = False
-    calibration: int = 256
-    """Training images, stratified by the sweep's own split seed, that the int8 file's ranges are measured on."""
-    max_drop: float | None = None
-    """Accuracy (fraction) that the int8 file may lose."""
-
-    def check(self) -> None:
-        """Refuse what cannot be, before anything is read.
-
-        Raises:
-            BadInput: an unknown format, a package that is absent, options that contradict each other.
-        """
-        if not self.formats:
-            raise BadInput(f"format must name at least one of {', '.join(FILES)}")
-        for name in self.formats:
-            if name not in FILES:
-                raise unknown("format", name, FILES, "one of " + ", ".join(FILES))
-        for name in [*self.formats, *(["int8"] if self.int8 else [])]:
-            if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
-                extra = "openvino,export" if name == "openvino" else "export"
-                what = "--int8" if name == "int8" else f"--format {name}"
-                raise BadInput(f"{what} needs the package '{NEEDS[name]}': pip install 'kdbench[{extra}]'")
-        if self.int8 and "onnx" not in self.formats:
-            raise BadInput("--int8 makes an ONNX file from the float one: add onnx to --format")
-        if self.int8 and self.half:
-            raise BadInput("--half and --int8 are two ways to be small: give one of them")
-        if self.max_drop is not None and not self.int8:
-            raise BadInput("--max-drop bounds what --int8 may lose: give both")
-        if self.max_drop is not None and not 0 <= self.max_drop <= 1:
-            raise BadInput(f"max-drop is a share of the test images, 0 to 1, not {self.max_drop:g}")
-        if self.calibration < 20:
-            raise BadInput(f"calibration: activations of {self.calibration} images say little; give 20 or more")
-
-
 def export_student(
     run: Run, place: Path, to: Path, wanted: Wanted, *, point: dict[str, Any], command: str, data_path: str | None,
-    say: Say,
+    teacher: RunConfig | None, folder: Path, say: Say,
 ) -> dict[str, Any]:  # fmt: skip
     """Write ``to``, whole or not at all; what export.json says.
 
     Args:
-        run: a finished confirm run, whose weights are in ``place``.
+        run: a finished confirm run of the sweep in ``folder``, whose weights are in ``place``.
+        teacher: who taught it.
         point: its row of the table: ``test_acc``, ``test_acc_lo``, ``test_acc_hi``, ``n_seeds``.
         command: what makes the sweep again.
         say: told each step.
@@ -107,11 +67,13 @@ def export_student(
     to.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{to.name}.", suffix=".tmp", dir=to.parent))
     try:
-        told = _Export(run, place, aside, wanted, spec, data, data_path, say).write(point, command)
+        again = partial(distil, run, place, teacher, wanted.qat, folder, data_path, say)
+        told = _Export(run, place, aside, wanted, spec, data, data_path, again, say).write(point, command)
         aside.chmod(0o755)
-        if to.exists():
-            to.rmdir()
-        aside.replace(to)
+        try:
+            aside.replace(to)  # an empty folder gives way
+        except OSError as error:
+            raise BadInput(f"--output {to} was filled meanwhile ({error.strerror}): name another folder") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return told
@@ -133,9 +95,9 @@ class _Export:
 
     def __init__(
         self, run: Run, place: Path, folder: Path, wanted: Wanted, spec: DatasetSpec, data: TaskData,
-        data_path: str | None, say: Say,
+        data_path: str | None, again: Callable[[], torch.nn.Module], say: Say,
     ) -> None:  # fmt: skip
-        self.run, self.folder, self.wanted, self.spec, self.say = run, folder, wanted, spec, say
+        self.run, self.folder, self.wanted, self.spec, self.say, self.again = run, folder, wanted, spec, say, again
         self.network = open_student(run, place, data_path).network
         self.cut, self.shown = looks_of(spec, run.config.data, run.config.recipe)
         held = network_shape(spec, run.config.data, run.config.recipe)
@@ -156,7 +118,8 @@ class _Export:
         wanted, config, result = self.wanted, self.run.config, self.run.result
         self.say(f"the network itself on {len(self.test):,} test images")
         reference = told(_eager(self.plain), self.test)
-        shipped = told(_eager(self.shipped), self.test, self.scale) if self.shipped is not self.plain else reference
+        as_trained = not (wanted.normalize or wanted.softmax or wanted.half)
+        shipped = reference if as_trained else told(_eager(self.shipped), self.test, self.scale)
         self._texts()
         files: list[dict[str, Any]] = []
         if "timm" in wanted.formats:
@@ -168,13 +131,7 @@ class _Export:
             for name in graphs:
                 files.append(self._checked(name, FILES[name], shipped, AGREEMENT, None, self.scale))
         if wanted.int8:
-            images = _data(self.spec, self.run, wanted.calibration).train
-            self.say(f"int8: activations of {len(images):,} training images")
-            quantize(self.folder / FILES["onnx"], self.folder / INT8, images, self.scale)
-            done = self._checked("int8", INT8, shipped, None, wanted.max_drop, self.scale)
-            pair = (told(each, self.val, self.scale) for each in (_eager(self.shipped), open_file(self.folder / INT8)))
-            done |= {"val_drop": compare(*pair).drop.mean}  # what a choice may look at
-            files.append(done | {"calibration": {"images": len(images), "seed": config.data.split_seed}})
+            files.append(self._int8(shipped))
         held: dict[str, Any] = {
             "student": config.model, "run": config.id, "method": config.condition, "hyper": config.hyper,
             "teacher": config.teacher, "dataset": config.data.name, "classes": self.inner.classes,
@@ -188,6 +145,31 @@ class _Export:
         (self.folder / "README.md").write_text(text, encoding="utf-8")
         return held
 
+    def _int8(self, shipped: Told) -> dict[str, Any]:
+        """The int8 file's row: as it was trained, or trained on for it, then beside what it was without."""
+        wanted, whole = self.wanted, self.folder / FILES["onnx"]
+        images = _data(self.spec, self.run, wanted.calibration).train
+        val = told(_eager(self.shipped), self.val, self.scale)
+
+        def quantized(model: Path, most: float | None) -> dict[str, Any]:
+            self.say(f"int8: activations of {len(images):,} training images")
+            quantize(model, self.folder / INT8, images, self.scale)
+            row = self._checked("int8", INT8, shipped, None, most, self.scale)
+            lost = compare(val, told(open_file(self.folder / INT8), self.val, self.scale)).drop
+            return row | {"val_drop": lost.mean}  # what a choice may look at
+
+        about = {"calibration": {"images": len(images), "seed": self.run.config.data.split_seed}}
+        before = quantized(whole, None if wanted.qat else wanted.max_drop)
+        if not wanted.qat:
+            return before | about
+        self.say(f"{wanted.qat} epochs more, in 8 bits")
+        self.shipped.network = self.again()
+        with tempfile.TemporaryDirectory(prefix="kdbench-") as work:
+            write_graphs(Path(work), self.shipped, self.outer, ("onnx",), self._metadata())
+            row = quantized(Path(work) / FILES["onnx"], wanted.max_drop)
+        kept = ("top1", "drop", "drop_lo", "drop_hi", "val_drop")
+        return row | about | {"qat": {"epochs": wanted.qat, "without": {name: before[name] for name in kept}}}
+
     def _checked(
         self, name: str, file: str, network: Told, least: float | None, most: float | None, scale: Any
     ) -> dict[str, Any]:
@@ -199,9 +181,8 @@ class _Export:
             run = _eager(Shipped(_module(run), resampled=self.plain.resampled))
         found: Checked = compare(network, told(run, self.test, scale))
         refuse(file, found, least, most)
-        size = path.stat().st_size + sum(each.stat().st_size for each in self.folder.glob(f"{path.stem}.bin"))
         return {
-            "format": name, "file": file, "bytes": size, "top1": found.top1, "agreement": found.agreement,
+            "format": name, "file": file, "bytes": bytes_of(path), "top1": found.top1, "agreement": found.agreement,
             "max_difference": found.max_difference, "drop": found.drop.mean, "drop_lo": found.drop.lo,
             "drop_hi": found.drop.hi, "drop_p": found.drop.p,
         }  # fmt: skip
@@ -334,7 +315,8 @@ def export_all(
         place = folder / "export" / model if output is None else output / model if len(chosen) > 1 else output
         held = export_student(
             run, run_folder(folder, run.config.id), place.expanduser(), wanted, point=point, command=command,
-            data_path=data_path, say=_prefixed(model, say),
+            data_path=data_path, folder=folder, say=_prefixed(model, say),
+            teacher=next((each.config for each in runs if each.config.id == run.config.teacher_id), None),
         )  # fmt: skip
         done.append({**held, "folder": str(place)})
         if push is not None:

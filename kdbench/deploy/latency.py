@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from kdbench.deploy.device import COLUMNS, Candidate, about_folder, candidates_of, hardware, load, measure
+from kdbench.deploy.device import COLUMNS, Candidate, about_folder, bytes_of, candidates_of, hardware, load, measure
 from kdbench.errors import BadInput
 from kdbench.files import atomic_text
 
@@ -76,8 +76,8 @@ _FILES = {"torch": "model.safetensors", "openvino": "model.xml"}
 def _other(folder: Path, runtime: str) -> Candidate:
     about, shape = about_folder(folder)
     path = folder / _FILES[runtime]
-    size = path.stat().st_size + sum(each.stat().st_size for each in folder.glob(f"{path.stem}.bin"))
-    told = {**about, "file": path.name, "runtime": runtime, "precision": "fp32", "file_mb": round(size / 1e6, 3)}
+    told = {**about, "file": path.name, "runtime": runtime, "precision": "fp32"}
+    told["file_mb"] = round(bytes_of(path) / 1e6, 3)
     start = _torch if runtime == "torch" else _openvino
     told["runtime_version"] = importlib.import_module(runtime).__version__
     return Candidate(told, shape, lambda threads: start(path, threads))

@@ -23,6 +23,7 @@ import kdbench
 from kdbench.data.readers import digits
 from kdbench.data.samples import cut_test
 from kdbench.deploy.formats import Shape, open_timm, timm_config, write_timm
+from kdbench.deploy.qat import rounded
 from kdbench.deploy.verify import Checked, refuse
 from kdbench.errors import BadInput
 from kdbench.models import build
@@ -204,3 +205,50 @@ def test_a_browser_classifies_as_the_network_does(finished: Path, tmp_path: Path
             assert page.locator("li").all_inner_texts() == best, path
         browser.close()
     server.shutdown()
+
+
+def test_a_student_is_trained_on_for_its_int8_file(finished: Path, tmp_path: Path, cli: Cli) -> None:
+    """Its float files stay as they were, the 8-bit one is another; without the teacher's weights it is refused."""
+    for name, more in (("plain", ()), ("tuned", ("--qat", "1")), ("again", ("--qat", "1"))):
+        done = cli("export", f"whole:{SMALL}", "--format", "onnx", "--int8", *more, "--output", tmp_path / name)
+        assert done.code == 0, done.err
+    plain, tuned, again = (tmp_path / name for name in ("plain", "tuned", "again"))
+    for file, same in (("model.onnx", True), ("model_int8.onnx", False)):
+        assert ((plain / file).read_bytes() == (tuned / file).read_bytes()) == same
+        assert (tuned / file).read_bytes() == (again / file).read_bytes(), "the same however often"
+    before, after = (json.loads((place / "export.json").read_text())["files"][1] for place in (plain, tuned))
+    assert after["qat"]["epochs"] == 1 and after["qat"]["without"]["top1"] == before["top1"]
+    assert "1 epoch more" in (tuned / "README.md").read_text()
+    half = cli("export", f"whole:{SMALL}", "--format", "onnx", "--half", "--output", tmp_path / "half", "--json")
+    (row,) = json.loads(half.out)[0]["files"]
+    assert row["agreement"] >= 0.99 and 1e-5 < row["max_difference"] < 0.1
+    assert row["bytes"] < 0.7 * (plain / "model.onnx").stat().st_size
+    shutil.rmtree(tmp_path / "cache" / "teachers")
+    gone = cli("export", f"whole:{SMALL}", "--format", "onnx", "--int8", "--qat", "1", "--output", tmp_path / "gone")
+    assert (gone.code, "--qat asks the teacher" in gone.err, (tmp_path / "gone").exists()) == (2, True, False)
+
+
+def test_rounding_is_what_eight_bits_hold(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3))
+    weight, x = network[0].weight.detach().clone(), torch.randn(64, 6)
+    plain = network(x).detach()
+    end = rounded(network)
+    scale = weight.abs().amax(1, keepdim=True) / 127
+    torch.testing.assert_close(network[0].weight, (weight / scale).round() * scale)
+    said = network(x)
+    assert 1e-4 < float((said.detach() - plain).abs().max()) < 0.1
+    said.square().sum().backward()
+    assert float(network[0].parametrizations.weight.original.grad.abs().sum()) > 0, "gradients pass the rounding"
+    step = float((x.max() - x.min()) / 255)
+    network.eval()
+    inside = torch.full((1, 6), 3.3 * step)
+    torch.testing.assert_close(network(inside), network(torch.full((1, 6), 3 * step)))
+    end()
+    assert torch.equal(network[0].weight, weight)
+    assert {*network.state_dict()} == {
+        "0.weight",
+        "0.bias",
+        "2.weight",
+        "2.bias",
+    }
