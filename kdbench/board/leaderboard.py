@@ -17,12 +17,12 @@ from kdbench.catalog.datasets import DATASETS
 from kdbench.config import HARD, RunConfig
 from kdbench.files import canonical_json
 from kdbench.report.numbers import percent
-from kdbench.report.points import gather
+from kdbench.report.points import AT_CHANCE, gather
 from kdbench.report.verdicts import Verdict, judge
 from kdbench.run.frame import named, row_of
 from kdbench.run.store import Run
 from kdbench.run.words import counted
-from kdbench.stats import rank_intervals
+from kdbench.stats import pareto_front, rank_intervals
 
 
 class Latency(NamedTuple):
@@ -47,6 +47,8 @@ class Board:
     """By data set and letter."""
     notes: tuple[str, ...]
     """One sentence for each thing that was left out or reconciled."""
+    axis: str = ""
+    """What ``cost`` of a row is, over which the fronts then are; empty: parameters."""
 
     @property
     def rows(self) -> list[Any]:
@@ -57,6 +59,10 @@ class Board:
     def datasets(self) -> tuple[str, ...]:
         """Data sets by name."""
         return tuple(self.protocols)
+
+
+Costs = Mapping[Path, Mapping[str, float]]
+"""What each student costs, by the folder of the submission that says so."""
 
 
 class _Copy(NamedTuple):
@@ -78,7 +84,7 @@ _NAMED = 6
 """Disputed runs that a note names."""
 
 
-def leaderboard(submissions: Sequence[Submission]) -> Board:
+def leaderboard(submissions: Sequence[Submission], costs: Costs | None = None, axis: str = "") -> Board:
     """Merge ``submissions`` into one leaderboard.
 
     A run counts when it is a complete confirm run with a test accuracy. Copies of one trial id count once per
@@ -87,7 +93,7 @@ def leaderboard(submissions: Sequence[Submission]) -> Board:
     two runs on the same seed are not. Hard labels belong to every protocol of their data and recipe, whoever teaches
     there. Accuracy, gain and front are those of ``kdbench.report``, over all rows of a data set and protocol, hard
     labels included; Holm's correction is over the rows of one submission, so that nobody's rows change another's
-    verdict.
+    verdict. With ``costs`` fronts are over them (``axis`` says what they are) instead of over parameters.
     """
     teachers = _teachers(submissions)
     groups: dict[_Key, dict[str, list[_Copy]]] = defaultdict(lambda: defaultdict(list))
@@ -107,12 +113,12 @@ def leaderboard(submissions: Sequence[Submission]) -> Board:
     notes = [note for submission in submissions for note in submission.notes] + _disputes(groups)
     tables = []
     for key in sorted(groups, key=lambda key: (key[0], list(named[key[0]]).index(key[1]))):
-        table, more = _group(key[0], named[key[0]][key[1]], groups[key], teachers)
+        table, more = _group(key[0], named[key[0]][key[1]], groups[key], teachers, costs)
         tables.append(table)
         notes += more
     by_letter = {d: {letter: protocols[d, name] for name, letter in named[d].items()} for d in sorted(named)}
     frame = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-    return Board(frame, by_letter, tuple(dict.fromkeys(notes)))
+    return Board(frame, by_letter, tuple(dict.fromkeys(notes)), axis)
 
 
 def _counts(trial: Run) -> bool:
@@ -180,7 +186,7 @@ def _disputes(groups: Mapping[_Key, Mapping[str, list[_Copy]]]) -> list[str]:
 
 
 def _group(
-    dataset: str, letter: str, trials: Mapping[str, list[_Copy]], teachers: Mapping[str, Run]
+    dataset: str, letter: str, trials: Mapping[str, list[_Copy]], teachers: Mapping[str, Run], costs: Costs | None
 ) -> tuple[pd.DataFrame, list[str]]:
     """Ranked rows of one data set and protocol."""
     rows = {name: _row(copies[0].trial, teachers) for name, copies in trials.items()}
@@ -196,6 +202,14 @@ def _group(
     )  # fmt: skip
     held = [{chosen[name].submission.folder for name in ids.values()} for ids in table["trial_ids"]]
     table = table.assign(verdict=pd.Series(_verdicts(table, held), table.index))
+    if costs is not None:
+        cost = [
+            next((costs[at][model] for at in sorted(where) if model in costs.get(at, {})), math.nan)
+            for model, where in zip(table["student"], held, strict=True)
+        ]
+        learned = table["test_acc"] >= AT_CHANCE * (chance or 0)
+        front = pareto_front(pd.Series(cost, table.index).where(learned), table["test_acc"].round(12))
+        table = table.assign(cost=cost, on_front=front)
     where = f"{dataset}, protocol {letter}"
     notes = []
     if left := len(chosen) - int(table["n_seeds"].sum()):

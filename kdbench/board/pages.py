@@ -54,7 +54,9 @@ def grid(board: Board, dataset: str) -> Grid:
     labels = hardware_labels(board)
     parts = board.frame[board.frame["dataset"] == dataset].groupby("protocol")
     digits = {letter: decimals(part) for letter, part in parts}
-    return Grid.of(COLUMNS, [_cells(row, labels, digits[row.protocol]) for row in rows], title=dataset,
+    columns = [*COLUMNS[:8], Column("cost", board.axis, short="Cost", least=True), *COLUMNS[8:]]
+    cells = [_cells(row, labels, digits[row.protocol]) for row in rows]
+    return Grid.of(columns if board.axis else COLUMNS, cells, title=dataset,
                    groups=tuple(row.protocol for row in rows))  # fmt: skip
 
 
@@ -74,6 +76,7 @@ def _cells(row: Any, labels: dict[str, str], digits: int) -> dict[str, Cell | st
         "rank": Cell(ranks(row.rank_lo, row.rank_hi), order=_known(row.rank_lo)),
         "seeds": Cell(f"{row.n_seeds}{' (fewer)' * (row.n_seeds < row.most_seeds)}", order=row.n_seeds),
         "params": Cell(millions(row.params), order=_known(row.params)),
+        "cost": _priced(getattr(row, "cost", math.nan)),
         # latencies of different hardware stay apart
         "latency": Cell(
             ", ".join(f"{entry.ms:.1f} ({labels[entry.hardware]})" for entry in row.latency),
@@ -85,6 +88,15 @@ def _cells(row: Any, labels: dict[str, str], digits: int) -> dict[str, Cell | st
         "when": row.when,
         "macs": Cell(millions(row.macs), order=_known(row.macs)),
     }
+
+
+def _priced(cost: float) -> Cell | str:
+    return "" if unknown(cost) else Cell(f"{cost:.4g}", order=cost)
+
+
+def legend(board: Board) -> str:
+    """``LEGEND``, of this board's fronts."""
+    return LEGEND.replace("front of parameters and", f"front of {board.axis} and") if board.axis else LEGEND
 
 
 def ranks(lo: float, hi: float) -> str:
@@ -160,6 +172,7 @@ def _record(row: Any, board: Board) -> dict[str, Any]:
         "n_seeds": row.n_seeds,
         **{name: _known(getattr(row, name))
            for name in ("test_acc", "test_acc_lo", "test_acc_hi", "gain", "gain_lo", "gain_hi")},
+        **({"cost": _known(row.cost)} if board.axis else {}),
         "p_holm": _known(row.verdict.p_holm),
         "verdict": "" if hard else row.verdict.short,
         "caveat": "" if hard else row.verdict.caveat,
@@ -196,7 +209,7 @@ def table(board: Board) -> str:
 
 def text(board: Board, *, runs: bool = True) -> str:
     """Markdown, one table per data set, protocols below; with ``runs`` which trial and W&B run each number is of."""
-    lines = ["# Leaderboard", "", LEGEND, ""]
+    lines = ["# Leaderboard", "", legend(board), ""]
     for dataset in board.datasets:
         lines += [f"## {escape(dataset)}", "", *markdown(grid(board, dataset).flat()), ""]
         lines += [f"- Protocol {escape(line)}" for line in protocol_lines(board, dataset).values()]
@@ -228,7 +241,7 @@ def page(board: Board) -> str:
         groups = [(lines[letter], [(cells, next(rows)) for cells in held]) for letter, held in found.grouped()]
         sections.append({"name": dataset, "columns": found.columns, "groups": groups, "below": below(board, dataset)})
     return environment("kdbench.board").get_template("leaderboard.html.j2").render(
-        title=f"Leaderboard: {', '.join(board.datasets)}", sections=sections, notes=board.notes, legend=LEGEND,
+        title=f"Leaderboard: {', '.join(board.datasets)}", sections=sections, notes=board.notes, legend=legend(board),
         labels=hardware_labels(board),
     )  # fmt: skip
 
@@ -247,5 +260,6 @@ def screen(board: Board) -> RenderableType:
         parts += [Text(line) for line in below(board, dataset)]
         parts += [Text(f"Protocol {line}", style="dim") for line in protocol_lines(board, dataset).values()]
     parts += [Text(f"{label}: {name}", style="dim") for name, label in hardware_labels(board).items()]
-    parts += [Text("★ on the Pareto front (parameters, accuracy) of its protocol, hard labels included", style="dim")]
+    over = board.axis or "parameters"
+    parts += [Text(f"★ on the Pareto front ({over}, accuracy) of its protocol, hard labels included", style="dim")]
     return Group(*parts, *(Text(note, style="yellow") for note in board.notes))

@@ -63,9 +63,13 @@ _HELP = """Merge any number of sweeps and members' results into one table: accur
     """
 
 
+_X = "What fronts are over: macs, latency_ms, file_mb, ort-int8, ... (`kdbench report --x`). [dim](params)[/dim]"
+
+
 def show(
     results: PathsArgument = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for leaderboard.md, .html and .csv.")] = None,
+    x: Annotated[str | None, typer.Option("--x", metavar="COST", help=_X)] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Print the leaderboard of all sweeps in and below RESULTS (what `kdbench leaderboard RESULTS` does).
@@ -74,12 +78,16 @@ def show(
         kdbench leaderboard results --out results/leaderboard
 
         kdbench leaderboard results alice=members/alice bob=members/bob
+
+        kdbench leaderboard results --x ort-int8
     """
+    from kdbench.board.costs import costs_of
     from kdbench.board.leaderboard import leaderboard
     from kdbench.board.pages import records, screen, write
     from kdbench.board.submissions import read
 
-    board = leaderboard(read(results or [RESULTS]))
+    found = read(results or [RESULTS])
+    board = leaderboard(found) if x is None else leaderboard(found, *costs_of(found, x))
     paths = write(board, out) if out is not None else {}
     if as_json:
         print_json({"rows": records(board), "protocols": board.protocols, "notes": board.notes, "files": paths})

@@ -46,7 +46,8 @@ def sweep_against(config: SweepConfig) -> Sweep:
                 space[f"{name}.{knob}"] = dimension
     made = f"{record.name}+{'+'.join(new)}"
     name = sweep_name(config.name or made, record.data.name, record.pair, record.methods)
-    return record.model_copy(update={"name": name, "methods": (*record.methods, *new), "space": space})
+    held = {"name": name, "methods": (*record.methods, *new), "space": space}
+    return record.model_copy(update={**held, "also_test": ()})  # no record keeps weights to read other images with
 
 
 def take_over(record: Path, folder: Path) -> dict[str, Any]:
