@@ -159,7 +159,7 @@ class Result:
 
         Args:
             which: a student, or a run's id; None: every student.
-            formats: of timm, onnx, torch-export, openvino.
+            formats: of timm, onnx, torch-export, openvino, executorch, litert.
             output: the folder to write; ``export/STUDENT`` in the sweep's when None.
             push: where to upload it, ``hf:user/name``.
             say: told each step.

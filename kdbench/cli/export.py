@@ -11,6 +11,8 @@ import typer
 from kdbench.cli.common import SPEC_FILE, find_sweep, print_json, print_table
 from kdbench.cli.options import RESULTS, JsonFlag, OutOption
 
+_KINDS = "timm, onnx, torch-export, openvino, executorch, litert."
+
 
 def _found(what: str, out: Path) -> tuple[Path, str | None]:
     """``SWEEP[:STUDENT|RUN]``: the folder, and which of its students."""
@@ -21,9 +23,7 @@ def _found(what: str, out: Path) -> tuple[Path, str | None]:
 
 def export(
     what: Annotated[str, typer.Argument(metavar="SWEEP[:STUDENT|RUN]", help="One student or run of a sweep, or all.")],
-    formats: Annotated[
-        str, typer.Option("--format", metavar="NAME,...", help="timm, onnx, torch-export, openvino.")
-    ] = "timm,onnx",
+    formats: Annotated[str, typer.Option("--format", metavar="NAME,...", help=_KINDS)] = "timm,onnx",
     int8: Annotated[bool, typer.Option("--int8", metavar="", help="Also an 8-bit ONNX file.")] = False,
     half: Annotated[bool, typer.Option("--half", metavar="", help="Graphs compute in 16 bits.")] = False,
     normalize: Annotated[
@@ -42,7 +42,7 @@ def export(
     out: OutOption = RESULTS,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write trained students as timm, ONNX, torch.export or OpenVINO files, each verified on the whole test split.
+    """Write trained students as files for timm, ONNX and other runtimes, each verified on the whole test split.
 
     Examples:
         kdbench export digits-resnet50-mobilenetv3-kd:mobilenetv3_small_050

@@ -31,7 +31,7 @@ def _counts(name: str, text: str) -> list[int]:
 
 def latency(
     what: Annotated[list[str], typer.Argument(metavar="SWEEP|FOLDER...", help="A sweep, or exported folders.")],
-    runtime: Annotated[str, typer.Option(metavar="NAME,...", help="ort, torch, openvino.")] = "ort",
+    runtime: Annotated[str, typer.Option(metavar="NAME,...", help="ort, torch, openvino, executorch, litert.")] = "ort",
     precision: Annotated[str, typer.Option(metavar="NAME,...", help="fp32, int8.")] = "fp32,int8",
     batch: Annotated[str, typer.Option(metavar="N,...", help="Images a pass.")] = "1",
     threads: Annotated[str, typer.Option(metavar="N,...", help="Threads of a pass.")] = "1",
@@ -103,7 +103,7 @@ def pick(
     max_params: Annotated[float | None, typer.Option(help="Parameters at most.")] = None,
     max_macs: Annotated[float | None, typer.Option(help="Multiply-accumulates an image at most.")] = None,
     min_acc: Annotated[float | None, typer.Option(help="Validation accuracy (0 to 1) at least.")] = None,
-    runtime: Annotated[str, typer.Option(metavar="NAME", help="What --max-ms is about: ort, torch, openvino.")] = "ort",
+    runtime: Annotated[str, typer.Option(metavar="NAME", help="What --max-ms is about: ort, torch, ...")] = "ort",
     precision: Annotated[str, typer.Option(metavar="NAME", help="fp32 or int8.")] = "fp32",
     threads: Annotated[int, typer.Option(help="Threads of a pass.")] = 1,
     out: OutOption = RESULTS,

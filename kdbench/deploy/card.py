@@ -87,6 +87,10 @@ def _use(held: Mapping[str, Any], preprocess: Mapping[str, Any]) -> list[str]:
             ]
         elif file["format"] == "torch-export":
             lines += [f'network = torch.export.load("{file["file"]}").module()']
+        elif file["format"] == "executorch":
+            lines += [f'Runtime.get().load_program("{file["file"]}").load_method("forward")  # one image a call']
+        elif file["format"] == "litert":
+            lines += [f'ai_edge_litert.interpreter.Interpreter("{file["file"]}")  # one image a call']
         elif file["format"] == "openvino":
             lines += [f'network = openvino.Core().compile_model("{file["file"]}", "CPU")']
     return [*lines, "```", "", f"preprocess.json: `{json.dumps(preprocess)}`"]

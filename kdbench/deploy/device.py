@@ -50,7 +50,8 @@ class Candidate(NamedTuple):
 
 def bytes_of(path: Path) -> int:
     """A file's size, with its weights where those lie beside it (OpenVINO's .bin)."""
-    return path.stat().st_size + sum(each.stat().st_size for each in path.parent.glob(f"{path.stem}.bin"))
+    beside = [path.with_suffix(".bin")] if path.suffix == ".xml" else []
+    return sum(each.stat().st_size for each in (path, *beside))
 
 
 def hardware() -> str:

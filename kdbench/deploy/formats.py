@@ -1,9 +1,11 @@
-"""A student's network as files: timm's folder, ONNX, torch.export, OpenVINO; and each of them opened again."""
+"""A student's network as files: timm's folder, ONNX, torch.export, OpenVINO, ExecuTorch, LiteRT; each opened again."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
+import io
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,10 +25,18 @@ from kdbench.models.build import fit_to, known_models
 
 Logits = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """(B, C, S, S) float32 -> (B, classes)."""
-NEEDS = {"onnx": "onnxscript", "int8": "onnxruntime", "openvino": "openvino"}
+NEEDS = {
+    "onnx": "onnxscript", "int8": "onnxruntime", "openvino": "openvino", "executorch": "executorch",
+    "litert": "litert_torch",
+}  # fmt: skip
 """The package that writes or runs a format, beside torch and timm."""
-FILES = {"timm": "model.safetensors", "onnx": "model.onnx", "torch-export": "model.pt2", "openvino": "model.xml"}
+FILES = {
+    "timm": "model.safetensors", "onnx": "model.onnx", "torch-export": "model.pt2", "openvino": "model.xml",
+    "executorch": "model.pte", "litert": "model.tflite",
+}  # fmt: skip
 INT8 = "model_int8.onnx"
+OPENVINO = {"INFERENCE_PRECISION_HINT": "f32"}
+"""Else it computes in 16 bits wherever the processor can."""
 LOADER = Path(__file__).with_name("load.py")
 """Goes into the folder: rebuilds the network with timm alone."""
 
@@ -115,7 +125,8 @@ def write_timm(folder: Path, network: nn.Module, config: Mapping[str, Any]) -> N
 def write_graphs(
     folder: Path, network: Shipped, shape: Shape, formats: tuple[str, ...], about: Mapping[str, str]
 ) -> None:
-    """The formats that hold a graph, traced once, for batches of any size. ``about`` becomes metadata of the ONNX.
+    """The formats that hold a graph, for batches of any size; those of phones take one image. ``about`` becomes
+    metadata of the ONNX.
 
     Raises:
         BadInput: an operator that a format does not have.
@@ -126,6 +137,8 @@ def write_graphs(
     try:
         with torch.no_grad():
             program = torch.export.export(network.eval(), example, dynamic_shapes=batch)
+            for kind in [name for name in formats if name in _PHONES]:
+                _PHONES[kind](folder / FILES[kind], network, (example[0][:1],))
             if "torch-export" in formats:
                 torch.export.save(program, folder / FILES["torch-export"], extra_files=dict(about))
             if "onnx" in formats or "openvino" in formats:
@@ -163,8 +176,60 @@ def write_onnx(
     onnx.save_model(model, path)
 
 
+def _executorch(path: Path, network: nn.Module, example: tuple[Tensor]) -> None:
+    """For ExecuTorch, whose XNNPACK kernels run what they can."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    program = torch.export.export(network, example)
+    path.write_bytes(to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch().buffer)
+
+
+def _litert(path: Path, network: nn.Module, example: tuple[Tensor]) -> None:
+    """For LiteRT (TensorFlow Lite); images stay (1, C, S, S)."""
+    import litert_torch
+
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):  # it tells each step
+        litert_torch.convert(network, example).export(str(path))
+
+
+_PHONES: dict[str, Callable[[Path, nn.Module, tuple[Tensor]], None]] = {"executorch": _executorch, "litert": _litert}
+
+
+def open_phone(path: Path, threads: int = 1) -> Logits:
+    """A .pte or .tflite file in its own runtime: a batch is so many calls."""
+    if path.suffix == ".pte":
+        from executorch.extension.pybindings import portable_lib
+        from executorch.runtime import Runtime
+
+        portable_lib._unsafe_reset_threadpool(threads)
+        method = Runtime.get().load_program(path).load_method("forward")
+
+        def run(image: NDArray[np.float32]) -> Any:
+            return method.execute([torch.from_numpy(image)])[0].clone().numpy().clone().numpy()
+
+    else:
+        from ai_edge_litert.interpreter import Interpreter
+
+        opened = Interpreter(str(path), num_threads=threads)
+        opened.allocate_tensors()
+        place, out = (each[0]["index"] for each in (opened.get_input_details(), opened.get_output_details()))
+
+        def run(image: NDArray[np.float32]) -> Any:
+            opened.set_tensor(place, image)
+            opened.invoke()
+            return opened.get_tensor(out)
+
+    def batch(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.concatenate([run(np.ascontiguousarray(x[k : k + 1], np.float32)) for k in range(len(x))])
+
+    return batch
+
+
 def open_file(path: Path) -> Logits:
     """A file that was written here, in the runtime that it is for, on the CPU."""
+    if path.suffix in (".pte", ".tflite"):
+        return open_phone(path)
     if path.suffix == ".onnx":
         import onnxruntime
 
@@ -176,7 +241,7 @@ def open_file(path: Path) -> Logits:
     if path.suffix == ".xml":
         import openvino
 
-        compiled = openvino.Core().compile_model(path, "CPU")
+        compiled = openvino.Core().compile_model(path, "CPU", OPENVINO)
         return lambda x: np.asarray(compiled(x)[0])
     network = torch.export.load(path).module() if path.suffix == ".pt2" else open_timm(path.parent)
 

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from kdbench.errors import BadInput
 from kdbench.files import atomic_text
 
 FILE = "latency.csv"
-RUNTIMES = ("ort", "torch", "openvino")
+RUNTIMES = ("ort", "torch", "openvino", "executorch", "litert")
+_PACKAGES = {"ort": "onnxruntime", "openvino": "openvino", "executorch": "executorch", "litert": "ai_edge_litert"}
 PRECISIONS = ("fp32", "int8")
 KEY = ["model", "file", "runtime", "precision", "infer_img_size", "infer_batch_size", "threads", "hardware"]
 """A row measured again replaces the one before; other hardware never does."""
@@ -51,9 +53,9 @@ def run_latency(
         for name in asked:
             if name not in known:
                 raise BadInput(f"unknown {kind} '{name}' (one of {', '.join(known)})")
-    for name, package in (("ort", "onnxruntime"), ("openvino", "openvino")):
+    for name, package in _PACKAGES.items():
         if name in runtimes and importlib.util.find_spec(package) is None:
-            extra = {"ort": "export", "openvino": "openvino"}[name]
+            extra = "export" if name == "ort" else name
             raise BadInput(f"--runtime {name} needs the package '{package}': pip install 'kdbench[{extra}]'")
     if (busy := load()) > BUSY:
         say(f"this machine is busy (load {busy:.1f}): the figures say so, better measure when it is idle")
@@ -70,7 +72,7 @@ def run_latency(
     return pd.DataFrame(measure(found, batches, threads, rounds, say), columns=list(COLUMNS))
 
 
-_FILES = {"torch": "model.safetensors", "openvino": "model.xml"}
+_FILES = {"torch": "model.safetensors", "openvino": "model.xml", "executorch": "model.pte", "litert": "model.tflite"}
 
 
 def _other(folder: Path, runtime: str) -> Candidate:
@@ -78,8 +80,8 @@ def _other(folder: Path, runtime: str) -> Candidate:
     path = folder / _FILES[runtime]
     told = {**about, "file": path.name, "runtime": runtime, "precision": "fp32"}
     told["file_mb"] = round(bytes_of(path) / 1e6, 3)
-    start = _torch if runtime == "torch" else _openvino
-    told["runtime_version"] = importlib.import_module(runtime).__version__
+    start = {"torch": _torch, "openvino": _openvino}.get(runtime, _phone)
+    told["runtime_version"] = version(_PACKAGES.get(runtime, runtime).replace("_", "-"))
     return Candidate(told, shape, lambda threads: start(path, threads))
 
 
@@ -100,11 +102,19 @@ def _torch(path: Path, threads: int) -> Callable[[Any], Any]:
     return run
 
 
+def _phone(path: Path, threads: int) -> Callable[[Any], Any]:
+    from kdbench.deploy.formats import open_phone  # imports torch
+
+    return open_phone(path, threads)
+
+
 def _openvino(path: Path, threads: int) -> Callable[[Any], Any]:
     import openvino
 
+    from kdbench.deploy.formats import OPENVINO  # imports torch
+
     core = openvino.Core()
-    return core.compile_model(path, "CPU", {"INFERENCE_NUM_THREADS": threads})  # type: ignore[no-any-return]
+    return core.compile_model(path, "CPU", {**OPENVINO, "INFERENCE_NUM_THREADS": threads})  # type: ignore[no-any-return]
 
 
 def read_rows(path: Path, students: Iterable[str] | None = None) -> pd.DataFrame:

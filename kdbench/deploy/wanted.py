@@ -38,7 +38,7 @@ class Wanted:
                 raise unknown("format", name, FILES, "one of " + ", ".join(FILES))
         for name in [*self.formats, *(["int8"] if self.int8 else [])]:
             if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
-                extra = "openvino,export" if name == "openvino" else "export"
+                extra = "export" if name in ("onnx", "int8") else f"{name},export" if name == "openvino" else name
                 what = "--int8" if name == "int8" else f"--format {name}"
                 raise BadInput(f"{what} needs the package '{NEEDS[name]}': pip install 'kdbench[{extra}]'")
         if self.int8 and "onnx" not in self.formats:

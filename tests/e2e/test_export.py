@@ -207,6 +207,21 @@ def test_a_browser_classifies_as_the_network_does(finished: Path, tmp_path: Path
     server.shutdown()
 
 
+@pytest.mark.parametrize(("kind", "package", "file"), [
+    ("openvino", "openvino", "model.xml"), ("executorch", "executorch", "model.pte"),
+    ("litert", "litert_torch", "model.tflite"),
+])  # fmt: skip
+def test_other_runtimes(finished: Path, cli: Cli, kind: str, package: str, file: str) -> None:
+    pytest.importorskip(package)
+    done = cli("export", f"whole:{SMALL}", "--format", f"onnx,{kind}", "--json")
+    whole, row = json.loads(done.out)[0]["files"]
+    assert row["file"] == file and row["agreement"] == 1.0 and row["max_difference"] < 1e-3
+    assert 0.5 * whole["bytes"] < row["bytes"] < 2 * whole["bytes"]
+    assert cli("latency", "whole", "--runtime", kind, "--precision", "fp32", "--rounds", 6, "--batch", "1,2").code == 0
+    rows = pd.read_csv(finished / "latency.csv")
+    assert set(rows["runtime"]) == {kind} and rows["file_mb"].iloc[0] == round(row["bytes"] / 1e6, 3)
+
+
 def test_a_student_is_trained_on_for_its_int8_file(finished: Path, tmp_path: Path, cli: Cli) -> None:
     """Its float files stay as they were, the 8-bit one is another; without the teacher's weights it is refused."""
     for name, more in (("plain", ()), ("tuned", ("--qat", "1")), ("again", ("--qat", "1"))):
