@@ -206,7 +206,7 @@ def open_phone(path: Path, threads: int = 1) -> Logits:
         method = Runtime.get().load_program(path).load_method("forward")
 
         def run(image: NDArray[np.float32]) -> Any:
-            return method.execute([torch.from_numpy(image)])[0].clone().numpy().clone().numpy()
+            return method.execute([torch.from_numpy(image)])[0].clone().numpy()
 
     else:
         from ai_edge_litert.interpreter import Interpreter
