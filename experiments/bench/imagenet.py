@@ -1,8 +1,8 @@
 """Data of ImageNet's size: ``python experiments/bench/imagenet.py --place DIR`` makes such JPEGs and reads them.
 
-A folder of so many classes and images of varied sizes (textures: what is in them costs nothing). Then, each in a process
-of its own: from a cold and from a warm start to the first step of a student (seconds of each part), what an image costs
-(reading, decoding, cutting a view), images a second and memory over epochs. Keep the machine otherwise idle.
+A folder of so many classes and images of varied sizes (textures: what is in them costs nothing). Then, each in a
+process of its own: from a cold and a warm start to the first step of a student (seconds of each part), what an image
+costs (reading, decoding, cutting a view), images a second and memory over epochs. Keep the machine otherwise idle.
 """
 
 from __future__ import annotations
