@@ -38,7 +38,7 @@ __all__ = [
 ]  # fmt: skip
 
 Code = TypeVar("Code", bound=Callable[..., Any])
-Need = Literal["logits", "pooled", "maps", "student-maps", "sample-index"]
+Need = Literal["logits", "pooled", "maps", "averaged", "student-maps", "sample-index"]
 LOGITS: frozenset[Need] = frozenset({"logits"})
 
 
@@ -79,6 +79,10 @@ class Taps:
     """From ``pooled`` to the logits, where the method needs that."""
     samples: int = 0
     """Of the training split."""
+    batch: int = 0
+    """Samples a step."""
+    averaged: bool = False
+    """Whether ``pooled`` is the mean of the last map."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,12 @@ class Method(Frozen):
             BadInput: as ``fits``.
         """
         self.fits(*("any" if taps is None else taps.kind for taps in (teacher, student)))
+        for role, taps in (("teacher", teacher), ("student", student)):
+            if "averaged" in self.needs and taps is not None and not taps.averaged:
+                raise BadInput(
+                    f"method '{self.name}' lets a network's classifier speak of parts of its last map: that of this "
+                    f"{role} takes more than the map's mean; name another, or another method (`kdbench ls methods`)"
+                )
         code = self.code or _of_last_release(self.name)
         made: Any = code(student, teacher, **hyper) if self._made else partial(code, **hyper)
         return cast("Callable[..., Loss | Tensor]", made)
@@ -156,9 +166,11 @@ class Method(Frozen):
     def check(self) -> None:
         """Try it on made-up outputs before anything is trained; BadInput names the code and what it did."""
         kinds, pooled, maps = self.pairs.split("->"), "pooled" in self.needs, {"maps", "student-maps"} & self.needs
-        head = torch.nn.Linear(5, 3) if pooled else None
-        student = Taps(3, 6 * pooled, {1: (4, 4, 4), 2: (6, 2, 2)} if maps else {}, kinds[1], None, 4)
-        teacher = Taps(3, 5 * pooled, {1: (8, 4, 4), 2: (5, 2, 2)} if maps else {}, kinds[0], head, 4)
+        student, teacher = (
+            Taps(3, wide * pooled, {1: (4, 4, 4), 2: (wide, 2, 2)} if maps else {}, kind,
+                 torch.nn.Linear(wide, 3) if pooled else None, 4, 4, True)
+            for kind, wide in ((kinds[1], 6), (kinds[0], 5))
+        )  # fmt: skip
         middle = {name: (one.choices or (one.low,))[0] or 1.0 for name, one in self.space.items()}
         place = f"{getattr(self.code, '__module__', 'kdbench.losses')}:{getattr(self.code, '__qualname__', self.name)}"
         where = f"the method '{self.name}' ({place})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from itertools import count, product
 from pathlib import Path
@@ -19,7 +19,7 @@ from kdbench.data import resolve_dataset
 from kdbench.data.task import check_parts, network_shape
 from kdbench.data.views import augment_for
 from kdbench.errors import BadInput, KdbenchError
-from kdbench.methods import METHODS
+from kdbench.methods import METHODS, Taps
 from kdbench.models import build, count_macs, latencies, load_start, load_weights, members, several_in
 from kdbench.models.build import planned
 from kdbench.run import manifest
@@ -37,7 +37,7 @@ from kdbench.sweeps.plan import SweepPlan, trials_of
 from kdbench.sweeps.store import read_spec, write_spec
 from kdbench.sweeps.teachers import teacher_config
 from kdbench.sweeps.types import Sweep, spec_difference
-from kdbench.teacher import kind_of
+from kdbench.teacher import asked, kind_of, taps_of
 from kdbench.train.autotune import precision_for
 from kdbench.train.optim import frozen
 from kdbench.train.step import describe_hardware
@@ -129,6 +129,11 @@ def check_inputs(sweep: Sweep, cache: Path, sources: dict[str, str], *, decode: 
             )
         for teacher, student in product(chain_of(sweep.pair.teacher)[-1], sweep.pair.students):
             method.fits(kinds[teacher.model], kinds[student])
+        if "averaged" in method.needs:
+            taught = [(one.model, sweep.teacher_recipe) for one in chain_of(sweep.pair.teacher)[-1]]
+            looks = [_looked_at(sweep, spec, *one, method.needs) for one in (*taught, *_students(sweep))]
+            for seen in looks[len(taught) :]:
+                method.build({**method.defaults, "temperature": 1.0}, seen, looks[0])
     for model, recipe in _networks(sweep):
         teaches = recipe is sweep.teacher_recipe
         named = sweep.teacher_weights if teaches else sweep.student_weights.get(model)
@@ -144,7 +149,17 @@ def check_inputs(sweep: Sweep, cache: Path, sources: dict[str, str], *, decode: 
 
 def _networks(sweep: Sweep) -> Iterator[tuple[str, Recipe]]:
     yield from ((network.model, sweep.teacher_recipe) for network in networks_of(sweep.pair.teacher))
+    yield from _students(sweep)
+
+
+def _students(sweep: Sweep) -> Iterator[tuple[str, Recipe]]:
     yield from ((student, sweep.recipe_of(student)) for student in sweep.pair.students)
+
+
+def _looked_at(sweep: Sweep, spec: DatasetSpec, model: str, recipe: Recipe, fields: Collection[str]) -> Taps:
+    shape, network = _shape(sweep, spec, recipe), _built(sweep, spec, model, recipe)
+    image = torch.zeros(1, shape["channels"], shape["input_size"], shape["input_size"])
+    return taps_of(asked(network, fields), network, image)
 
 
 def _shape(sweep: Sweep, spec: DatasetSpec, recipe: Recipe) -> dict[str, Any]:

@@ -75,7 +75,11 @@ def taps_of(forward: Callable[[Tensor], Any], network: nn.Module, x: Tensor) -> 
         network.train(training)
     maps: Any = {stage: tuple(one.shape[1:]) for stage, one in found.maps.items()}
     pooled, head = (0, None) if found.pooled is None else (found.pooled.shape[1], classifier_of(network))
-    return Taps(found.logits.shape[1], pooled, maps, kind_of(network), head)
+    averaged = False
+    if pooled and maps and found.pooled is not None:
+        mean = found.maps[max(maps)].mean((2, 3))
+        averaged = mean.shape == found.pooled.shape and torch.allclose(mean, found.pooled, rtol=1e-4, atol=1e-5)
+    return Taps(found.logits.shape[1], pooled, maps, kind_of(network), head, averaged=averaged)
 
 
 def kind_of(network: nn.Module) -> str:

@@ -84,7 +84,8 @@ class Trainer:
         if teacher is not None and method.looks:
             image = torch.zeros(1, data.channels, data.input_size, data.input_size, device=device)
             found = taps_of(whole.to(device), self.model, image), teacher.taps(self.needs - ON_STUDENT, image)
-            taps = [replace(one, samples=len(data.train)) for one in found]
+            shown = min(recipe.batch_size, len(data.train))
+            taps = [replace(one, samples=len(data.train), batch=shown) for one in found]
         with seeded(config.seed):
             made = method.build(config.hyper, *taps)
         self.part = made.to(device) if isinstance(made, nn.Module) else nn.Module()

@@ -25,10 +25,12 @@ def draw(*shape: int, seed: int = 0, scale: float = 1.0) -> torch.Tensor:
 
 
 def taps(classes: int, *, teacher: bool = False) -> Taps:
-    head = torch.nn.Linear(5, classes).double()
-    maps = {1: (4, 8, 8), 2: (6, 4, 4), 3: (8, 2, 2)}
-    return Taps(classes, 5 if teacher else 7, {k: (c + 2 * teacher, h, w) for k, (c, h, w) in maps.items()},
-                "cnn", head.requires_grad_(False) if teacher else None, 50)  # fmt: skip
+    wide = 5 if teacher else 8
+    with torch.random.fork_rng():
+        torch.manual_seed(teacher)
+        head = torch.nn.Linear(wide, classes).double()
+    maps = {1: (4 + 2 * teacher, 8, 8), 2: (6 + 2 * teacher, 4, 4), 3: (wide, 2, 2)}
+    return Taps(classes, wide, maps, "cnn", head.requires_grad_(not teacher), 50, N, True)  # fmt: skip
 
 
 def said(shape: Taps, n: int = N, seed: int = 0, scale: float = 1.0) -> Outputs:
@@ -227,7 +229,7 @@ def test_relations_have_no_scale_and_are_nothing_between_equals(name: str, part:
     scaled = Outputs(student.logits, 7 * student.pooled), Outputs(teacher.logits, 0.3 * teacher.pooled)
     assert float(loss_of(name, *scaled, y).parts[part]) == pytest.approx(float(one), rel=1e-5)
     assert abs(float(loss_of(name, teacher, teacher, y).parts[part])) < 1e-12 < float(one)
-    turned, _ = torch.linalg.qr(draw(7, 7, seed=4))
+    turned, _ = torch.linalg.qr(draw(8, 8, seed=4))
     moved = loss_of(name, Outputs(student.logits, student.pooled @ turned), teacher, y)  # so turned, nothing changes
     assert float(moved.parts[part]) == pytest.approx(float(one), rel=1e-6)
 
