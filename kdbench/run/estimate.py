@@ -206,10 +206,10 @@ def _logits_note(spec: DatasetSpec, config: RunConfig, passes: int, cache: Path,
     size = cache_bytes(samples, spec.classes, entries, kept)
     more = cache_bytes(samples, spec.classes, entries, kept, pooled) if pooled else 0
     free = room(cache / "teachers" / (config.teacher_id or "") / "logits")
-    text = f"at most {entries} passes of the teacher over {samples:,} samples"
+    text = f"at most {counted(entries, 'pass')} of the teacher over {samples:,} samples"
     text = f"the augmentation is continuous: {text}" if views is None else f"teacher's logits: {text}"
     if size <= free:
-        by = f"({views} views a sample)" if keyed == "view" else "by (seed, epoch, sample)"
+        by = f"({counted(views or 0, 'view')} a sample)" if keyed == "view" else "by (seed, epoch, sample)"
         told = f"{text} serve every run; up to {max(size / 2**20, 0.1):,.1f} MiB on disk {by}"
         if not pooled:
             return told
