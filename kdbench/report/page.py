@@ -69,7 +69,7 @@ def page(
     rows = zip(grid.rows, pareto["student"], pareto["method"], strict=True)
     return environment().get_template("report.html.j2").render(
         title=title_of(points),
-        headline=[*worth.sentences, *(headline(pareto) if len(worth.gains) <= FEW else [])],
+        headline=[*worth.sentences, *(headline(pareto, points.methods) if len(worth.gains) <= FEW else [])],
         facts=_facts(points, frame, manifest),
         notes=points.notes,
         plot=_inline(pictures["pareto"]) if cards else "",

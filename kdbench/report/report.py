@@ -123,7 +123,7 @@ def judged(frame: pd.DataFrame, about: Mapping[str, Any]) -> tuple[Points, pd.Da
     """
     held, looks = _samples(about), _looks(about)
     points = gather(frame, chance=1 / held["classes"] if held.get("classes") else None, looks=looks)
-    points = replace(points, repeated=_repeated(about))
+    points = replace(points, repeated=_repeated(about), asked=tuple((about.get("spec") or {}).get("methods") or ()))
     notes = (*_provisos(about), *points.notes, *_undecided(frame, held.get("val", 0)), *_looked(points, looks))
     points = replace(points, notes=notes)
     return points, pareto_table(points, about.get("latency_ms")), worth(points, held.get("test", 0), looks)
