@@ -176,7 +176,7 @@ def _check_replicates(config: SweepConfig, space: Mapping[str, Dimension]) -> No
     if teachers > 1 and config.teacher_weights is not None and config.teacher_tune is None:
         raise BadInput(f"teacher-seeds {teachers}: teacher-weights are one teacher's; leave either out or tune them")
     if searches > 1 and config.tune:
-        raise BadInput(f"repeat-search {searches}: a search of --tune on hard labels is made once; leave either out")
+        raise BadInput(f"repeat-search {searches}: a search that --tune makes on hard labels is one; leave either out")
     if searches > 1 and not space:
         raise BadInput(f"repeat-search {searches}: nothing is searched here, each value is given; leave it out")
 
@@ -203,7 +203,7 @@ def _starts(config: SweepConfig, pair: Pair, describe: Describe) -> dict[str, Gi
     if "," in source and not Path(source).expanduser().is_file():
         raise BadInput(f"student-weights '{source}': a student starts from the weights of one network: give one file")
     if len(pair.students) > 1 and not source.startswith("pretrained"):
-        raise BadInput(f"student-weights '{source}': there are {len(pair.students)} students: name one, or write pretrained")
+        raise BadInput(f"student-weights '{source}': there are {len(pair.students)} students: name one, or pretrained")
     return {student: describe(source, student) for student in pair.students}
 
 
