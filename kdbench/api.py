@@ -71,7 +71,9 @@ def sweep(
     observer = make_observer(quiet=not progress, as_json=False)
     try:
         if isinstance(asked, Sweeps):
-            return series.Series(series.run_series(asked, observer))
+            if failed := series.run_series(asked, observer):
+                raise failed
+            return series.Series(asked.folder)
         return Result(run_sweep(asked, observer))
     finally:
         observer.close()

@@ -8,6 +8,8 @@ from __future__ import annotations
 import difflib
 import reprlib
 from collections.abc import Iterable
+from itertools import count
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -22,6 +24,17 @@ class BadInput(KdbenchError):
     """The user asked for something that cannot be done as written (exit code 2)."""
 
     exit_code = 2
+
+
+class NameTaken(BadInput):
+    """``<out>/<name>`` holds other work than what is asked for; ``difference``: in what."""
+
+    def __init__(self, name: str, out: Path, difference: str) -> None:
+        self.difference = difference
+        free = next(other for k in count(2) if not (out / (other := f"{name}-{k}")).exists())
+        super().__init__(
+            f"'{name}' in {out} holds another sweep; add `--name {free}`, or ask for the same: {difference}"
+        )
 
 
 class MachineFault(KdbenchError):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdbench.api import plan_sweep, run_sweep
-from kdbench.errors import BadInput
+from kdbench.errors import BadInput, KdbenchError, MachineFault, NameTaken
 from kdbench.result import Result
 from kdbench.run.observers import Observer
 from kdbench.run.words import counted, duration
@@ -35,19 +35,33 @@ def plan_series(sweeps: Sweeps, observer: Observer) -> list[DryRun]:
     threads = default_threads()
     plans: list[DryRun] = []
     for one in sweeps.each:
-        plans.append(without(plan_sweep(one, observer), plans))
+        try:
+            plans.append(without(plan_sweep(one, observer), plans))
+        except NameTaken as error:  # the name that was given, or could be, is the series'
+            raise NameTaken(sweeps.folder.name, sweeps.folder.parent, f"{one.name}: {error.difference}") from None
         set_threads(threads)  # an estimate changes them
     return plans
 
 
-def run_series(sweeps: Sweeps, observer: Observer) -> Path:
-    """Run each sweep, or go on with it, and write its report; what is wrong with any of them is said before."""
+def run_series(sweeps: Sweeps, observer: Observer) -> KdbenchError | None:
+    """Run each sweep, or go on with it, and write its report; what is wrong with any of them is said before.
+
+    One that fails, because its teacher is below its floor, say, stops no other: the error to raise in the end names it.
+    """
+    failed: list[str] = []
     left = [plan.seconds or 0.0 for plan in plan_series(sweeps, observer)]
     for number, one in enumerate(sweeps.each):
         about = f"about {duration(sum(left[number:]))} for all that is left"
         observer.message(f"sweep {number + 1} of {counted(len(left), 'sweep')}: {one.name} ({about})")
-        Result(run_sweep(one, observer)).report()
-    return sweeps.folder
+        try:
+            Result(run_sweep(one, observer)).report()
+        except (BadInput, MachineFault):  # would stop the others too
+            raise
+        except KdbenchError as error:
+            failed.append(f"{one.name}: {error}")
+            observer.message(f"failed, {failed[-1]}")
+    words = f"{len(failed)} of {counted(len(left), 'sweep')} failed; {'; '.join(failed)}"
+    return KdbenchError(words) if failed else None
 
 
 class Series:

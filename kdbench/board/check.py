@@ -21,6 +21,7 @@ from kdbench.report.shifted import shifted_table
 from kdbench.report.tables import write_tables
 from kdbench.run.manifest import read_manifest
 from kdbench.run.store import Run, load_runs
+from kdbench.run.words import counted
 from kdbench.sweeps.store import load_trials
 
 TABLES = ("trials.csv", "pareto.csv", "pareto.md", "pareto.tex", "size_saved.csv")
@@ -43,7 +44,7 @@ def check(folder: Path) -> tuple[int, list[str]]:
     for config, result, epochs in runs:
         name = f"run {result.id} ({config.phase} {config.model} {config.method} seed {config.seed})"
         if len(epochs) != result.epochs:
-            faults.append(f"{name}: {result.epochs} epochs by its result, {len(epochs)} logged")
+            faults.append(f"{name}: {counted(result.epochs, 'epoch')} by its result, {len(epochs)} logged")
         elif epochs and epochs[-1].val_acc != result.val_acc:
             faults.append(f"{name}: validation accuracy {result.val_acc} by its result, {epochs[-1].val_acc} logged")
         elif epochs and max(log.val_acc for log in epochs) != result.best_val_acc:

@@ -8,6 +8,7 @@ from typing import Any
 from kdbench.catalog.datasets import DATASETS
 from kdbench.config import HARD, RunConfig
 from kdbench.files import identify
+from kdbench.run.words import counted
 from kdbench.tracking.record import flatten
 
 Protocol = dict[str, Any]
@@ -89,7 +90,8 @@ def describe(protocol: Protocol, dataset: str) -> str:
         "given": "teacher's weights given",
         "none": "hard labels alone",
     }
-    searched = f"{p['budget.trials']} search trials a size" if p["budget.trials"] else "settings given, not searched"
+    trials = p["budget.trials"]
+    searched = f"{counted(trials, 'search trial')} a size" if trials else "settings given, not searched"
     rate = p["recipe.lr"]
     lr = "a learning rate searched for each method" if rate == SEARCHED else f"learning rate {rate:g}"
     parts = [

@@ -11,6 +11,7 @@ from kdbench.board.leaderboard import Board
 from kdbench.board.pages import records, table, text, write
 from kdbench.errors import BadInput
 from kdbench.files import identify
+from kdbench.run.words import counted
 from kdbench.tracking.client import check_name, client, faults, run_settings, silence
 
 NAME = "leaderboard"
@@ -42,7 +43,7 @@ class Published(NamedTuple):
 
     def __str__(self) -> str:
         what = "published" if self.changed else "unchanged"
-        return f"{self.rows} rows {what}\nreport: {self.report}\nview: {self.view}\nrun: {self.run}"
+        return f"{counted(self.rows, 'row')} {what}\nreport: {self.report}\nview: {self.view}\nrun: {self.run}"
 
 
 def publish(board: Board, *, project: str, entity: str | None = None, base_url: str | None = None) -> Published:
@@ -148,7 +149,8 @@ class _Publisher:
     def _report(self, board: Board) -> str:
         wr = _reports()
         report = wr.Report(entity=self._entity, project=self._project, title=TITLE, width="fluid")
-        report.description = f"{len(board.rows)} rows; written by `kdbench leaderboard publish`, which rewrites it."
+        rows = counted(len(board.rows), "row")
+        report.description = f"{rows}; written by `kdbench leaderboard publish`, which rewrites it."
         found = [one for one in self._api.reports(self._path) if one.display_name == TITLE]
         report.id = min(found, key=lambda one: str(one.created_at)).id if found else ""
         report.blocks = [

@@ -18,6 +18,7 @@ from kdbench.errors import BadInput
 from kdbench.files import atomic_text, identify
 from kdbench.run.manifest import read_manifest
 from kdbench.run.store import RUNS_FILE, Run
+from kdbench.run.words import counted
 from kdbench.tracking.client import check_name, client, faults
 
 _PAGE = 200
@@ -41,7 +42,8 @@ class Pulled(NamedTuple):
     def __str__(self) -> str:
         left = {"unfinished": self.unfinished, "unreadable": self.unreadable}
         out = ", ".join(f"{count} {what}" for what, count in left.items() if count)
-        return f"{self.trials} trials of {self.sweeps} sweeps in {self.folder}" + (f" (left out: {out})" if out else "")
+        got = f"{counted(self.trials, 'trial')} of {counted(self.sweeps, 'sweep')} in {self.folder}"
+        return got + (f" (left out: {out})" if out else "")
 
 
 class _Found(NamedTuple):

@@ -12,6 +12,7 @@ from typing import Any
 from kdbench.errors import BadInput, MachineFault
 from kdbench.run.manifest import read_manifest
 from kdbench.run.store import RUNS_FILE, Run, load_runs
+from kdbench.run.words import counted
 from kdbench.sweeps.plan import trials_of
 from kdbench.sweeps.store import read_spec
 from kdbench.sweeps.types import Sweep
@@ -149,9 +150,10 @@ def _trials(folder: Path) -> tuple[list[Run], list[str]]:
     whole = [run for run in runs if run.config.id == run.result.id]
     notes = [f"{folder.name}: {fault[:300]}." for fault in faults[:_FAULTS]]
     if len(faults) > _FAULTS:
-        notes.append(f"{folder.name}: {len(faults) - _FAULTS} more lines left out.")
+        notes.append(f"{folder.name}: {counted(len(faults) - _FAULTS, 'more line')} left out.")
     if len(whole) < len(runs):
-        notes.append(f"{folder.name}: {len(runs) - len(whole)} runs left out, whose id is not that of their config.")
+        left = counted(len(runs) - len(whole), "run")
+        notes.append(f"{folder.name}: {left} left out: the id is not that of the config.")
     if not runs:
         notes.append(f"{folder.name}: no finished run in it yet (a record keeps its runs in {RUNS_FILE}).")
     return sorted(whole, key=lambda run: run.result.id), notes

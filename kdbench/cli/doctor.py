@@ -19,6 +19,7 @@ from kdbench.cli.common import console, print_json
 from kdbench.cli.options import RESULTS, JsonFlag
 from kdbench.errors import BadInput, KdbenchError
 from kdbench.host import default_cache
+from kdbench.run.words import counted
 
 if TYPE_CHECKING:
     from kdbench.catalog.registry import Registry
@@ -119,7 +120,8 @@ def _devices() -> Iterator[Check]:
         fix = "install torch and torchvision of one release (2.11 with 0.26, 2.15 with 0.29, ...)"
         yield Check("devices", "torch, timm", "broken", " ".join(str(error).split())[:200], fix)
         return
-    yield Check("devices", "cpu", "ok", f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
+    threads = counted(torch.get_num_threads(), "thread")
+    yield Check("devices", "cpu", "ok", f"{threads}, {torch.backends.cpu.get_cpu_capability()}")
     if not torch.cuda.is_available():
         yield Check("devices", "cuda", "missing", "no GPU seen by torch", "sweeps run on the CPU")
     for index in range(torch.cuda.device_count()):

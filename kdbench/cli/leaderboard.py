@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from kdbench.cli.common import PAGE_WIDTH, console, print_json
 from kdbench.cli.options import RESULTS, JsonFlag
+from kdbench.run.words import counted
 
 _SHOW = "show"
 PathsArgument = Annotated[
@@ -115,7 +116,7 @@ def check(
     else:
         sys.stdout.write(
             "".join(f"{fault}\n" for fault in faults)
-            or f"consistent: {runs} runs give these ids, results and tables; nothing was trained again\n"
+            or f"consistent: ids, results and tables are those of {counted(runs, 'run')}; nothing was trained again\n"
         )
     if faults:
         raise typer.Exit(1)

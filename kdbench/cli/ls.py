@@ -8,7 +8,6 @@ from typing import Annotated, Any, NamedTuple, get_args
 
 import typer
 
-from kdbench.catalog.types import Dimension
 from kdbench.cli.common import console, print_json, print_table
 from kdbench.cli.options import JsonFlag
 
@@ -113,21 +112,15 @@ def _methods() -> Listing:
     rows = [
         (
             spec.name,
-            ", ".join(f"{name} {dimension_text(dimension)}" for name, dimension in spec.space.items()),
-            ", ".join(f"{name}={value:g}" for name, value in spec.defaults.items()),
-            ", ".join(sorted(spec.needs)),
-            spec.pairs,
-            spec.paper,
+            ", ".join(f"{name} {dimension}" for name, dimension in spec.space.items()),
+            ", ".join(sorted(spec.needs - {"logits"} or spec.needs)) + f" ({spec.pairs})" * (spec.pairs != "any->any"),
+            spec.paper.rpartition(", ")[2].removeprefix("arXiv:"),
         )
         for spec in specs
     ]
     entries = [{**spec.model_dump(mode="json"), "needs": sorted(spec.needs)} for spec in specs]
-    return Listing(("method", "searched", "defaults", "reads", "pairs", "paper"), rows, entries)
-
-
-def dimension_text(dimension: Dimension) -> str:
-    """``"1..20 (log)"`` or ``"1,2,4"``."""
-    return str(dimension) + (" (log)" if dimension.log else "")
+    note = "What reads maps or pooled vectors reads logits too. --json has scales, defaults and whole citations."
+    return Listing(("method", "searched", "reads", "paper"), rows, entries, note)
 
 
 def _recipes() -> Listing:

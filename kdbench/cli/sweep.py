@@ -70,12 +70,12 @@ def sweep(
     """
     asked = read_sweeps(config, set_ or [], flags)
     _say_so(quiet, as_json)
-    observer = make_observer(quiet=quiet, as_json=as_json and not dry_run)
+    observer, failed = make_observer(quiet=quiet, as_json=as_json and not dry_run), None
     try:
         if dry_run:
             plans = plan_series(asked, observer) if isinstance(asked, Sweeps) else [plan_sweep(asked, observer)]
         elif isinstance(asked, Sweeps):
-            folder = run_series(asked, observer)
+            folder, failed = asked.folder, run_series(asked, observer)
         else:
             folder = run_sweep(asked, observer, shlex.join(["kdbench", *(ctx.obj or [])]))
     finally:
@@ -86,6 +86,8 @@ def sweep(
         show_plans(plans, as_json=as_json)
     else:
         show_plan(plans[0], as_json=as_json)
+    if failed is not None:  # what there is, is shown all the same
+        raise failed
 
 
 @options_of(RunOptions, but=("storage",))

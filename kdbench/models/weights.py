@@ -8,6 +8,7 @@ starts from weights (``load_start``) asks for a new classifier by name.
 from __future__ import annotations
 
 import argparse
+import difflib
 import math
 import os
 import pickle
@@ -138,6 +139,8 @@ def weights_file(source: str) -> tuple[Path, str]:
     for place in (path, *(path / name for name in _HUB_FILES)):
         if place.is_file():
             return place, key
+    if path.is_dir():
+        raise BadInput(f"weights '{source}': the folder holds neither {' nor '.join(_HUB_FILES)}: name the file in it")
     raise BadInput(f"weights '{source}': no such file (give a .safetensors or torch file, or 'pretrained')")
 
 
@@ -149,7 +152,9 @@ def read_weights(source: str) -> dict[str, Tensor]:
     keys = [asked] if asked else _weights_in(inside)
     named = inside.get(keys[0]) if keys else inside
     if not isinstance(named, Mapping):
-        raise BadInput(f"{path} has no weights under '{asked}': it holds {', '.join(map(str, inside)) or 'no names'}")
+        close = difflib.get_close_matches(asked, map(str, inside), n=3, cutoff=0)
+        held = (", ".join(close) or "no names") + (f" and {len(inside) - 3:,} more" if len(inside) > 3 else "")
+        raise BadInput(f"{path} has no weights under '{asked}': it holds {held}")
     if not named or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in named.items()):
         raise BadInput(f"{path} holds something else than named tensors: save model.state_dict()")
     return dict(named)

@@ -20,6 +20,7 @@ from kdbench.run.launch import RunOptions, run_plan, warm_up, worker_count
 from kdbench.run.machine import threads_each
 from kdbench.run.observers import Observer
 from kdbench.run.store import Run, load_runs
+from kdbench.run.words import counted
 from kdbench.run.worker import pick_device
 from kdbench.train.step import describe_hardware
 
@@ -117,9 +118,9 @@ def run_paper(
     cost = plan_paper(protocol, run, observer)
     if cost.seconds is not None and cost.seconds > max_hours * 3600:
         raise BadInput(
-            f"the missing runs would take about {cost.seconds / 3600:.1f} hours on this machine ({cost.workers} "
-            f"workers, {cost.hardware}), more than --max-hours {max_hours:g}: choose rows (--rows), fewer --seeds, "
-            "or allow more"
+            f"the missing runs would take about {cost.seconds / 3600:.1f} hours on this machine "
+            f"({counted(cost.workers, 'worker')}, {cost.hardware}), more than --max-hours {max_hours:g}: "
+            "choose rows (--rows), fewer --seeds, or allow more"
         )
     more: Sequence[Callable[[], Observer]] = [tracking] if tracking else []
     return run_plan(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ _AXIS_INCHES = 6.5
 _NAME_SIZE = 11
 _NAMES_FIT = 75  # characters of all names together that find room beside the points
 _INKS = {"helps": "#00695c", "hurts": "#a63c00"}
+_BESIDE = 75  # characters of a row's name and the title that find room beside each other
 _UNITS = (("hours", 1.0), ("minutes", 60.0), ("seconds", 3600.0))
 Places = list[tuple[float, float]]
 
@@ -227,15 +229,16 @@ def gain_figure(pareto: pd.DataFrame, title: str = "") -> Figure | None:
             for height, verdict in zip(heights, own["verdict"], strict=True):
                 axes.text(1.02, height, verdict.short, transform=axes.get_yaxis_transform(), va="center", fontsize=11,
                           color=_INKS.get(verdict.kind, GREY))  # fmt: skip
-        axes.set_yticks(range(len(students)), [f"{names[one]}  {millions(sizes[one])}".rstrip() for one in students])
+        shown = [fill(f"{names[one]}  {millions(sizes[one])}", 34) for one in students]
+        axes.set_yticks(range(len(students)), shown)
         axes.set_ylim(len(students) - 0.5, -0.5)
         axes.margins(x=0.08)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}" if abs(value) > 1e-9 else "0"))
         axes.set_xlabel("Gain over hard labels (percentage points of test accuracy)")
-        if len(students) > 1:
+        if len(title) + max(map(len, shown)) < _BESIDE:
             axes.set_title(title, loc="left")
-        else:  # its whole name stands beside the axes and leaves too little above them
-            figure.suptitle(title, x=0.02, ha="left", fontsize=12)
+        else:  # long names beside the axes leave too little above them
+            figure.suptitle(fill(title, _BESIDE), x=0.02, ha="left", fontsize=12)
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)

@@ -26,6 +26,7 @@ from kdbench.report.style import label
 from kdbench.report.tables import caveats, legend, pareto_grid
 from kdbench.report.verdicts import headline, judge
 from kdbench.report.worth import FEW, Worth
+from kdbench.run.words import counted
 
 PICTURES = (
     ("gain", "Gain by size", "Gain over hard labels with its interval and verdict, one line per size."),
@@ -77,7 +78,7 @@ def page(
     rows = zip(grid.rows, pareto["student"], pareto["method"], strict=True)
     return environment().get_template("report.html.j2").render(
         title=title_of(points),
-        headline=[*worth.sentences, *(headline(pareto) if len(worth.gains) <= FEW else [])],
+        headline=[*worth.sentences, *(headline(pareto, points.methods) if len(worth.gains) <= FEW else [])],
         facts=_facts(points, frame, manifest),
         notes=points.notes,
         plot=_inline(pictures["pareto"]) if cards else "",
@@ -127,8 +128,8 @@ def _facts(points: Points, frame: pd.DataFrame, manifest: Mapping[str, Any]) -> 
         "data set": points.dataset or "",
         "teacher": f"{points.teacher or 'unknown'}, {percent(points.teacher_acc)}% on test"
         if not unknown(points.teacher_acc) else points.teacher or "",
-        "budget": f"{budget.get('name')}: {budget.get('trials')} search trials per size and method, "
-        f"{budget.get('seeds')} seeds, {recipe.get('epochs')} epochs" if budget else "",
+        "budget": f"{budget.get('name')}: {counted(budget.get('trials', 0), 'search trial')} per size and method, "
+        f"{counted(budget.get('seeds', 0), 'seed')}, {counted(recipe.get('epochs', 0), 'epoch')}" if budget else "",
         "finished": str(manifest.get("finished") or "")[:10],
         "hardware": ", ".join(map(str, hardware)),
         "command": str(manifest.get("command") or ""),

@@ -71,6 +71,8 @@ class Points:
     """One sentence for each thing that a reader should know is missing."""
     repeated: str = "replicate"
     """What a further replicate is, such as ``teacher``."""
+    asked: tuple[str, ...] = ()
+    """Methods in the order in which they were asked for, where that is known."""
 
     def __iter__(self) -> Iterator[Any]:
         """The points as named tuples."""
@@ -84,6 +86,12 @@ class Points:
     def compared(self) -> Points:
         """The same without controls."""
         return replace(self, frame=self.frame[~self.frame["method"].isin([*CONTROLS])])
+
+    @property
+    def methods(self) -> list[str]:
+        """Those that distil, in the order in which they were asked for."""
+        own = dict.fromkeys(self.compared.frame["method"])
+        return sorted([*own.keys() - {HARD}], key=[*self.asked, *own].index)
 
     @property
     def over(self) -> str:

@@ -24,7 +24,7 @@ from kdbench.report.tables import render_table, write_tables
 from kdbench.report.verdicts import verdicts
 from kdbench.report.worth import Worth, worth
 from kdbench.run.frame import conform, replicate_of
-from kdbench.run.words import numbered
+from kdbench.run.words import counted, numbered
 from kdbench.stats import look_numbers
 from kdbench.sweeps.controls import capped
 
@@ -128,7 +128,7 @@ def judged(frame: pd.DataFrame, about: Mapping[str, Any]) -> tuple[Points, pd.Da
     """
     held, looks = _samples(about), _looks(about)
     points = gather(frame, chance=1 / held["classes"] if held.get("classes") else None, looks=looks)
-    points = replace(points, repeated=_repeated(about))
+    points = replace(points, repeated=_repeated(about), asked=tuple((about.get("spec") or {}).get("methods") or ()))
     notes = (*_provisos(about), *points.notes, *_undecided(frame, held.get("val", 0)), *_looked(points, looks))
     points = replace(points, notes=notes)
     return points, pareto_table(points, about.get("latency_ms")), worth(points, held.get("test", 0), looks)
@@ -196,8 +196,8 @@ def _looked(points: Points, looks: Sequence[int]) -> list[str]:
     runs, whole = int(own["n_seeds"].sum()), len(own) * looks[-1]
     return [
         f"Seeds were added where a row was not decided, looking at {', '.join(map(str, looks))} seeds; intervals of "
-        f"gains are wider and p larger for it, and the mean over the sizes keeps to the first {looks[0]} seeds. The "
-        f"table took {runs} confirm runs instead of {whole}."
+        f"gains are wider and p larger for it, and the mean over the sizes keeps to the first "
+        f"{counted(looks[0], 'seed')}. The table took {runs} confirm runs instead of {whole}."
     ]
 
 
@@ -206,7 +206,7 @@ def _provisos(manifest: Mapping[str, Any]) -> list[str]:
     held = manifest.get("spec")
     spec = held if isinstance(held, Mapping) else {}
     taken = manifest.get("against")
-    notes = [f"{taken['runs']} runs are those of the record {taken['record']}, not trained here."] if taken else []
+    notes = [f"Of the record {taken['record']}, not trained here: {counted(taken['runs'], 'run')}."] if taken else []
     notes += capped(spec.get("compute_epochs") or {}, (spec.get("recipe") or {}).get("epochs") or 1)
     limit = (spec.get("data") or {}).get("limit")
     if not limit:

@@ -285,8 +285,8 @@ def _sizes(axes: Axes, values: Any, form: str = "") -> None:
 
 def _told(rows: pd.DataFrame) -> str:
     counts = sorted({int(count) for count in rows["n_seeds"]})
-    seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
+    seeds = counted(f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0]), "seed")
     least, most = (percent(each(rows["detectable_gain"]), 2) for each in (np.nanmin, np.nanmax))
     shown = f" True gains of {least if least == most else f'{least} to {most}'} points show with a chance of 80%."
     known = rows["detectable_gain"].notna().any()
-    return f"Bars: 95% intervals over {seeds} seeds, not corrected for the number of rows.{shown if known else ''}"
+    return f"Bars: 95% intervals over {seeds}, not corrected for the number of rows.{shown if known else ''}"

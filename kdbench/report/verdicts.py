@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -79,14 +80,15 @@ def _verdict(row: dict[Any, Any], p_holm: float, tested: int, digits: int) -> Ve
     return Verdict(kind, text, short, caveat, p_holm)
 
 
-def headline(pareto: pd.DataFrame) -> list[str]:
-    """One sentence per method: at how many sizes it helps, hurts, or makes no difference that these seeds show."""
+def headline(pareto: pd.DataFrame, methods: Sequence[str]) -> list[str]:
+    """One sentence for each of ``methods``: at how many sizes it helps, hurts, or these seeds show no difference."""
     told = pareto.assign(kind=[verdict.kind for verdict in judge(pareto)])
     lines = []
-    for method, rows in told[~told["method"].isin([HARD, *CONTROLS])].groupby("method", sort=False):
+    for method in methods:
+        rows = told[told["method"] == method]
         counts = {kind: int((rows["kind"] == kind).sum()) for kind in ("helps", "hurts", "none", "unknown")}
         said = {
-            "helps": f"helps at {counts['helps']} of {len(rows)} sizes",
+            "helps": f"helps at {counts['helps']} of {counted(len(rows), 'size')}",
             "hurts": f"hurts at {counts['hurts']}",
             "none": f"makes no difference that these seeds could show at {counts['none']}",
             "unknown": f"cannot be judged at {counts['unknown']}",

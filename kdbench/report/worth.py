@@ -204,7 +204,7 @@ def worth(points: Points, images: int = 0, looks: Sequence[int] = ()) -> Worth:
     """
     rows, gains, shows, sizes_of = list[tuple[object, ...]](), dict[str, PairedDifference](), {}, dict[str, int]()
     by_images, parts, repeated = set[str](), dict[str, Components](), dict[str, str]()
-    methods = list(dict.fromkeys(point.method for point in points.compared if point.method != HARD))
+    methods = points.methods
     for method in methods:
         both, each, plain = _beside(points, method, HARD)
         if not both:

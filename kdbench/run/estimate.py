@@ -12,7 +12,7 @@ import torch
 
 from kdbench.catalog.teachers import networks_of
 from kdbench.catalog.types import DatasetSpec
-from kdbench.config import Phase, RunConfig
+from kdbench.config import HARD, Phase, RunConfig
 from kdbench.data.task import network_shape
 from kdbench.data.views import augment_for
 from kdbench.methods import METHODS
@@ -20,7 +20,7 @@ from kdbench.models import count_params
 from kdbench.models.build import planned
 from kdbench.run.job import Plan
 from kdbench.run.machine import THREADS_VARIABLE
-from kdbench.run.speeds import Speeds
+from kdbench.run.speeds import Speeds, reads_maps
 from kdbench.run.store import load_runs
 from kdbench.run.words import counted
 from kdbench.teacher import MOST_CLASSES, cache_bytes, keyed_by, room
@@ -158,27 +158,36 @@ def dry_run(
     costs = _Costs(spec, device, Speeds(cache, hardware, threads), tell)
     kinds = plan.planned(load_runs(folder))
     sizes = [costs.params(kind.example) for kind in kinds]
-    epochs_of = [costs.known(kind.example) for kind in kinds]
+    plain = [kind.example.model_copy(update={"method": HARD, "tune": "full"}) for kind in kinds]
+    epochs_of = [costs.known(config) for config in plain]
     if None in epochs_of:
         least = min(range(len(kinds)), key=sizes.__getitem__)
         if epochs_of[least] is None:
-            epochs_of[least] = costs.timed(kinds[least].example)
+            epochs_of[least] = costs.timed(plain[least])
     by_params = [(size, known) for size, known in zip(sizes, epochs_of, strict=True) if known is not None]
     rows: list[Row] = []
+    forward: dict[str, float] = {}  # seconds of one over an epoch's samples, by run id
     for kind, params, epoch in zip(kinds, sizes, epochs_of, strict=True):
         config = kind.example
         if epoch is None:  # like the network nearest in size
             near, its = min(by_params, key=lambda pair: abs(pair[0] - params))
             epoch = its * (params / max(near, 1)) ** GROWTH
+        forward[config.id] = epoch * FORWARD_SHARE
+        if config.tune == "head":
+            epoch *= FORWARD_SHARE
+        if kind.teacher is not None and reads_maps(config):
+            epoch += forward.get(kind.teacher.id, 0.0)
+        epoch = costs.known(config) or epoch
         epochs = 0 if config.given else config.recipe.last_epoch
         seconds = max(kind.runs - kind.done, 0) * epochs * epoch
         if kind.phase == "teacher" and kind.done == 0 and (cache / "teachers" / config.id / "result.json").exists():
             seconds, epochs = 0.0, 0
         taught = [other for other in kinds if other.teacher == config and other.done < other.runs]
+        taught = [other for other in taught if not reads_maps(other.example)]  # these ask while they train
         if taught:
             views = augment_for(spec, taught[0].example.recipe).n_views
             passes = plan.passes if views is None else min(plan.passes, views)
-            seconds += passes * epoch * FORWARD_SHARE
+            seconds += passes * forward[config.id]
         rows.append(
             Row(
                 phase=kind.phase, label=kind.label, model=config.model, method=config.condition, runs=kind.runs,
@@ -206,10 +215,10 @@ def _logits_note(spec: DatasetSpec, config: RunConfig, passes: int, cache: Path,
     size = cache_bytes(samples, spec.classes, entries, kept)
     more = cache_bytes(samples, spec.classes, entries, kept, pooled) if pooled else 0
     free = room(cache / "teachers" / (config.teacher_id or "") / "logits")
-    text = f"at most {entries} passes of the teacher over {samples:,} samples"
+    text = f"at most {counted(entries, 'pass')} of the teacher over {samples:,} samples"
     text = f"the augmentation is continuous: {text}" if views is None else f"teacher's logits: {text}"
     if size <= free:
-        by = f"({views} views a sample)" if keyed == "view" else "by (seed, epoch, sample)"
+        by = f"({counted(views or 0, 'view')} a sample)" if keyed == "view" else "by (seed, epoch, sample)"
         told = f"{text} serve every run; up to {max(size / 2**20, 0.1):,.1f} MiB on disk {by}"
         if not pooled:
             return told

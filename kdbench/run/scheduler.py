@@ -23,6 +23,7 @@ from kdbench.run.lease import Watch, held, owner_of
 from kdbench.run.observers import Observer, Progress, wandb_id
 from kdbench.run.speeds import Speeds
 from kdbench.run.store import LOGITS, WEIGHTS, Run, adopt, load_runs, read_epochs, read_result, run_folder, write_result
+from kdbench.run.words import counted
 
 DEATHS = 3
 """Workers that one run may cost before it counts as failed."""
@@ -89,7 +90,8 @@ class Scheduler:
         gone = [job for job in self.finished if not (run_folder(self.setting.folder, job) / "result.json").exists()]
         if gone:
             where = run_folder(self.setting.folder, gone[0])
-            raise MachineFault(f"{len(gone)} finished runs are gone, {where} for one: give the same command again")
+            lost = counted(len(gone), "finished run")
+            raise MachineFault(f"{lost} gone, {where} for one: give the same command again")
 
     def _next(self, count: int) -> list[Job]:
         """The first ``count`` jobs of the plan that nobody works on; runs of other plans are taken over at once."""

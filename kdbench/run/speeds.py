@@ -10,10 +10,16 @@ from pathlib import Path
 from kdbench.config import EpochLog, RunConfig
 from kdbench.files import atomic_text
 from kdbench.host import processor
+from kdbench.methods import METHODS
 from kdbench.run.job import Planned
 
 KEPT = 9
 """Epochs remembered of each kind of run: the latest."""
+
+
+def reads_maps(config: RunConfig) -> bool:
+    """Whether the teacher runs live beside the student: its maps are kept nowhere."""
+    return "maps" in METHODS.get(config.method).needs
 
 
 class Speeds:
@@ -35,6 +41,8 @@ class Speeds:
         shape = f"{d.name}|{d.limit}|{d.train_classes}|{r.input_size}|{r.stem}|{r.batch_size}|{r.precision}|{r.views}"
         shape += r.augment or ""  # what a policy costs
         shape += f"|{r.network_size}" if r.network_size else ""
+        shape += "|head" if config.tune == "head" else ""  # a forward pass and little more
+        shape += f"|{config.method} under {config.teacher_id}" if reads_maps(config) else ""  # which runs beside it
         return f"{config.model}|{shape}|{self._where}"
 
     def learn(self, config: RunConfig, log: EpochLog) -> None:

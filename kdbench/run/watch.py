@@ -86,7 +86,7 @@ class Lines:
             self._said.add(config.phase)
             done, planned = self._state.phases.get(config.phase, (0, 1))
             before = f", {done} done before" if done else ""
-            self._line(f"{config.phase}: {planned} runs{before}{left_text(self._state)}")
+            self._line(f"{config.phase}: {counted(planned, 'run')}{before}{left_text(self._state)}")
 
     def epoch(self, config: RunConfig, log: EpochLog, again: bool = False) -> None:
         if config.phase == "teacher" and not again:  # a teacher's epochs may take minutes each

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 def counted(count: int | str, noun: str) -> str:
     """``"1 run"``, ``"1,200 runs"``; of a text (``"3 to 5"``) its last number counts."""
-    plural = "" if str(count).split()[-1] == "1" else "es" if noun.endswith("ch") and noun != "epoch" else "s"
+    plural = "" if str(count).split()[-1] == "1" else "es" if noun.endswith(("ch", "ss")) and noun != "epoch" else "s"
     return f"{count:,} {noun}{plural}" if isinstance(count, int) else f"{count} {noun}{plural}"
 
 

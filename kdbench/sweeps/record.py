@@ -10,6 +10,7 @@ from pathlib import Path
 from kdbench.errors import BadInput
 from kdbench.files import atomic_text
 from kdbench.run.store import RUNS_FILE, load_runs, read_result, run_folder, run_line
+from kdbench.run.words import counted
 from kdbench.sweeps.store import read_status
 
 KEPT = ("manifest.json", "sweep.json")
@@ -52,7 +53,7 @@ def copy_record(folder: Path, target: Path, ids: Iterable[str], why: str = "") -
     held = {run.config.id for run in load_runs(target)} if (target / RUNS_FILE).exists() else set()
     if (lost := len(held - {place.name for place in done})) and not why:
         raise BadInput(
-            f"{target} holds {lost} of {len(held)} runs that this one lacks: say --why it is made again "
+            f"{target} holds {lost} of {counted(len(held), 'run')} that this one lacks: say --why it is made again "
             f"(its summary is kept in {HISTORY}), or give another --to folder"
         )
     if held and why:
@@ -70,7 +71,7 @@ def _remember(target: Path, runs: int, why: str) -> None:
     manifest = json.loads((target / "manifest.json").read_text(encoding="utf-8"))
     table = next(target / name for name in ("pareto.md", "table.md") if (target / name).exists())
     entry = (
-        f"Begun {manifest['started'][:10]} by `{manifest['command']}` at {manifest['git']}; {runs} runs. "
+        f"Begun {manifest['started'][:10]} by `{manifest['command']}` at {manifest['git']}; {counted(runs, 'run')}. "
         f"Made again because: {why}\n\n{table.read_text(encoding='utf-8').strip()}\n"
     )
     place = target / HISTORY

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
-from itertools import count, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from kdbench.config import Recipe
 from kdbench.data import resolve_dataset
 from kdbench.data.task import check_parts, network_shape
 from kdbench.data.views import augment_for
-from kdbench.errors import BadInput, KdbenchError
+from kdbench.errors import BadInput, KdbenchError, NameTaken
 from kdbench.methods import METHODS, Taps
 from kdbench.models import build, count_macs, latencies, load_start, load_weights, members, several_in
 from kdbench.models.build import planned
@@ -217,11 +217,7 @@ def resolved(sweep: Sweep, folder: Path, device: torch.device) -> Sweep:
         same |= {name: getattr(asked, name) for name in ("teacher_seeds", "repeat_search")}
     difference = spec_difference(stored.model_copy(update=same), asked)
     if difference:
-        free = next(name for k in count(2) if not (folder.parent / (name := f"{sweep.name}-{k}")).exists())
-        raise BadInput(
-            f"'{sweep.name}' in {folder.parent} holds another sweep; add `--name {free}`, or ask for the same: "
-            + "; ".join(difference)
-        )
+        raise NameTaken(sweep.name, folder.parent, "; ".join(difference))
     return asked
 
 

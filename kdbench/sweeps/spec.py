@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
@@ -190,9 +191,7 @@ def _check_replicates(config: SweepConfig, space: Mapping[str, Dimension]) -> No
     if teachers > 1 and config.teacher_weights is not None and config.teacher_tune is None:
         raise BadInput(f"teacher-seeds {teachers}: teacher-weights are one teacher's; leave either out or tune them")
     if searches > 1 and config.tune:
-        raise BadInput(
-            f"repeat-search {searches}: a search that --tune makes on hard labels is made once; leave either out"
-        )
+        raise BadInput(f"repeat-search {searches}: a search that --tune makes on hard labels is one; leave either out")
     if searches > 1 and not space:
         raise BadInput(f"repeat-search {searches}: nothing is searched here, each value is given; leave it out")
 
@@ -204,9 +203,10 @@ def _starts(config: SweepConfig, pair: Pair, describe: Describe) -> dict[str, Gi
     source = config.student_weights
     if source is None:
         return {}
+    if "," in source and not Path(source).expanduser().is_file():
+        raise BadInput(f"student-weights '{source}': a student starts from the weights of one network: give one file")
     if len(pair.students) > 1 and not source.startswith("pretrained"):
-        raise BadInput(f"student-weights '{source}' are of one network, but there are {len(pair.students)} students: "
-                       "name one in --pair, or write pretrained")  # fmt: skip
+        raise BadInput(f"student-weights '{source}': there are {len(pair.students)} students: name one, or pretrained")
     return {student: describe(source, student) for student in pair.students}
 
 

@@ -10,6 +10,7 @@ from kdbench.catalog.types import Pair
 from kdbench.config import HARD, Recipe, RunConfig
 from kdbench.errors import BadInput
 from kdbench.methods import METHODS
+from kdbench.run.words import counted
 from kdbench.sweeps.controls import BORN_AGAIN
 from kdbench.sweeps.types import Sweep
 
@@ -120,5 +121,6 @@ def check_teacher(sweep: Sweep) -> None:
             raise BadInput(f"teacher '{network}': there is no training to stop, its weights are used as they are")
         if network.stop_at is not None and network.stop_at >= epochs:
             raise BadInput(
-                f"teacher '{network}' must be stopped before the last of its {epochs} epochs (--teacher-epochs)"
+                f"teacher '{network}' must be stopped before the last of its {counted(epochs, 'epoch')} "
+                "(--teacher-epochs)"
             )

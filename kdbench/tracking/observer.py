@@ -22,6 +22,7 @@ from kdbench.errors import BadInput, KdbenchError, MachineFault
 from kdbench.run.frame import row_of
 from kdbench.run.launch import WandbOptions
 from kdbench.run.observers import Progress
+from kdbench.run.words import counted
 from kdbench.tracking.client import INTERRUPTED, short
 from kdbench.tracking.record import history_row, init_arguments, note, summary_row
 
@@ -175,7 +176,8 @@ class WandbObserver:
         interrupted = set() if CLOSE in self._kept else {*self._under_way.values()}
         self._failures += len(self._kept.keys() - {CLOSE} - interrupted)
         if self._failures:
-            self._say(f"W&B: {self._failures} of {self._starts} runs were not recorded whole: see `kdbench sync`")
+            starts = counted(self._starts, "run")
+            self._say(f"W&B: not recorded whole: {self._failures} of {starts}; see `kdbench sync`")
         self._kept, self._under_way, self._failures, self._starts = {}, {}, 0, 0
 
     def _tell(self, run: str, **event: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from kdbench.config import EpochLog, RunConfig
 from kdbench.run.observers import wandb_id
+from kdbench.run.words import counted
 
 TAG_LENGTH = 64
 """W&B refuses longer tags."""
@@ -108,5 +109,6 @@ def read_journal(folder: Path, notify: Callable[[str], None]) -> dict[str, dict[
         except (ValueError, KeyError, TypeError):
             damaged += 1
     if damaged:
-        notify(f"{folder / JOURNAL}: {damaged} lines cannot be read; runs that are in no other line are not sent")
+        unread = counted(damaged, "line")
+        notify(f"{folder / JOURNAL}: {unread} unreadable; runs that are in no other line are not sent")
     return starts

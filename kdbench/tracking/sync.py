@@ -14,6 +14,7 @@ from kdbench.errors import BadInput, KdbenchError
 from kdbench.run.frame import row_of
 from kdbench.run.scheduler import alone
 from kdbench.run.store import Run, read_config, read_epochs, read_result, run_folder
+from kdbench.run.words import counted
 from kdbench.tracking.client import Notify, check_name, say
 from kdbench.tracking.observer import Child
 from kdbench.tracking.record import TARGET, history_row, read_journal, summary_row
@@ -137,7 +138,7 @@ class _Sender:
                 if _whole(held, run):
                     self._notify(f"uploaded {target}")
                     return self.report.uploaded.append(name)
-            why = held.get("why") or f"{target} has {held['epochs'] or 0} of {len(run.epochs)} epochs"
+            why = held.get("why") or f"{target} has {held['epochs'] or 0} of {counted(len(run.epochs), 'epoch')}"
         except KdbenchError as error:
             self._child, why = None, f"W&B: {error}"
         self.report.failed[name] = why

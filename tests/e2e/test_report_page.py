@@ -142,6 +142,12 @@ def test_nothing_sticks_out(browser: Any, report: Path, path: Path | str, width:
         assert wide <= width
 
 
+def test_a_desk_shows_the_whole_table(browser: Any) -> None:
+    digits = next(path for path in RECORDS if path.parent.name.startswith("digits"))
+    box = Page(browser, digits, 1280).page.locator(".scroll:has(#pareto)")
+    assert box.evaluate("box => box.scrollWidth <= box.clientWidth")
+
+
 def test_tables_and_regions_have_names(browser: Any, report: Path) -> None:
     opened = Page(browser, report)
     for table in opened.page.locator("main table").all():

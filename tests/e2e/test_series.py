@@ -37,8 +37,8 @@ def test_two_teachers_side_by_side(cli: Cli, tmp_path: Path) -> None:
         table["hard_acc"].nunique() == 1 and (table["test_acc"] - table["hard_acc"] - table["gain"]).abs().max() < 1e-9
     )
     for (name, result), (_, row) in zip(series.results.items(), table.iterrows(), strict=True):
-        taught = result.runs[result.runs["phase"] == "teacher"].iloc[0]
-        assert (row["sweep"], row["teacher_acc"], row["teacher_ece"]) == (name, taught["test_acc"], taught["ece"])
+        own = result.runs[result.runs["phase"] == "teacher"].iloc[0]
+        assert (row["sweep"], row["teacher_acc"], row["teacher_ece"]) == (name, own["test_acc"], own["ece"])
         assert row["gain"] == result.pareto["gain"].iloc[0] and (result.folder / "report.html").exists()
     told = cli("report", "gap", "--out", out)
     assert told.code == 0 and f"{TEACHER}@1" in told.out, told.err
@@ -46,5 +46,14 @@ def test_two_teachers_side_by_side(cli: Cli, tmp_path: Path) -> None:
     assert (out / "gap" / "capacity_gap.png").exists() and not (out / "gap" / "budget_curve.png").exists()
     assert cli("record", "gap", "--out", out).code == 0
     assert (out / "records" / "gap" / "series.csv").read_bytes() == (out / "gap" / "series.csv").read_bytes()
+    other = cli(*words, "--lr", "0.5", "--dry-run")
+    assert other.code == 2 and f"add `--name gap-2`, or ask for the same: gap-{TEACHER}: recipe.lr" in other.err
+    taught = [run for runs in sweeps for run in runs if run.config.phase == "teacher"]
+    reached = {run.config.written: run.result.val_acc or 0 for run in taught}
+    low, high = sorted(reached, key=reached.__getitem__)
+    both = ("--pair", f"{low}:{SMALL}", "--pair", f"{high}:{SMALL}", "--name", "floor")
+    ended = cli(*command(out, cache, *more, *both, "--teacher-floor", sum(reached.values()) / 2))
+    assert ended.code == 1 and f"1 of 2 sweeps failed; floor-{low.replace('@', '-')}: the teacher {low}" in ended.err
+    assert (out / "floor" / f"floor-{high.replace('@', '-')}" / "report.html").exists() and "Teacher:" in ended.out
     taken = cli(*words[:-2], "--name", f"gap-{TEACHER}", "--out", out / "gap")
     assert taken.code == 2 and "is one sweep" in taken.err

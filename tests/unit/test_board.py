@@ -141,7 +141,7 @@ def test_check_finds_what_the_runs_do_not_say(tmp_path: Path, cli: Cli) -> None:
     (record / "pareto.csv").write_text((record / "pareto.csv").read_text().replace("0.87", "0.97"))
     done = cli("leaderboard", "check", record)
     assert done.code == 1 and f"run {run['result']['id']}" in done.out and "by its result" in done.out
-    assert "pareto.csv: the runs give another one" in done.out and "id is not that of their config" in done.out
+    assert "pareto.csv: the runs give another one" in done.out and "id is not that of the config" in done.out
     paper = shutil.copytree(RECORDS / "fashion-mnist-crd", tmp_path / "paper")
     (paper / "table.csv").write_text((paper / "table.csv").read_text().replace("87.026", "87.5"))
     assert cli("leaderboard", "check", paper).out == "table.csv: the runs give another resnet56:resnet20:kd\n"
@@ -276,7 +276,7 @@ def test_what_cannot_count_is_said(tmp_path: Path) -> None:
     assert held is not None
     write_result(run_folder(tmp_path / "a", name), held.model_copy(update={"id": "0" * 12}))
     found = board(tmp_path)
-    assert any("id is not that of their config" in note for note in found.notes)
+    assert any("id is not that of the config" in note for note in found.notes)
     assert any("1 run without a partner" in note for note in found.notes)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "runs.jsonl").write_text("{")

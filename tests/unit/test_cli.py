@@ -59,6 +59,7 @@ def test_every_listing_is_json_and_table(kind: ls.Kind, cli: Cli) -> None:
 
 def test_listings_hold_every_registered_name(cli: Cli) -> None:
     assert [entry["name"] for entry in json.loads(cli("ls", "methods", "--json").out)] == METHODS.names()
+    assert max(map(len, cli("ls", "methods").out.splitlines())) <= 100
     assert [entry["name"] for entry in json.loads(cli("ls", "datasets", "--json").out)] == DATASETS.names()
     recipes = json.loads(cli("ls", "recipes", "--json").out)
     assert {name for entry in recipes for name in entry.get("datasets", ())} == set(DATASETS.names())

@@ -89,6 +89,9 @@ def test_what_is_asked_for_by_its_key_comes_before_the_average(trained: nn.Modul
     assert weights_digest(f"{path}#state_dict", "test_resnet") != weights_digest(str(path), "test_resnet")
     with pytest.raises(BadInput, match="no weights under 'model': it holds state_dict, state_dict_ema"):
         load(f"{path}#model")
+    torch.save({f"layer{k}": 0 for k in range(30)}, path)
+    with pytest.raises(BadInput, match=r"under 'layer2x': it holds (layer2\d?, ){2}layer2\d? and 27 more$"):
+        load(f"{path}#layer2x")
 
 
 def test_several_files_answer_together(trained: nn.Module, tmp_path: Path) -> None:
@@ -169,6 +172,8 @@ def test_damaged_or_absent_files(trained: nn.Module, tmp_path: Path) -> None:
     for call in (load, lambda source: weights_digest(str(source), "test_resnet")):
         with pytest.raises(BadInput, match="no such file"):
             call(tmp_path / "absent.safetensors")
+        with pytest.raises(BadInput, match="the folder holds neither model"):
+            call(tmp_path)
 
 
 def test_digests_name_the_content(trained: nn.Module, tmp_path: Path) -> None:

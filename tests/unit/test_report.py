@@ -300,10 +300,19 @@ def test_further_settings_stand_in_every_table() -> None:
 
 def test_headline_counts_the_verdicts() -> None:
     rows = [row(0.013, 0.006, 0.020, 0.002), row(-0.012, -0.02, -0.004, 0.015), row(-0.001, -0.004, 0.002, 0.4)]
-    assert headline(pd.DataFrame(rows)) == [
+    assert headline(pd.DataFrame(rows), ["kd"]) == [
         "Distilling by kd helps at 1 of 3 sizes, hurts at 1, makes no difference that these seeds could show at 1. "
         "Gains run from -1.2 to +1.3 points."
     ]
+    assert "helps at 1 of 1 size." in headline(pd.DataFrame(rows[:1]), ["kd"])[0]
+
+
+@pytest.mark.parametrize("asked", [["kd", "dkd"], ["dkd", "kd"]])
+def test_sentences_come_in_the_order_asked_for(asked: list[str]) -> None:
+    points, pareto, value = judged(sweep_frame(methods=("kd", "dkd")), {"spec": {"methods": asked}})
+    told = [re.match(r"Over the 5 sizes, (\S+) .* \(paired", text) for text in value.sentences]
+    assert [found[1] for found in told if found][:2] == asked
+    assert [text.split()[2] for text in headline(pareto, points.methods)] == asked
 
 
 def test_what_steers_a_terminal_or_a_spreadsheet_is_text() -> None:

@@ -14,9 +14,10 @@ import pandas as pd
 import pytest
 from matplotlib.text import Annotation, Text
 
-from kdbench.report.figures import pareto_figure
+from kdbench.report.figures import gain_figure, pareto_figure
 from kdbench.report.figures_runs import temperature_alpha_figure
 from kdbench.report.labels import Box, Label, overlap, place
+from kdbench.report.points import pareto_table
 from kdbench.report.report import write_report
 from tests.support.report_frames import LADDER, sweep_frame
 
@@ -49,6 +50,14 @@ def test_names_on_the_figure_do_not_overlap(ladder: dict[str, tuple[int, float]]
     boxes = [note.get_bbox_patch() or note.get_window_extent() for note in notes]
     assert len(boxes) == len(ladder)
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_long_names_and_titles_leave_room_for_the_gains() -> None:
+    frame = sweep_frame({"x" * 64: (400_000, 0.86), "y": (500_000, 0.87)}, [0.01, 0.02])
+    figure = gain_figure(pareto_table(frame), "a title of many words " * 6)
+    assert figure is not None
+    figure.draw_without_rendering()  # a layout that has no room warns, and a warning is an error here
+    assert figure.axes[0].get_window_extent().width > 50
 
 
 def forms(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:

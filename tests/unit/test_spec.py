@@ -282,6 +282,7 @@ def test_weights_bring_what_they_must_see_and_students_their_size() -> None:
     assert (seen.network_size, seen.mean, seen.lr) == (None, (0.5,) * 3, pytest.approx(made().recipe.lr / 10))
     for wrong, says in (
         ({"student-weights": "x.pt"}, "there are 2 students"),
+        ({"student-weights": "x.pt,y.pt"}, "'x.pt,y.pt': a student starts from the weights of one network"),
         ({"teacher-tune": "head"}, "name them by --teacher-weights"),
         ({"recipe": {"freeze": 1}}, "freeze: what starts at random"),
         ({"teacher-weights": "x", "teacher-recipe": {"freeze": 1}}, "freeze: what starts at random"),
