@@ -105,12 +105,6 @@ def _sizes(sizes: dict[str, int]) -> str:
     return ", ".join(f"{name} {size:,}" for name, size in sizes.items())
 
 
-def _reads(spec: Any) -> str:
-    if "averaged" in spec.needs:
-        return "maps, classified"
-    return ", ".join(sorted(spec.needs - {"logits"} or spec.needs))
-
-
 def _methods() -> Listing:
     from kdbench.methods import METHODS
 
@@ -119,7 +113,8 @@ def _methods() -> Listing:
         (
             spec.name,
             ", ".join(f"{name} {dimension}" for name, dimension in spec.space.items()),
-            _reads(spec) + f" ({spec.pairs})" * (spec.pairs != "any->any"),
+            ", ".join(sorted(spec.needs - {"logits", "averaged"} or spec.needs))
+            + f" ({spec.pairs})" * (spec.pairs != "any->any"),
             spec.paper.rpartition(", ")[2].removeprefix("arXiv:"),
         )
         for spec in specs
