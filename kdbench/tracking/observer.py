@@ -177,7 +177,7 @@ class WandbObserver:
         self._failures += len(self._kept.keys() - {CLOSE} - interrupted)
         if self._failures:
             starts = counted(self._starts, "run")
-            self._say(f"W&B: not recorded whole: {self._failures} of {starts}; see `kdbench sync`")
+            self._say(f"W&B: {self._failures} of {starts} not recorded whole: see `kdbench sync`")
         self._kept, self._under_way, self._failures, self._starts = {}, {}, 0, 0
 
     def _tell(self, run: str, **event: Any) -> None:

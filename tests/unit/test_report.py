@@ -15,6 +15,7 @@ from scipy import stats as oracle
 
 from kdbench.errors import BadInput
 from kdbench.report.numbers import millions, percent, short_names, signed, spread
+from kdbench.report.page import page
 from kdbench.report.points import PARETO_COLUMNS, Points, gather, pareto_table
 from kdbench.report.render import Column, Grid, csv, escape_latex, markdown, plain
 from kdbench.report.report import judged, write_report
@@ -284,11 +285,14 @@ def test_one_of_a_thing_is_no_plural() -> None:
         "10.0 points",
         "20 points",
     ]
-    assert [counted(*of) for of in ((1, "run"), (1200, "run"), ("1 to 3", "seed"))] == [
-        "1 run",
-        "1,200 runs",
-        "1 to 3 seeds",
-    ]
+    some = ((1, "run"), (1200, "run"), ("1 to 3", "seed"), (2, "pass"), (2, "search"), (2, "epoch"), (1, "more line"))
+    assert ", ".join(counted(*of).replace(",", "") for of in some) == (
+        "1 run, 1200 runs, 1 to 3 seeds, 2 passes, 2 searches, 2 epochs, 1 more line"
+    )
+    about = {"spec": {"budget": {"name": "smoke", "trials": 1, "seeds": 1}, "recipe": {"epochs": 1}}}
+    points, pareto, value = judged(sweep_frame(seeds=1), about)
+    text = page(sweep_frame(seeds=1), points, pareto, about, value, {"pareto": "<svg></svg>"})
+    assert "smoke: 1 search trial per size and method, 1 seed, 1 epoch" in text
 
 
 def test_further_settings_stand_in_every_table() -> None:
