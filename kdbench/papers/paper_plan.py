@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from kdbench.catalog.datasets import DATASETS
-from kdbench.config import EpochLog, RunResult
+from kdbench.config import EpochLog, RunConfig, RunResult
 from kdbench.data import load
 from kdbench.errors import BadInput
 from kdbench.papers.plan import Protocol
@@ -19,7 +19,7 @@ from kdbench.run.job import Finished, Job, Planned
 from kdbench.run.launch import RunOptions, run_plan, warm_up, worker_count
 from kdbench.run.machine import threads_each
 from kdbench.run.observers import Observer
-from kdbench.run.store import Run, load_runs
+from kdbench.run.store import load_runs
 from kdbench.run.words import counted
 from kdbench.run.worker import pick_device
 from kdbench.train.step import describe_hardware
@@ -46,15 +46,16 @@ class PaperPlan:
                 if job.teacher is None or (taught is not None and taught.status != "failed"):
                     yield job
 
-    def planned(self, runs: Iterable[Run]) -> list[Planned]:
+    def kind(self, config: RunConfig) -> str:
+        return config.id
+
+    def planned(self, done: Mapping[Hashable, int]) -> list[Planned]:
         """One line for each kind of run; a run that is the same as another's is counted there."""
-        finished = {run.config.id for run in runs}
         kinds = []
         for name in dict.fromkeys(job.label for job in self._jobs):
             some = [job for job in self._jobs if job.label == name]
-            done = sum(job.id in finished for job in some)
-            example = some[0]
-            kinds.append(Planned(example.config.phase, name, example.config, example.teacher, len(some), done))
+            example, ended = some[0], sum(job.id in done for job in some)
+            kinds.append(Planned(example.config.phase, name, example.config, example.teacher, len(some), ended))
         return kinds
 
     def epoch(self, job: Job, log: EpochLog) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -156,7 +157,7 @@ def dry_run(
     torch.set_num_threads(threads)
     hardware = describe_hardware(device)
     costs = _Costs(spec, device, Speeds(cache, hardware, threads), tell)
-    kinds = plan.planned(load_runs(folder))
+    kinds = plan.planned(Counter(plan.kind(run.config) for run in load_runs(folder)))
     sizes = [costs.params(kind.example) for kind in kinds]
     plain = [kind.example.model_copy(update={"method": HARD, "tune": "full"}) for kind in kinds]
     epochs_of = [costs.known(config) for config in plain]

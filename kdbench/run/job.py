@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from kdbench.config import EpochLog, Phase, RunConfig, RunResult
-from kdbench.run.store import Run
 
 Finished = Mapping[str, RunResult]
 """Results by run id, of any status."""
@@ -71,8 +70,11 @@ class Plan(Protocol):
         A job stays in the list while it runs. One whose teacher has no result yet is left out.
         """
 
-    def planned(self, runs: Iterable[Run]) -> list[Planned]:
-        """All runs that are foreseen, in the order of running; ``runs``: those that are finished."""
+    def kind(self, config: RunConfig) -> Hashable:
+        """What ``planned`` counts a run by."""
+
+    def planned(self, done: Mapping[Hashable, int]) -> list[Planned]:
+        """All runs that are foreseen, in the order of running; ``done``: how many of each kind are finished."""
 
     def epoch(self, job: Job, log: EpochLog) -> bool:
         """An epoch of a job ended; True ends the run here (pruned)."""

@@ -22,7 +22,7 @@ from kdbench.run.job import Job, Plan
 from kdbench.run.lease import Watch, held, owner_of
 from kdbench.run.observers import Observer, Progress, wandb_id
 from kdbench.run.speeds import Speeds
-from kdbench.run.store import LOGITS, WEIGHTS, Run, adopt, load_runs, read_epochs, read_result, run_folder, write_result
+from kdbench.run.store import LOGITS, WEIGHTS, adopt, load_runs, read_epochs, read_result, run_folder, write_result
 from kdbench.run.words import counted
 
 DEATHS = 3
@@ -37,11 +37,12 @@ class Scheduler:
     def __init__(self, plan: Plan, setting: Setting, observer: Observer, *, speeds: Speeds, workers: int = 1) -> None:
         self.plan, self.setting, self.observer = plan, setting, observer
         self._speeds, self._workers = speeds, workers
-        self._runs: list[Run] = [
+        found = [
             run for run in load_runs(setting.folder, epochs=True) if run.config.id == run.result.id
             and (len(run.epochs) >= run.result.epochs or run.config.phase == "teacher")  # else damaged: run again
         ]  # fmt: skip
-        self.finished: dict[str, RunResult] = {run.config.id: run.result for run in self._runs}
+        self.finished: dict[str, RunResult] = {run.config.id: run.result for run in found}
+        self._done = Counter(plan.kind(run.config) for run in found)
         self._running: dict[str, Job] = {}
         self._waiting: set[str] = set()
         self._deaths: Counter[str] = Counter()
@@ -180,7 +181,7 @@ class Scheduler:
 
     def _note(self, job: Job, result: RunResult) -> None:
         if job.id not in self.finished:
-            self._runs.append(Run(job.config, result, []))
+            self._done[self.plan.kind(job.config)] += 1
         self.finished[job.id] = result
         self.observer.end(job.config, result)
         self._progress()
@@ -208,7 +209,7 @@ class Scheduler:
 
     def _progress(self) -> None:
         phases: dict[Phase, tuple[int, int]] = {}
-        kinds = self.plan.planned(self._runs)
+        kinds = self.plan.planned(self._done)
         for kind in kinds:
             done, runs = phases.get(kind.phase, (0, 0))
             phases[kind.phase] = (done + kind.done, runs + kind.runs)

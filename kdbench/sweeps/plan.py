@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ from kdbench.config import CONTROLS, HARD, EpochLog, Hyper, RunConfig, RunResult
 from kdbench.errors import KdbenchError
 from kdbench.methods import METHODS
 from kdbench.run.job import Finished, Job, Planned
-from kdbench.run.store import Run, read_epochs, run_folder
+from kdbench.run.store import read_epochs, run_folder
 from kdbench.run.words import numbered
 from kdbench.stats import LEVEL, at_look, crossed_difference, holm
 from kdbench.sweeps.controls import BORN_AGAIN, SMOOTHING
@@ -311,17 +310,19 @@ class SweepPlan:
         """How many runs a group holds in the end, if its search has a winner."""
         return self._searches[group.key].size if group.phase == "search" else len(self._seeds(group))
 
-    def planned(self, runs: Iterable[Run]) -> list[Planned]:
-        held = [run.config for run in runs]
-        done = Counter(Group(each.phase, each.model, each.condition, each.replicate) for each in held)
-        taught = {each.id for each in held if each.phase == "teacher"}
+    def kind(self, config: RunConfig) -> Hashable:
+        if config.phase == "teacher":
+            return config.id
+        return Group(config.phase, config.model, config.condition, config.replicate)
+
+    def planned(self, done: Mapping[Hashable, int]) -> list[Planned]:
         apart = len(self._lessons) // len(self.teachers)
         kinds = [
-            Planned("teacher", numbered(each.written, k // apart), each, guide, 1, each.id in taught)
+            Planned("teacher", numbered(each.written, k // apart), each, guide, 1, each.id in done)
             for k, (each, guide) in enumerate(self._lessons.values())
         ]
         for group in groups(self.sweep):
             example, size = self.config(group, {}, self._seeds(group)[0]), self.size(group)
-            label, ended = numbered(group.model, group.replicate), min(size, done[group])
+            label, ended = numbered(group.model, group.replicate), min(size, done.get(group, 0))
             kinds.append(Planned(group.phase, label, example, self._teacher_of(group), size, ended))
         return kinds

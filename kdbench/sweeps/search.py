@@ -84,6 +84,7 @@ class Search:
         self.size = search_size(sweep, space)
         self.trials: list[Trial] = []
         self.ended: dict[int, RunResult] = {}
+        self._open: dict[int, None] = {}
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.study = optuna.create_study(direction="maximize", pruner=self._pruner())
 
@@ -96,7 +97,7 @@ class Search:
     @property
     def open(self) -> list[int]:
         """Numbers asked and not ended."""
-        return [number for number in range(len(self.trials)) if number not in self.ended]
+        return [*self._open]
 
     def ask(self) -> tuple[int, Hyper]:
         """The next trial's number and point."""
@@ -113,6 +114,7 @@ class Search:
         if known is None:
             self._journal.add(self.key, number, hyper)
         self.trials.append(trial)
+        self._open[number] = None
         return number, hyper
 
     def epoch(self, number: int, log: EpochLog) -> bool:
@@ -127,6 +129,7 @@ class Search:
         if number in self.ended:
             return
         self.ended[number] = result
+        self._open.pop(number, None)
         states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
         value = result.val_acc if result.status == "complete" else None
         self.study.tell(self.trials[number], value, state=states[result.status])

@@ -66,7 +66,7 @@ def read_status(sweep_dir: Path) -> dict[str, Any]:
     phases: dict[str, dict[str, int]] = {
         phase: dict.fromkeys(("planned", "complete", "pruned", "failed"), 0) for phase in PHASES
     }
-    for kind in SweepPlan(sweep).planned(runs):
+    for kind in SweepPlan(sweep).planned({}):
         phases[kind.phase]["planned"] += kind.runs
     for run in runs:
         phases[run.config.phase][run.result.status] += 1

@@ -123,5 +123,5 @@ def told(plan: SweepPlan, jobs: list[Job]) -> None:
     trained = [job.config for job in jobs if job.task == "train"]
     assert len({config.id for config in trained}) == len(trained)
     kinds = Counter((config.phase, config.model, config.condition) for config in trained)
-    assert kinds == {(k.phase, k.label, k.example.condition): k.runs for k in plan.planned([])}
+    assert kinds == {(k.phase, k.label, k.example.condition): k.runs for k in plan.planned({})}
     assert all((job.teacher is None) == (job.config.method == "hard") for job in jobs if job.task == "train")

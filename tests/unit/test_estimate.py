@@ -20,7 +20,7 @@ from tests.support.sweeps import SMALL, TEACHER, spec
 def test_a_probe_and_a_teacher_that_runs_live_cost_their_forward_passes(tune: str | None, tmp_path: Path) -> None:
     weights = {"teacher_weights": "file:0", "teacher_tune": tune} if tune else {}
     plan = SweepPlan(spec(method="kd,at", pair=f"{TEACHER}:{SMALL}").model_copy(update=weights))
-    kinds, cpu, threads = plan.planned([]), torch.device("cpu"), torch.get_num_threads()
+    kinds, cpu, threads = plan.planned({}), torch.device("cpu"), torch.get_num_threads()
     speeds = Speeds(tmp_path, describe_hardware(cpu), threads)
     for k, seconds in ((0, 30.0), (1, 3.0)):  # epochs of the whole teacher, and of the student on hard labels
         speeds.learn(kinds[k].example.model_copy(update={"tune": "full"}), EpochLog.model_construct(seconds=seconds))

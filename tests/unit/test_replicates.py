@@ -73,8 +73,8 @@ def test_replicates_share_hard_labels_and_seeds_and_begin_with_the_sweep_as_it_i
     asked = {(job.config.seed, job.config.teacher_id) for job in jobs if job.teacher is not None}
     assert set().union(*served) == asked and sum(map(len, served)) == len(asked)
     assert plan.passes == spec().recipe.epochs * max(map(len, served))
-    planned = Counter({(k.phase, k.example.model, k.example.method, k.example.replicate): 0 for k in plan.planned([])})
-    for each in plan.planned([]):
+    planned = Counter({(k.phase, k.example.model, k.example.method, k.example.replicate): 0 for k in plan.planned({})})
+    for each in plan.planned({}):
         planned[each.phase, each.example.model, each.example.method, each.example.replicate] += each.runs
     trained = (job.config for job in jobs if job.task == "train")
     assert planned == Counter((c.phase, c.model, c.method, c.replicate) for c in trained)
