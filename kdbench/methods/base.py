@@ -76,7 +76,7 @@ class Taps:
     kind: str = "any"
     """``cnn``, ``vit`` (whatever has attention) or ``mlp``."""
     head: Callable[[Tensor], Tensor] | None = None
-    """From ``pooled`` to the logits, where the method needs that."""
+    """From ``pooled`` to the logits; None where a network has no such module."""
     samples: int = 0
     """Of the training split."""
     batch: int = 0
@@ -163,13 +163,16 @@ class Method(Frozen):
             if "any" not in (kind, found) and kind != found:
                 raise BadInput(f"method '{self.name}' is made for {self.pairs}: this {role} is a {found}")
 
-    def check(self) -> None:
-        """Try it on made-up outputs before anything is trained; BadInput names the code and what it did."""
+    def check(self, *, head: bool = True) -> None:
+        """Try it on made-up outputs before anything is trained; BadInput names the code and what it did.
+
+        ``head``: whether the teacher has a classifier, which an ensemble has not.
+        """
         kinds, pooled, maps = self.pairs.split("->"), "pooled" in self.needs, {"maps", "student-maps"} & self.needs
         student, teacher = (
             Taps(3, wide * pooled, {1: (4, 4, 4), 2: (wide, 2, 2)} if maps else {}, kind,
-                 torch.nn.Linear(wide, 3) if pooled else None, 4, 4, True)
-            for kind, wide in ((kinds[1], 6), (kinds[0], 5))
+                 torch.nn.Linear(wide, 3) if has else None, 4, 4, True)
+            for kind, wide, has in ((kinds[1], 6, True), (kinds[0], 5, head))
         )  # fmt: skip
         middle = {name: (one.choices or (one.low,))[0] or 1.0 for name, one in self.space.items()}
         place = f"{getattr(self.code, '__module__', 'kdbench.losses')}:{getattr(self.code, '__qualname__', self.name)}"

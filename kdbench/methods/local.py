@@ -6,13 +6,14 @@ same layer classifies any part of the map.
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from kdbench.methods.base import BatchInfo, F, Loss, Outputs, Range, Taps, learned, method, nn, torch
 from kdbench.methods.logits import T_BOUNDS, cross_entropy
 from kdbench.methods.logits_reweighed import SHARE, WARMUP, divergence, ramp
-from kdbench.methods.maps import MAPS, STAGES, same_size
+from kdbench.methods.maps import MAPS, STAGES, channels, pairs, same_size, total
 from kdbench.methods.pooled import FREE, guided, weighed
 
 if TYPE_CHECKING:
@@ -21,30 +22,26 @@ if TYPE_CHECKING:
 AVERAGED = MAPS | {"pooled", "averaged"}
 
 
-def regions(said: Outputs, head: Any, sizes: tuple[int, ...]) -> Tensor:
-    """Logits of the parts of the last map that grids of ``sizes`` a side cut, (B, parts, classes), 1: of all of it.
-
-    Grids finer than the map are left out.
-    """
+def regions(said: Outputs, head: Any, sizes: tuple[int, ...], *, bias: bool = True) -> Tensor:
+    """Logits of the parts of the last map that grids of ``sizes`` a side cut, (B, parts, classes), 1: of all of it."""
     last = said.maps[max(said.maps)]
-    fit = [size for size in sizes if size <= min(last.shape[2:])] or [1]
-    means = torch.cat([F.adaptive_avg_pool2d(last, size).flatten(2) for size in fit], 2).transpose(1, 2)
-    found: Tensor = head(means.flatten(0, 1)).view(*means.shape[:2], -1)
-    return found
+    means = torch.cat([F.adaptive_avg_pool2d(last, size).flatten(2) for size in sizes], 2).transpose(1, 2)
+    return F.linear(means, head.weight.flatten(1), head.bias if bias else None)
 
 
 @method("cat-kd", needs=AVERAGED, pairs="cnn->cnn", builder=True, **weighed(15, 0.5, 600, side=(2.0, (1, 16))),
-        paper="Guo et al. 2023, Class Attention Transfer Based Knowledge Distillation, CVPR 2023")  # fmt: skip
+        paper="Guo et al. 2023, Class Attention Transfer Based Knowledge Distillation, arXiv:2304.12777")  # fmt: skip
 def cat_kd(student: Taps, teacher: Taps, *, side: float = 2.0, **hyper: float) -> Any:
-    """MSE of the class activation maps, pooled to ``side`` x ``side`` and each of length 1 (eq. 6).
+    """MSE of the class activation maps, pooled to ``side`` x ``side``.
 
-    A class's map is what the classifier says of it, place by place. Published weights differ by pair: 0.7 to 600.
+    A class's map is what the classifier's weights say of it, place by place. The paper brings maps to length 1 (eq. 6),
+    the authors' settings for CAT-KD, whose weights these are (0.7 to 600 by pair), do not.
     """
 
     def loss(said: Outputs, taught: Outputs, targets: Tensor, batch: BatchInfo) -> Loss:
         both = [(said, student.head), (taught, teacher.head)]
         size = min(int(side), *(min(out.maps[max(out.maps)].shape[2:]) for out, _ in both))
-        ours, theirs = (F.normalize(regions(out, head, (size,)), dim=1) for out, head in both)
+        ours, theirs = (regions(out, head, (size,), bias=False) for out, head in both)
         return guided(said, taught, targets, batch, hyper, attention=F.mse_loss(ours, theirs))
 
     return loss
@@ -123,5 +120,54 @@ def semckd(student: Taps, teacher: Taps, **hyper: float) -> Any:
             gaps.append(gap.square().flatten(1).mean(1))
         apart = torch.stack(gaps, 1).view_as(share)
         return guided(said, taught, targets, batch, hyper, calibrated=(share * apart).sum(2).mean())
+
+    return learned(loss, **owned)
+
+
+def margin(share: Tensor, level: Tensor) -> Tensor:
+    """Mean of the negative responses of channels, (C,), that are Gaussian before their ReLU.
+
+    ``share`` is how often they are positive, ``level`` the mean after the ReLU: σ (z Φ(z) + φ(z)) with z = μ / σ and
+    Φ(z) = share. −3 σ where hardly any are negative, as the authors have it.
+    """
+    held = share.clamp(1e-3, 1 - 1e-3)
+    z = torch.special.ndtri(held)
+    density = (-z.square() / 2).exp() / math.sqrt(2 * math.pi)
+    spread = level / (z * held + density)
+    below: Tensor = spread * torch.where(share < 1 - 1e-3, z - density / (1 - held), -3.0)
+    return below
+
+
+@method("ofd", needs=MAPS, pairs="cnn->cnn", builder=True, **weighed(1e-3, 1e-4, 1e-2),
+        paper="Heo et al. 2019, A Comprehensive Overhaul of Feature Distillation, arXiv:1904.01866")  # fmt: skip
+def ofd(student: Taps, teacher: Taps, **hyper: float) -> Any:
+    """Squares between the student's maps (1 x 1 convolution, BN) and the teacher's with a margin for what is negative.
+
+    They count where the target is positive or the student lies above it; summed over a map, averaged over the
+    batch, halved for each stage before the last. The paper reads maps before the ReLU and takes a channel's margin from
+    the batch norm before it. A network's stages are given here after their ReLU, which leaves zeros: the margin stands
+    for those, from the moments of what is positive over the batches so far (``margin``). Of stages without a ReLU
+    negative responses are there, and are kept above the margin.
+    """
+    widths = channels(student, teacher)
+    owned: dict[str, Any] = {"seen": torch.zeros(())}
+    for place, (ours, theirs) in enumerate(widths):
+        owned[f"connect{place}"] = nn.Sequential(nn.Conv2d(ours, theirs, 1, bias=False), nn.BatchNorm2d(theirs))
+        owned[f"moments{place}"] = torch.zeros(2, theirs)
+
+    def loss(own: Any, said: Outputs, taught: Outputs, targets: Tensor, batch: BatchInfo) -> Loss:
+        own.seen.add_(1)
+        terms = []
+        for place, (one, other) in enumerate(pairs(said, taught)):
+            with torch.no_grad():
+                kept = getattr(own, f"moments{place}")
+                now = torch.stack([(other > 0).to(other.dtype).mean((0, 2, 3)), other.relu().mean((0, 2, 3))])
+                kept.add_((now - kept) / own.seen)
+                edge = margin(kept[0], kept[1])[:, None, None]
+                wanted = torch.where(other == 0, edge, other.maximum(edge))
+            ours = getattr(own, f"connect{place}")(one)
+            counts = (ours > wanted) | (wanted > 0)
+            terms.append(((ours - wanted).square() * counts).sum((1, 2, 3)).mean() / 2 ** (len(widths) - 1 - place))
+        return guided(said, taught, targets, batch, hyper, margin=total(terms))
 
     return learned(loss, **owned)

@@ -10,7 +10,7 @@ from kdbench.methods.base import BatchInfo, F, Loss, Outputs, Range, Taps, learn
 from kdbench.methods.logits import T_BOUNDS, WEIGHT, cross_entropy
 from kdbench.methods.logits_reweighed import SHARE
 from kdbench.methods.maps import MAPS, channels, pairs
-from kdbench.methods.pooled import FREE, POOLED, guided, weighed
+from kdbench.methods.pooled import FREE, guided, weighed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ def sinkhorn(ours: Tensor, theirs: Tensor, cost: Tensor, start: Tensor, reg: flo
     return (u * (v @ (kernel * cost).T)).sum(1)
 
 
-@method("wkd-l", needs=POOLED, builder=True,
+@method("wkd-l", builder=True,
         space={"temperature": Range(1, 8, log=True), "weight": Range(20, 1000, log=True)},
         defaults={"temperature": 8.0, "weight": 600.0, "reg": 0.05, "rounds": 10.0, "sharpen": 1.0,
                   "decay_from": DECAY},

@@ -120,13 +120,13 @@ def check_inputs(sweep: Sweep, cache: Path, sources: dict[str, str], *, decode: 
         if recipe.freeze:
             frozen(network, recipe.freeze)
     for method in map(METHODS.get, sweep.methods):
-        method.check()  # a third party's loss fails now, not after hours of teacher
         several = len(chain_of(sweep.pair.teacher)[-1]) > 1 or len(members(sweep.teacher_weights or "")) > 1
         if several and (inside := {"pooled", "maps"} & method.needs):
             raise BadInput(
                 f"method '{method.name}' reads {' and '.join(sorted(inside))} of its teacher, an ensemble gives logits "
                 "alone: name one network, or a method on logits (`kdbench ls methods`)"
             )
+        method.check(head=not several)  # a third party's loss fails now, not after hours of teacher
         for teacher, student in product(chain_of(sweep.pair.teacher)[-1], sweep.pair.students):
             method.fits(kinds[teacher.model], kinds[student])
         if "averaged" in method.needs:

@@ -74,7 +74,7 @@ def taps_of(forward: Callable[[Tensor], Any], network: nn.Module, x: Tensor) -> 
     finally:
         network.train(training)
     maps: Any = {stage: tuple(one.shape[1:]) for stage, one in found.maps.items()}
-    pooled, head = (0, None) if found.pooled is None else (found.pooled.shape[1], classifier_of(network))
+    pooled, head = 0 if found.pooled is None else found.pooled.shape[1], classifier_of(network)
     averaged = False
     if pooled and maps and found.pooled is not None:
         mean = found.maps[max(maps)].mean((2, 3))

@@ -10,7 +10,8 @@ import torch
 from scipy.optimize import linprog
 
 from kdbench.errors import BadInput
-from kdbench.methods import METHODS
+from kdbench.methods import METHODS, Outputs
+from kdbench.methods.local import margin
 from kdbench.methods.transport import sinkhorn
 from tests.unit.test_methods import N, code_of, draw, labels, log_p, loss_of, said, taps
 
@@ -33,8 +34,8 @@ def cells(side: int) -> list[np.ndarray]:
     return found
 
 
-def test_cat_kd_normalises_each_class_map() -> None:
-    ours, theirs = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in cells(2))
+def test_cat_kd_compares_what_the_weights_say_of_each_place() -> None:
+    ours, theirs = (x - array(head.bias) for x, head in zip(cells(2), HEADS, strict=True))
     found = loss_of("cat-kd", STUDENT, TEACHER, Y).parts["attention"]
     assert float(found) == pytest.approx(((ours - theirs) ** 2).mean())
 
@@ -122,3 +123,33 @@ def test_a_classifier_of_more_than_the_mean_is_refused(name: str) -> None:
     hyper = METHODS.get(name).defaults
     with pytest.raises(BadInput, match="takes more than the map's mean"):
         METHODS.get(name).build(hyper, replace(taps(10), averaged=False), taps(10, teacher=True))
+
+
+def test_ofd_s_margin_is_the_mean_of_what_the_relu_cut() -> None:
+    rng, mean, std = np.random.default_rng(0), np.array([-1.0, 0.0, 2.0]), np.array([0.5, 1.0, 3.0])
+    before = mean + std * rng.standard_normal((400_000, 3))
+    after = np.maximum(before, 0)
+    found = margin(torch.from_numpy((after > 0).mean(0)), torch.from_numpy(after.mean(0)))
+    cut = [before[before[:, k] < 0, k].mean() for k in range(3)]
+    np.testing.assert_allclose(found, cut, rtol=0.02)
+    always = margin(torch.ones(1), torch.full((1,), 3.0))  # hardly ever negative: -3 σ, and μ is 3.09 σ
+    assert float(always) == pytest.approx(-3 * 3.0 / 3.09, rel=1e-3)
+    assert float(margin(torch.zeros(1), torch.zeros(1))) == 0  # a dead channel
+
+
+def test_ofd_counts_what_is_positive_or_above_the_margin() -> None:
+    code = code_of("ofd")
+    teacher = Outputs(TEACHER.logits, TEACHER.pooled, {k: m.detach().relu() for k, m in TEACHER.maps.items()})
+    other = Outputs(TEACHER.logits, TEACHER.pooled, {k: 0.5 * m.roll(1, 0) for k, m in teacher.maps.items()})
+    maps: list[dict[int, np.ndarray]] = []
+    for taught in (teacher, other):  # the margins are of all batches so far
+        total, found = 0.0, float(loss_of("ofd", STUDENT, taught, Y, code=code).parts["margin"])
+        maps.append({k: array(m) for k, m in taught.maps.items()})
+        for place, stage in enumerate((2, 3)):
+            seen = np.concatenate([one[stage] for one in maps])
+            moments = [torch.from_numpy(x.mean((0, 2, 3))) for x in ((seen > 0).astype(float), seen)]
+            edge = array(margin(*moments))[:, None, None]
+            t, s = maps[-1][stage], array(getattr(code, f"connect{place}")(STUDENT.maps[stage]))
+            t = np.where(t > 0, t, edge)
+            total += (((s - t) ** 2) * ((t > 0) | (s > t))).sum() / N / 2 ** (1 - place)
+        assert found == pytest.approx(total)

@@ -89,6 +89,7 @@ def test_a_teacher_that_cannot_be_is_refused(teacher: str, options: dict[str, An
     [
         (f"{TEACHER}+{LARGE}", None, "srrl", "'srrl' reads pooled of its teacher, an ensemble gives logits alone"),
         (TEACHER, "file:a,file:b", "reviewkd", "'reviewkd' reads maps and pooled of its teacher"),
+        (f"{TEACHER}+{LARGE}", None, "wkd-l", "'wkd-l' needs a teacher whose classifier is one linear layer"),
         (LARGE, "file:a", "at", "'at' is made for cnn->cnn: this teacher is a vit"),
     ],
 )
