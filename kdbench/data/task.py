@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,8 @@ from kdbench.data.views import PLAIN, Augment, Look, augment_for, augment_of
 from kdbench.errors import BadInput
 from kdbench.host import default_cache
 
-SMALL = 2**28
-"""Bytes of a corrupted test split that is made at once instead of while it is read."""
+SMALL = 2**25
+"""Bytes of a corrupted test split that is made at once, and kept for the next run, instead of while it is read."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class TaskData:
     cache: Path
     skip_corrupt: bool = False
     test_crop: float | None = None
+    made: dict[str, Split] = field(default_factory=dict, init=False, compare=False, repr=False)
+    """Corrupted test splits so far."""
 
     def test(self) -> Split:
         """The test split, read now and not before: only the confirm phase may ask."""
@@ -58,8 +60,10 @@ class TaskData:
         changed = Corrupted(_require(self.spec, "test", self.skip_corrupt), fit, kind, int(severity))
         shape = (len(changed.labels), look.size, look.size, fit.channels)
         if np.prod(shape) <= SMALL:  # forking readers for each of forty small sets takes longer than they do
-            decode_into(pixels := np.empty(shape, np.uint8), changed, fit)
-            return ResidentSplit(pixels, changed.labels, look, PLAIN, self.device, self.val.shown)
+            if name not in self.made:
+                decode_into(pixels := np.empty(shape, np.uint8), changed, fit)
+                self.made[name] = ResidentSplit(pixels, changed.labels, look, PLAIN, self.device, self.val.shown)
+            return self.made[name]
         return StreamSplit(changed, fit, look, PLAIN, self.device, self.val.shown)
 
 
