@@ -56,9 +56,16 @@ def distances(f: Tensor) -> Tensor:
 
 
 def angles(f: Tensor) -> Tensor:
-    """Cosines of the angles at the first of each triple of rows, (B, B, B)."""
-    apart = F.normalize(f[None] - f[:, None], dim=2)
-    return apart @ apart.transpose(1, 2)
+    """Cosines of the angles at the first of each triple of rows, (B, B, B); 0 where two of them are one.
+
+    By the law of cosines from inner products, so that no difference of rows is made for each pair.
+    """
+    own = f.double() - f.double().mean(0)  # distances cancel in less
+    gram = own @ own.T
+    square = gram.diagonal()
+    near = (square[:, None] + square - 2 * gram).clamp_min(1e-12).rsqrt() * (1 - torch.eye(len(f), device=f.device))
+    gram, square, near = (each.to(f.dtype) for each in (gram, square, near))
+    return (gram - gram[:, :, None] - gram[:, None] + square[:, None, None]) * near[:, :, None] * near[:, None]
 
 
 @method("rkd", needs=POOLED, **weighed(1, 0.1, 10, distance=(25.0, FREE), angle=(50.0, FREE)),
