@@ -20,7 +20,7 @@ from statsmodels.stats.multitest import multipletests
 from kdbench.catalog.datasets import DATASETS
 from tests.support.helpers import ROOT
 
-RECORDS = sorted(path.parent for path in (ROOT / "results" / "records").glob("*/runs.jsonl"))
+RECORDS = sorted(path.parent for path in (ROOT / "results" / "records").rglob("runs.jsonl"))
 SWEEPS = [record for record in RECORDS if (record / "sweep.json").exists()]
 PAPERS = [record for record in RECORDS if (record / "values.csv").exists()]
 LEVEL = 0.05
@@ -98,7 +98,9 @@ def test_a_sweep_s_verdicts(record: Path) -> None:
             continue
         (sentence,) = re.findall(rf"Over .* sizes?, {method} .*", told)
         middle, lo, hi = (100 * bound for bound in interval(gain))
+        lo, hi = (0.0 if abs(end) < 0.005 else end for end in (lo, hi))  # nobody writes -0.00
         forms = [f"{middle:+.{digits}f} points [{lo:.{digits}f}, {hi:.{digits}f}]" for digits in (1, 2)]
+        forms += [form.replace("[-0.0,", "[0.0,") for form in forms]
         assert any(form in sentence for form in forms) and f"{len(gain)} seeds, p = {p:.2g}" in sentence
 
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from kdbench.config import RunConfig, RunResult
 
-RECORDS = sorted((Path(__file__).parents[2] / "results" / "records").glob("*/runs.jsonl"))
+RECORDS = sorted((Path(__file__).parents[2] / "results" / "records").rglob("runs.jsonl"))
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda path: path.parent.name)

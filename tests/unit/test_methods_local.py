@@ -13,6 +13,8 @@ from kdbench.errors import BadInput
 from kdbench.methods import METHODS, Outputs
 from kdbench.methods.local import margin
 from kdbench.methods.transport import sinkhorn
+from kdbench.models import build
+from kdbench.teacher import asked, taps_of
 from tests.unit.test_methods import N, code_of, draw, labels, log_p, loss_of, said, taps
 
 STUDENT, TEACHER, Y = said(taps(10)), said(taps(10, teacher=True), seed=3, scale=4), labels()
@@ -153,3 +155,13 @@ def test_ofd_counts_what_is_positive_or_above_the_margin() -> None:
             t = np.where(t > 0, t, edge)
             total += (((s - t) ** 2) * ((t > 0) | (s > t))).sum() / N / 2 ** (1 - place)
         assert found == pytest.approx(total)
+
+
+@pytest.mark.parametrize(
+    ("name", "fits"),
+    [("cifar_resnet20", True), ("test_resnet", True), ("mobilenetv3_small_050", False), ("convnextv2_atto", False)],
+)
+def test_what_a_classifier_is_given_is_seen(name: str, fits: bool) -> None:
+    network = build(name, classes=10, channels=3, input_size=32, seed=1)
+    own = taps_of(asked(network, {"maps", "pooled"}), network, torch.zeros(1, 3, 32, 32))
+    assert own.averaged == fits
