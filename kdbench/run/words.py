@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from kdbench.config import RunConfig, RunResult
+from kdbench.config import Recipe, RunConfig, RunResult
 
 T = TypeVar("T")
 
@@ -61,3 +61,12 @@ def outcome_text(result: RunResult) -> str:
     accuracy = f"{percent(result.test_acc)} test" if result.test_acc is not None else f"{percent(result.val_acc)} val"
     cut = f", pruned after {counted(result.epochs, 'epoch')}" if result.status == "pruned" else ""
     return f"{accuracy}, {took}{cut}"
+
+
+def fault_text(error: RuntimeError, attempts: int, recipe: Recipe) -> str:
+    """Why a run was given up: what torch said, and where memory was short, what needs half of it."""
+    words = f"after {counted(attempts, 'attempt')}: {str(error).splitlines()[0]}"
+    if type(error).__name__ != "OutOfMemoryError":
+        return words
+    half, steps = max(2, recipe.batch_size // 2), 2 * recipe.accumulate
+    return f"{words}; --batch-size {half} --set recipe.accumulate={steps} has this batch's gradients but for batch norm"

@@ -42,6 +42,7 @@ from kdbench.run.store import (
     write_result,
 )
 from kdbench.run.weights import import_weights, measured, save_arrays, save_weights
+from kdbench.run.words import fault_text
 from kdbench.teacher import Teacher, make_teacher
 from kdbench.train import RunOutcome, Shape, Step, choose_step, run_training, score
 from kdbench.train.checkpoint import NAME as CHECKPOINT
@@ -234,9 +235,9 @@ class Context:
             except TrialFailed as error:
                 result = RunResult(id=config.id, status="failed", error=str(error))
             except RuntimeError as error:  # torch's faults: out of memory, an operator that is missing here
-                if attempt < ATTEMPTS:
+                if attempt < ATTEMPTS and not isinstance(error, torch.OutOfMemoryError):  # it would not fit again
                     raise
-                words = f"after {attempt} attempts: {str(error).splitlines()[0]}"
+                words = fault_text(error, attempt, config.recipe)
                 result = RunResult(id=config.id, status="failed", error=words)
             result = result.model_copy(update={"attempts": attempt, "wandb_run": self._wandb(config.id, attempt)})
             write_result(place, result)

@@ -8,12 +8,18 @@ import subprocess
 from collections.abc import Callable, Iterator
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 import kdbench
+from kdbench.config import RunConfig
 from kdbench.errors import MachineFault
+from kdbench.run import worker
+from kdbench.run.store import load_runs
+from kdbench.train import RunOutcome
 from tests.support.helpers import Cli
 from tests.support.sweeps import SMALL, TEACHER, UNEQUAL, WHOLE
 
@@ -141,3 +147,24 @@ def test_a_full_disk_is_the_machines_fault_and_the_sweep_goes_on_elsewhere(
     subprocess.run(["mount", "-o", "remount,size=64m", str(tiny_disk)], check=True)
     done = cli(*words, *places)
     assert done.code == 0 and SMALL in done.out  # --quiet prints the table
+
+
+def test_a_batch_that_does_not_fit_fails_once_and_says_what_would(
+    bench: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made-up: torch's own error where students train. Teachers do not meet it here."""
+    real = worker.run_training
+
+    def short(config: RunConfig, **about: Any) -> RunOutcome:
+        if config.phase != "teacher":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return real(config, **about)
+
+    monkeypatch.setattr(worker, "run_training", short)
+    asked = (
+        f"sweep --pair {TEACHER}:{SMALL} --budget smoke --limit 60 --trials 1 --seeds 1 --wandb disabled --workers 1"
+    )
+    done = cli(*asked.split(), "--workers", "1", "--batch-size", "16", "--name", "s")
+    assert done.code == 1 and "--batch-size 8 --set recipe.accumulate=2" in done.err, done.err
+    failed = [run.result for run in load_runs(bench / "results" / "s") if run.config.phase != "teacher"]
+    assert failed and all((each.status, each.attempts) == ("failed", 1) for each in failed)
