@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -30,7 +31,8 @@ from kdbench.data import load, resolve_dataset
 from kdbench.data.samples import as_picture
 from kdbench.data.splits import MAX_WORKERS
 from kdbench.errors import KdbenchError
-from kdbench.host import cores
+from kdbench.files import atomic_text
+from kdbench.host import cores, processor
 from kdbench.models import build
 from kdbench.train.loop import Trainer
 from kdbench.train.step import Step
@@ -102,6 +104,27 @@ def rate(steps: Iterator[int], seconds: float) -> float:
     return images / spent
 
 
+def markdown(found: dict[str, Any]) -> str:
+    """The figures as a table."""
+    task = found["setting"]
+
+    def ratio(held: list[float] | None) -> str:
+        return f"{held[0]:.2f} ({held[1]:.2f} to {held[2]:.2f})" if held else ""
+
+    lines = [
+        "# What published recipes cost", "",
+        f"{task['student']} on {task['limit']:,} images of {task['dataset']}, hard labels, batches of "
+        f"{task['batch_size']}, {found['hardware']}; median of {task['rounds']} rounds in which all take turns, and "
+        "the range of the ratios. By timm: a loop of its loader, augmentation, mixing, loss and optimiser.", "",
+        "| recipe | images/s | of the plain recipe | of timm's loop |", "|---|--:|--:|--:|",
+    ]  # fmt: skip
+    for name, row in found["presets"].items():
+        lines.append(
+            f"| {name} | {row['images_per_second']:,.0f} | {ratio(row['of_plain'])} | {ratio(row['of_timm'])} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def bench(
     student: Annotated[str, typer.Option(help="timm name.")] = "mobilenetv3_small_100",
     dataset: Annotated[str, typer.Option(help="Catalog name, in memory.")] = "cifar100",
@@ -110,6 +133,7 @@ def bench(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     rounds: Annotated[int, typer.Option(min=1)] = 5,
     seconds: Annotated[float, typer.Option(help="Of a measurement.")] = 5.0,
+    out: Annotated[Path | None, typer.Option(help="Folder of presets.json and presets.md.")] = None,
 ) -> None:
     """Print, as JSON, each preset's images a second and its ratios to the plain recipe and to timm's loop."""
     fixed: dict[str, Any] = {"batch_size": batch_size, "precision": "fp32", "epochs": 10**6}
@@ -132,8 +156,9 @@ def bench(
         rate(steps, seconds / 5)
     table = [{name: rate(steps, seconds) for name, steps in running.items()} for _ in range(rounds)]
 
-    def against(name: str, other: str) -> float | None:
-        return statistics.median(row[name] / row[other] for row in table) if other in running else None
+    def against(name: str, other: str) -> list[float] | None:
+        ratios = [row[name] / row[other] for row in table] if other in running else []
+        return [statistics.median(ratios), min(ratios), max(ratios)] if ratios else None
 
     found = {
         name: {
@@ -141,7 +166,12 @@ def bench(
             "of_plain": against(name, "plain"), "of_timm": against(name, f"{name} by timm"),
         } for name in running
     }  # fmt: skip
-    typer.echo(json.dumps({"setting": task.model_dump(), "presets": found}, indent=1))
+    figures = {"setting": task.model_dump(), "hardware": f"{processor()}, {cores()} cores, {device}", "presets": found}
+    typer.echo(json.dumps(figures, indent=1))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        atomic_text(out / "presets.json", json.dumps(figures, indent=1) + "\n")
+        atomic_text(out / "presets.md", markdown(figures))
 
 
 if __name__ == "__main__":
