@@ -113,11 +113,12 @@ def picture(table: pd.DataFrame, place: Path) -> None:
             reach = np.abs(own[["lo", "hi"]].to_numpy().T - own["ms"].to_numpy())
             axes.errorbar(own["ms"], 100 * own["top1"], xerr=reach, fmt="o", color=METHOD_COLOURS[0])
             for row in own.itertuples():
-                axes.annotate(str(row.student).removeprefix("mobilenetv3_"), (row.ms, 100 * row.top1),
-                              textcoords="offset points", xytext=(6, -12))  # fmt: skip
+                name, at = str(row.student).removeprefix("mobilenetv3_"), (row.ms, 100 * row.top1)
+                side, off = ("right", (-5, 6)) if row.front else ("left", (5, -14))
+                axes.annotate(name, at, textcoords="offset points", xytext=off, ha=side)
             axes.set(title=precision, xlabel="Milliseconds an image, one thread", ylabel="Accuracy of the file (%)")
             axes.set_ylim(100 * table["top1"].min() - 0.4, 100 * table["top1"].max() + 0.4)
-            axes.set_xlim(0, 1.25 * table["ms"].max())
+            axes.set_xlim(0, 1.1 * table["ms"].max())
         save(figure, place, "deploy")
 
 
@@ -153,6 +154,11 @@ def markdown(found: dict[str, Any], table: pd.DataFrame, twice: list[str]) -> st
     return "\n".join([*lines, "## Latency, measured twice", "", *twice, "", f"Made by `{found['command']}`.", ""])
 
 
+def _asked(words: list[str]) -> list[str]:
+    """The command's words but where its files went."""
+    return [word for word, before in zip(words, ["", *words], strict=False) if "--out" not in (word, before)]
+
+
 def bench(
     folder: Annotated[Path, typer.Argument(help="A finished sweep's folder.")],
     formats: Annotated[str, typer.Option(help="Beside onnx and int8.")] = "timm,onnx",
@@ -167,7 +173,7 @@ def bench(
         kdbench.load(folder).export(formats=names, int8=True, say=say)
     found: dict[str, Any] = {
         "sweep": folder.name, "hardware": f"{processor()} ({cores()} cores)", "epochs": epochs,
-        "command": " ".join(["python experiments/bench/deploy.py", folder.name, *sys.argv[2:]]),
+        "command": " ".join(["python experiments/bench/deploy.py", *_asked(sys.argv[1:])]),
         "qat": qat(folder, qat_students.split(","), epochs) if qat_students else [],
     }  # fmt: skip
     counts = sorted({1, cores()})
