@@ -65,15 +65,16 @@ class ReportFiles:
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON data: files, rows with verdicts (unknown numbers are null), what distilling is worth, notes."""
-        rows = [
-            {name: None if value is pd.NA or value != value else value for name, value in row.items()}
-            for row in self.pareto.astype(object).to_dict("records")
-        ]
+        rows, shifted = (
+            [{name: None if value is pd.NA or value != value else value for name, value in row.items()}
+             for row in table.astype(object).to_dict("records")] for table in (self.pareto, self.shifted)
+        )  # fmt: skip
         return {
             "files": {name: str(path) for name, path in self.paths.items()},
             "rows": [{**row, "verdict": verdict} for row, verdict in zip(rows, self.verdicts, strict=True)],
             "front": self.worth.sentences,
             "notes": list(self.notes),
+            **({"shifted": shifted} if shifted else {}),
         }
 
 

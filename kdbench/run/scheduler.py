@@ -198,8 +198,9 @@ class Scheduler:
         self._deaths[job.id] += 1
         if self._deaths[job.id] < DEATHS:
             self.observer.message(f"{event.error}; the run goes on from its checkpoint")
-        elif job.config.phase == "teacher":
-            self._fault = MachineFault(f"{event.error}, {DEATHS} times: the teacher cannot be trained here")
+        elif job.task != "train" or job.config.phase == "teacher":  # what a finished run has is kept
+            what = "the teacher cannot be trained" if job.task == "train" else "test sets cannot be read"
+            self._fault = MachineFault(f"{event.error}, {DEATHS} times: {what} here")
         else:
             place = run_folder(self.setting.folder, job.id)
             words = f"{event.error}, {DEATHS} times"
