@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from kdbench.methods import BatchInfo, Outputs
 from tests.unit.test_methods import N, code_of, labels, loss_of, said, taps
 
 STUDENT, TEACHER, Y = said(taps(10)), said(taps(10, teacher=True), seed=3), labels()
