@@ -20,6 +20,7 @@ import typer
 from contenders import endless, samples, shape, which_samples
 from rounds import Setting
 from timm.data import FastCollateMixup, create_loader
+from timm.data.auto_augment import NAME_TO_OP
 from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.utils import ModelEmaV3
@@ -72,6 +73,8 @@ def timms(task: Setting, r: Recipe) -> Iterator[int]:
     network = build(task.student, **shape(task, data), options=r.model_options)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = create_optimizer_v2(network, opt=r.optimizer, lr=r.lr, weight_decay=r.weight_decay)
+    plain = NAME_TO_OP["PosterizeIncreasing"]  # it asks for 0 bits at times, which newer releases of Pillow refuse
+    NAME_TO_OP["PosterizeIncreasing"] = lambda image, bits, **more: plain(image, max(1, bits), **more)
     mixer = None
     if r.mixup or r.cutmix:
         more = {"label_smoothing": r.label_smoothing, "num_classes": data.classes}
