@@ -29,11 +29,16 @@ COLUMNS = (
     *("infer_samples_per_sec", "infer_step_time", "p10", "p90", "lo", "hi", "rounds", "param_count", "infer_gmacs"),
     *("file_mb", "peak_mb", "hardware", "load"),
 )
-"""``infer_step_time``: median milliseconds of a batch over the rounds; ``lo`` and ``hi``: its 95% interval; ``p10``,
-``p90``: of the rounds. ``param_count`` in millions, MACs in billions. ``load``: what else the machine did before."""
+"""``infer_step_time``: median milliseconds of a batch over the rounds; ``lo`` and ``hi``: its 95% interval over
+sittings; ``p10``, ``p90``: of the rounds. ``param_count`` in millions, MACs in billions. ``load``: what else the
+machine did before."""
 SHORTEST = 0.005
 """Seconds that a round lasts at least: shorter passes are repeated within it."""
 WARM = 3
+SITTINGS = 5
+"""So often all files are opened anew and timed, one sitting after the other."""
+QUANTILES = (0.0, 12.706, 4.303, 3.182, 2.776)
+"""97.5% points of Student's t by degrees of freedom."""
 Run = Callable[[Any], Any]
 
 
@@ -71,49 +76,62 @@ def load() -> float:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
 
 
-def median_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95% interval of the median by order statistics; the extremes of fewer than six values."""
-    ordered = np.sort(np.asarray(values, dtype=float))
-    n = len(ordered)
-    reach = 0.98 * np.sqrt(n)
-    low, high = int(np.floor(n / 2 - reach)), int(np.ceil(n / 2 + reach))
-    return float(ordered[max(low, 0)]), float(ordered[min(high, n - 1)])
+def interval(sittings: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """95% t interval of the time over sittings, of each the median over its rounds; it holds the median of all.
+
+    What drifts between sittings (clocks, heat, where memory lies) is in it; over single rounds it would not be.
+    """
+    middle = [float(np.median(held)) for held in sittings]
+    reach = QUANTILES[len(middle) - 1] * float(np.std(middle, ddof=1)) / len(middle) ** 0.5
+    centre, whole = float(np.mean(middle)), float(np.median(np.concatenate(sittings)))
+    return min(centre - reach, whole), max(centre + reach, whole)
 
 
 def measure(
     candidates: Sequence[Candidate], batches: Sequence[int], threads: Sequence[int], rounds: int,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """A row of ``COLUMNS`` for each candidate, batch size and number of threads."""
-    busy, rows = load(), []
-    for count, batch in product(threads, batches):
-        say(f"{len(candidates)} files, {batch} images a pass, {count} threads")
-        ready = []
-        for each in candidates:
-            run, images = each.start(count), np.zeros((batch, *each.shape), np.float32)
-            for _ in range(WARM):
-                run(images)
-            began = time.perf_counter()
-            run(images)
-            ready.append((each, run, images, max(1, round(SHORTEST / max(time.perf_counter() - began, 1e-6)))))
-        times: list[list[float]] = [[] for _ in ready]
-        for _ in range(rounds):
-            for (_, run, images, repeats), held in zip(ready, times, strict=True):
-                began = time.perf_counter()
-                for _ in range(repeats):
-                    run(images)
-                held.append(1000 * (time.perf_counter() - began) / repeats)
-        for (each, *_), held in zip(ready, times, strict=True):
+    """A row of ``COLUMNS`` for each candidate, batch size and number of threads, over several sittings."""
+    busy, asked, count = load(), list(product(threads, batches)), min(SITTINGS, rounds // 2)
+    sittings = []
+    for number in range(count):
+        say(f"{len(candidates)} files, sitting {number + 1} of {count}")
+        share = rounds // count + (number < rounds % count)
+        sittings.append([_rounds(candidates, batch, on, share) for on, batch in asked])
+    rows = []
+    for place, (on, batch) in enumerate(asked):
+        for which, each in enumerate(candidates):
+            own = [sitting[place][which] for sitting in sittings]
+            held, (lo, hi) = np.concatenate(own), interval(own)
             middle = float(np.median(held))
-            lo, hi = median_interval(held)
             rows.append({
                 **dict.fromkeys(COLUMNS, ""), **each.about, "infer_img_size": each.shape[1], "infer_batch_size": batch,
-                "threads": count, "infer_samples_per_sec": round(1000 * batch / middle, 2), "rounds": rounds,
+                "threads": on, "infer_samples_per_sec": round(1000 * batch / middle, 2), "rounds": rounds,
                 "infer_step_time": round(middle, 4), "p10": round(float(np.percentile(held, 10)), 4),
-                "p90": round(float(np.percentile(held, 90)), 4), "lo": round(lo, 4), "hi": round(hi, 4),
+                "p90": round(float(np.percentile(held, 90)), 4), "lo": round(max(lo, 0.0), 4), "hi": round(hi, 4),
                 "hardware": hardware(), "load": round(busy, 2),
             })  # fmt: skip
     return rows
+
+
+def _rounds(candidates: Sequence[Candidate], batch: int, threads: int, rounds: int) -> list[list[float]]:
+    """Milliseconds of a pass of each candidate in each round, all opened anew and taking turns."""
+    ready = []
+    for each in candidates:
+        run, images = each.start(threads), np.zeros((batch, *each.shape), np.float32)
+        for _ in range(WARM):
+            run(images)
+        began = time.perf_counter()
+        run(images)
+        ready.append((run, images, max(1, round(SHORTEST / max(time.perf_counter() - began, 1e-6)))))
+    times: list[list[float]] = [[] for _ in ready]
+    for _ in range(rounds):
+        for (run, images, repeats), held in zip(ready, times, strict=True):
+            began = time.perf_counter()
+            for _ in range(repeats):
+                run(images)
+            held.append(1000 * (time.perf_counter() - began) / repeats)
+    return times
 
 
 def session(path: Path, threads: int) -> Run:
