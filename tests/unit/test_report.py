@@ -291,7 +291,7 @@ def test_one_of_a_thing_is_no_plural() -> None:
     )
     about = {"spec": {"budget": {"name": "smoke", "trials": 1, "seeds": 1}, "recipe": {"epochs": 1}}}
     points, pareto, value = judged(sweep_frame(seeds=1), about)
-    text = page(sweep_frame(seeds=1), points, pareto, about, value, {"pareto": "<svg></svg>"})
+    text = page(sweep_frame(seeds=1), points, pareto, about, value, pd.DataFrame(), {"pareto": "<svg></svg>"})
     assert "smoke: 1 search trial per size and method, 1 seed, 1 epoch" in text
 
 
