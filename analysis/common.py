@@ -76,11 +76,11 @@ def look(kind: str, kinds: dict[str, int]) -> tuple[str, str]:
 
 
 def legend(figure: Figure, axes_of: list[Axes]) -> None:
-    """One legend for all panels, below them; beyond four lines the figure grows."""
+    """One legend for all panels, below them; beyond two lines the figure grows."""
     found = {label: handle for axes in axes_of for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     across = int(11 * figure.get_figwidth() / (6 + max(map(len, found))))  # letters to an inch, and a handle's room
     lines = -(-len(found) // max(1, min(len(found), 3, across)))
-    figure.set_figheight(figure.get_figheight() + 0.24 * max(0, lines - 4))
+    figure.set_figheight(figure.get_figheight() + 0.26 * max(0, lines - 2))
     figure.legend(
         found.values(),
         found.keys(),
