@@ -147,17 +147,23 @@ def test_two_workers_give_the_table_of_one_under_a_published_recipe(tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_storm_of_kills_changes_no_number(tmp_path: Path) -> None:
-    """Four workers of which one is killed every few seconds, the coordinator twice: each run once, the calm table."""
+    """Four workers of which one is killed after every third run, the coordinator twice: each run once, one table."""
     asked = {**ASKED, "trials": 16, "seeds": 20, "epochs": 2}
     sweep_here(calm := tmp_path / "calm", **asked)
     arguments = [word for name, value in asked.items() for word in (f"--{name}", value)]
     words = command(tmp_path / "results", calm / "cache", *arguments, "--workers", 4)
     rng, log, kills = random.Random(0), tmp_path / "log", 0
+
+    def ended() -> int:
+        return len([*tmp_path.glob("results/*/trials/*/result.json")])
+
     for life in range(3):
         sweep, deaths = start(words, log), 0
         wait_for(lambda: leases(tmp_path), sweep, log)
         while sweep.is_alive() and (deaths < 4 or life == 2):
-            time.sleep(2.5)
+            before = ended()
+            while sweep.is_alive() and ended() < before + 3:
+                time.sleep(0.05)
             with suppress(psutil.Error, IndexError):
                 family = psutil.Process(sweep.pid).children(recursive=True)
                 server = next(p for p in family if "forkserver" in " ".join(p.cmdline()))
