@@ -22,6 +22,7 @@ from kdbench.config import CONTROLS, HARD
 from kdbench.deploy.latency import exported, run_latency
 from kdbench.files import atomic_text
 from kdbench.host import cores, processor
+from kdbench.report.numbers import signed
 from kdbench.report.style import METHOD_COLOURS, new_figure, save, style
 from kdbench.stats import paired_difference, pareto_front, t_interval
 
@@ -49,11 +50,6 @@ def qat(folder: Path, students: list[str], epochs: int) -> list[dict[str, Any]]:
     return rows
 
 
-def points(number: float) -> str:
-    """A fraction in points, signed."""
-    return f"{100 * number:+.2f}"
-
-
 def compared(rows: list[dict[str, Any]]) -> list[str]:
     """What int8 loses, with and without training on, by student: mean over seeds and 95% interval, paired."""
     lines = ["| student | seeds | float (%) | lost after training | lost with QAT | QAT better by |",
@@ -62,10 +58,10 @@ def compared(rows: list[dict[str, Any]]) -> list[str]:
         lost = []
         for name in ("int8", "qat"):
             mean, lo, hi = t_interval((own["float"] - own[name]).to_numpy())
-            lost.append(f"{points(mean)} [{points(lo)}, {points(hi)}]")
+            lost.append(f"{signed(mean, 2)} [{signed(lo, 2)}, {signed(hi, 2)}]")
         gap = paired_difference(own["qat"].to_numpy(), own["int8"].to_numpy())
         lines.append(f"| {student} | {len(own)} | {100 * own['float'].mean():.2f} | {' | '.join(lost)} "
-                     f"| {points(gap.mean)} [{points(gap.lo)}, {points(gap.hi)}] |")  # fmt: skip
+                     f"| {signed(gap.mean, 2)} [{signed(gap.lo, 2)}, {signed(gap.hi, 2)}] |")  # fmt: skip
     return lines
 
 
@@ -135,10 +131,10 @@ def markdown(found: dict[str, Any], table: pd.DataFrame, twice: list[str]) -> st
     ]  # fmt: skip
     for student, row in wide.iterrows():
         fronts = [kind for kind in KINDS if row["front", kind]]
-        span = ", ".join(points(row[end, "int8"]) for end in ("drop_lo", "drop_hi"))
+        span = ", ".join(signed(row[end, "int8"], 2) for end in ("drop_lo", "drop_hi"))
         acc = " | ".join(f"{100 * row['top1', kind]:.2f}" for kind in KINDS)
         size, pace = (" | ".join(f"{row[name, kind]:.3f}" for kind in KINDS) for name in ("mb", "ms"))
-        lines.append(f"| {student} | {row['params', 'fp32']:,} | {acc} | {points(row['drop', 'int8'])} [{span}] "
+        lines.append(f"| {student} | {row['params', 'fp32']:,} | {acc} | {signed(row['drop', 'int8'], 2)} [{span}] "
                      f"| {size} | {pace} | {', '.join(fronts) or 'neither'} |")  # fmt: skip
     front = table[table["front"].astype(bool)]
     same = len({frozenset(front[front["precision"] == kind]["student"]) for kind in KINDS}) == 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -113,17 +113,22 @@ class Corrupted:
     fit: Fit
     name: str
     severity: int
+    rows: Rows | None = None
+    """Which of them, in this order; None: all. What is random follows an image wherever it stands."""
 
     @property
     def labels(self) -> Rows:
-        return self.whole.labels
+        return self.whole.labels if self.rows is None else self.whole.labels[self.rows]
+
+    def _row(self, row: int) -> int:
+        return row if self.rows is None else int(self.rows[row])
 
     def image(self, row: int) -> Pixels:
+        row = self._row(row)
         return corrupt(self.fit(self.whole.image(row)), self.name, self.severity, row)
 
     def signature(self, row: int) -> str:
-        return f"{self.whole.signature(row)}:{self.name}:{self.severity}"
+        return f"{self.whole.signature(self._row(row))}:{self.name}:{self.severity}"
 
     def take(self, rows: Rows) -> Corrupted:
-        """Refused: rows seed what is random."""
-        raise NotImplementedError
+        return replace(self, rows=rows if self.rows is None else self.rows[rows])

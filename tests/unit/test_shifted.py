@@ -10,8 +10,9 @@ from PIL import Image
 
 from kdbench.catalog.datasets import DATASETS
 from kdbench.catalog.shifts import CORRUPTIONS, SEVERITIES, parts_of
-from kdbench.data.corruptions import corrupt
+from kdbench.data.corruptions import Corrupted, corrupt
 from kdbench.data.readers import digits
+from kdbench.data.samples import Fit
 from kdbench.data.sources import other_test
 from kdbench.errors import BadInput
 from kdbench.report.shifted import shifted_grid, shifted_table
@@ -45,6 +46,14 @@ def test_corruptions_do_what_their_authors_say() -> None:
     shot = corrupt(np.full((64, 64, 1), 102, np.uint8), "shot-noise", 2, 0) / 255  # Poisson: variance mean / 25
     assert shot.var() == pytest.approx(0.4 / 25, rel=0.1)
     assert corrupt(np.full((32, 32, 1), 77, np.uint8), "pixelate", 5, 0).tolist() == np.full((32, 32, 1), 77).tolist()
+
+
+def test_a_corrupted_image_is_the_same_wherever_it_stands() -> None:
+    whole = Corrupted(digits(), Fit(32, 1, "resize"), "shot-noise", 3)
+    some = whole.take(np.array([9, 4, 7])).take(np.array([2, 0]))
+    assert some.labels.tolist() == digits().labels[[7, 9]].tolist()
+    for place, row in enumerate((7, 9)):
+        assert np.array_equal(some.image(place), whole.image(row)) and some.signature(place) == whole.signature(row)
 
 
 def test_a_folder_of_the_same_classes_is_known_by_its_images(tmp_path: Path) -> None:
