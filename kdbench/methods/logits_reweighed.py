@@ -269,11 +269,11 @@ def gkl(
 
     def loss(own: Any, said: Outputs, taught: Outputs, targets: Tensor, batch: BatchInfo) -> Loss:
         with torch.no_grad():
-            if own.epoch != batch.epoch:  # what was summed becomes the prior; a class not seen keeps its old one
-                seen = own.sums.sum(1, keepdim=True)
-                own.prior.copy_(torch.where(seen > 0, own.sums / seen.clamp_min(1e-12), own.prior))
-                own.sums.zero_()
-                own.epoch.fill_(batch.epoch)
+            fresh = own.epoch != batch.epoch  # what was summed becomes the prior; a class not seen keeps its old one
+            seen = own.sums.sum(1, keepdim=True)
+            own.prior.copy_(torch.where(fresh & (seen > 0), own.sums / seen.clamp_min(1e-12), own.prior))
+            own.sums.mul_(~fresh)
+            own.epoch.fill_(batch.epoch)
             own.sums.index_add_(0, targets, (taught.logits / prior_temperature).softmax(1))
             weight = own.prior[targets] ** gamma
         apart = taught.logits - said.logits

@@ -133,7 +133,8 @@ def itrd(student: Taps, teacher: Taps, *, correlation: float = 2.0, power: float
         spread = ((agree - 1).abs() ** (2 * power)).sum().log2()
         grams = [F.normalize(f) @ F.normalize(f).T for f in (ours, theirs)]
         joint = grams[0] * grams[1]
-        mutual = ((grams[0] / grams[0].trace()) ** 2 - (joint / joint.trace()) ** 2).sum()
+        parts = [gram / gram.diagonal().sum() for gram in (grams[0], joint)]  # the gradient of a trace stalls a GPU
+        mutual = (parts[0] ** 2 - parts[1] ** 2).sum()
         return guided(said, taught, targets, batch, hyper, correlation=correlation * spread, mutual=mutual)
 
     return learned(loss, embed=nn.Linear(student.pooled, teacher.pooled))
@@ -203,8 +204,8 @@ def crd(
     def score(own: Any, f: Tensor, memory: Tensor, drawn: Tensor, name: str) -> Tensor:
         likely: Tensor = (f @ memory.T).gather(1, drawn).div(tau).exp()
         scale = getattr(own, name)
-        if own.training and not scale:  # set once, by the first batch
-            scale.copy_(likely.detach().mean() * size)
+        if own.training:  # set once, by the first batch
+            scale.copy_(torch.where(scale == 0, likely.detach().mean() * size, scale))
         likely = likely / scale.clamp_min(1e-12)
         noise = (drawn.shape[1] - 1) / size
         right = (likely[:, :1] / (likely[:, :1] + noise + 1e-7)).log()

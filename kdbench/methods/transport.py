@@ -56,8 +56,9 @@ def wkd_l(
     cost = 1 - torch.exp(-sharpen * (1 - rows @ rows.T))
 
     def loss(own: Any, said: Outputs, taught: Outputs, targets: Tensor, batch: BatchInfo) -> Loss:
-        label = F.one_hot(targets, said.logits.shape[1]).bool()
-        target = -(taught.logits.softmax(1)[label] * said.logits.log_softmax(1)[label]).mean()
+        label, own_class = F.one_hot(targets, said.logits.shape[1]).bool(), targets[:, None]
+        likely = taught.logits.softmax(1).gather(1, own_class)
+        target = -(likely * said.logits.log_softmax(1).gather(1, own_class)).mean()
         ours, theirs = ((out.logits / temperature).masked_fill(label, -torch.inf).softmax(1) for out in (said, taught))
         start = (~label).to(ours) / max(1, label.shape[1] - 1)
         apart = sinkhorn(ours, theirs, own.cost.to(ours).relu() + 1e-8, start, reg, int(rounds)).mean()

@@ -116,6 +116,8 @@ def explained(name: str, input_size: int, stem: str) -> Iterator[None]:
     """Turn what timm and torch raise at a size that a network cannot take into one message."""
     try:
         yield
+    except NotImplementedError:  # of the meta device
+        raise
     except (AssertionError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         if option := re.search(r"unexpected keyword argument '(\w+)'", reason):
@@ -154,8 +156,11 @@ def seeded(seed: int | None) -> Iterator[None]:
 @cache
 def planned(name: str, *, options: tuple[tuple[str, float], ...] = (), **shape: Any) -> nn.Module:
     """``build`` without weights, on the meta device, once a process: to be counted and asked, not to be run."""
-    with torch.device("meta"):
-        return build(name, **shape, options=dict(options))
+    try:
+        with torch.device("meta"):
+            return build(name, **shape, options=dict(options))
+    except NotImplementedError:  # timm before 1.0.30 computes with the widths of a RegNet
+        return build(name, **shape, options=dict(options), seed=0)
 
 
 def apply_small_stem(model: nn.Module) -> nn.Module:

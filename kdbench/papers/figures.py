@@ -35,8 +35,8 @@ def _temperatures(table: PaperTable, folder: Path) -> dict[str, Path]:
             axes = figure.add_subplot(1, len(held), k + 1)
             x = [point.temperature for point in points]
             means = np.array([point.mean for point in points])
-            bounds = [(p.row.lo, p.row.hi) for p in points]
-            reach = np.array([(m - lo, hi - m) for m, (lo, hi) in zip(means, bounds, strict=True)]).T
+            bounds = np.array([(p.row.lo, p.row.hi) for p in points], dtype=float)  # one seed has none: nan
+            reach = np.abs(bounds.T - means)
             colour, marker = METHOD_COLOURS[k % len(METHOD_COLOURS)], METHOD_MARKERS[k % len(METHOD_MARKERS)]
             axes.errorbar(x, means, yerr=reach, color=colour, marker=marker, capsize=3)
             axes.set_xscale("log")

@@ -50,6 +50,7 @@ from kdbench.train.checkpoint import write_metrics
 from kdbench.train.fast_conv import optimise
 from kdbench.train.loop import steps_per_epoch
 from kdbench.train.metrics import collect_logits
+from kdbench.train.step import repeatable
 
 DATASETS_KEPT = 3
 """Data sets (with their augmentation) that a process keeps in memory."""
@@ -79,9 +80,7 @@ class Context:
     def __init__(self, setting: Setting, owner: str) -> None:
         self.setting, self.owner = setting, owner
         self.device = pick_device(setting.device)
-        if self.device.type == "cuda":  # the same run twice is the same numbers
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.backends.cudnn.deterministic = True
+        repeatable(self.device)
         torch.set_num_threads(setting.threads)
         self._data: OrderedDict[str, TaskData] = OrderedDict()
         self._teachers: dict[tuple[str, str, int | None], Teacher] = {}

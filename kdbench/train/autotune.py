@@ -12,11 +12,12 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from filelock import FileLock
-from torch import nn
+from torch import Tensor, nn
 
 from kdbench.files import atomic_text
 from kdbench.host import processor
 from kdbench.models import build
+from kdbench.train.capture import EAGER, Recorded
 from kdbench.train.step import REFERENCE, Step, draws_noise, prepare
 
 COMPILE_COST = 90.0
@@ -48,8 +49,9 @@ def seconds_per_step(shape: Shape, *steps: Step, precision: str = "fp32", repeat
     Whatever else runs on the machine would otherwise decide between them.
     """
     running = [_stepping(shape, precision, step) for step in steps]
-    rounds = [[next(each) for each in running] for _ in range(1 + repeats)]
-    return tuple(map(min, zip(*rounds[1:], strict=True)))  # the first one warms up
+    warm = EAGER + 1 if shape.device.type == "cuda" else 1
+    rounds = [[next(each) for each in running] for _ in range(warm + repeats)]
+    return tuple(map(min, zip(*rounds[warm:], strict=True)))
 
 
 def _stepping(shape: Shape, precision: str, step: Step) -> Iterator[float]:
@@ -60,13 +62,20 @@ def _stepping(shape: Shape, precision: str, step: Step) -> Iterator[float]:
     x = torch.randn(shape.batch_size, shape.channels, shape.input_size, shape.input_size, device=device)
     x = x.contiguous(memory_format=torch.channels_last)
     y = torch.randint(shape.classes, (shape.batch_size,), device=device)
-    while True:
-        start = time.perf_counter()
+
+    def whole(x: Tensor, y: Tensor) -> Tensor:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
             logits = forward(x)
         optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(logits.float(), y).backward()
+        loss = F.cross_entropy(logits.float(), y)
+        loss.backward()
         optimizer.step()
+        return loss.detach()
+
+    run = Recorded(whole) if step.captured else whole
+    while True:
+        start = time.perf_counter()
+        run(x, y)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         yield time.perf_counter() - start
@@ -104,7 +113,7 @@ def choose_step(
     Measured once for each shape and machine; without steps not at all. ``exact`` pins PyTorch's own path. A network
     that draws noise is never compiled: it would be another run.
     """
-    usual = REFERENCE if exact else Step(kernels=shape.device.type == "cpu")
+    usual = REFERENCE if exact else Step(kernels=shape.device.type == "cpu", captured=shape.device.type == "cuda")
     if exact or not steps:
         return usual
     device = shape.device

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,15 +18,16 @@ from kdbench.config import EpochLog, RunConfig, RunResult
 from kdbench.data import Split, TaskData
 from kdbench.errors import TrialFailed
 from kdbench.files import identify
-from kdbench.methods import METHODS, BatchInfo, Need, Taps, as_loss
+from kdbench.methods import METHODS, BatchInfo, Need, Outputs, Taps, as_loss
 from kdbench.models import build, count_macs, count_params, head_names
 from kdbench.models.build import seeded
 from kdbench.teacher import Teacher, asked, outputs, taps_of, truncate
 from kdbench.teacher.logit_cache import Progress
 from kdbench.train import checkpoint
+from kdbench.train.capture import Recorded
 from kdbench.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_metrics
 from kdbench.train.metrics import Scores, calibration_temperature, collect_logits, reliability, scaled, score
-from kdbench.train.optim import hold, make_optimizer, make_schedule, max_norm_constraint
+from kdbench.train.optim import FUSED, hold, make_optimizer, make_schedule, max_norm_constraint
 from kdbench.train.step import Step, compiled, describe_hardware, note_step, prepare
 
 ON_STUDENT: frozenset[Need] = frozenset({"student-maps"})
@@ -49,6 +50,30 @@ def steps_per_epoch(samples: int, batch_size: int) -> int:
 def _average(model: nn.Module, decay: float) -> ModelEmaV3:
     """The moving average; its decay warms up, else a short run's would be mostly the start's random weights."""
     return ModelEmaV3(model, decay=decay, use_warmup=True)
+
+
+class _Place(BatchInfo):
+    """One that knows whether its epoch was read: what is recorded then holds for that epoch alone."""
+
+    timely = False
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "epoch":
+            object.__setattr__(self, "timely", True)
+        return super().__getattribute__(name)
+
+
+def _tensors(said: Outputs | None) -> list[Tensor]:
+    return [] if said is None else [said.logits, *([] if said.pooled is None else [said.pooled]), *said.maps.values()]
+
+
+def _like(one: Outputs | None, tensors: Sequence[Tensor]) -> Outputs | None:
+    """The ``tensors`` in the form of ``one``."""
+    if one is None:
+        return None
+    logits, *rest = tensors
+    pooled = None if one.pooled is None else rest.pop(0)
+    return Outputs(logits, pooled, dict(zip(one.maps, rest, strict=True)))
 
 
 class Trainer:
@@ -99,6 +124,15 @@ class Trainer:
         self.schedule = make_schedule(self.optimizer, recipe, self.updates)
         self._rows: list[Tensor] = []
         self._names: list[str] = []
+        self.recorded: Recorded | None = None
+        self._place = _Place()
+        self.rates: list[Tensor] = []
+        """The learning rates of a step that is recorded: on the device, where a replay reads them."""
+        plain = recipe.optimizer in FUSED and recipe.accumulate == 1 and not recipe.mixup and not recipe.cutmix
+        if step.captured and device.type == "cuda" and plain:
+            for group in self.optimizer.param_groups:
+                group["capturable"] = True
+                self.rates.append(torch.zeros((), device=device))
 
     def steps(self, epoch: int, on_fill: Progress | None = None) -> Iterator[int]:
         """Train one epoch, a batch at a time; yields the number of images in each."""
@@ -117,39 +151,71 @@ class Trainer:
             update, done = divmod(number, recipe.accumulate)
             together = min(recipe.accumulate, self.batches - number + done)
             if done == 0:
-                self.schedule.step_update((epoch - 1) * self.updates + update)
+                self._rate((epoch - 1) * self.updates + update)
                 self.optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16"):
-                said = self.forward(batch.x)
-            student, taught = outputs(said), None if guide is None else guide(batch)
-            if taught is not None and recipe.teacher_top_k is not None:  # whatever the cache holds
-                taught = replace(taught, logits=truncate(taught.logits, recipe.teacher_top_k))
+            taught = None if guide is None else guide(batch)
             y, rows, mixed = batch.y, batch.rows, None
             if batch.share < 1:
                 mixed = mixup_target(y, self.data.classes, batch.share)
                 y, rows = (y, rows) if batch.share >= 0.5 else (y.flip(0), rows.flip(0))
-            place = BatchInfo(
+            place = _Place(
                 epoch, recipe.epochs, recipe.label_smoothing, rows, len(data), mixed, recipe.bce,
                 recipe.bce_threshold,
             )  # fmt: skip
-            loss = as_loss(self.loss(student, taught, y, place))
-            (loss.total / together).backward()
-            if done + 1 == together:
-                self._update((epoch - 1) * self.updates + update)
-            self._names = ["loss", "acc", *loss.parts]
-            # kept on the device until the epoch ends: reading a value now would stall a GPU every step
-            accuracy = (student.logits.detach().argmax(1) == y).float().mean()
-            self._rows.append(torch.stack([loss.total.detach(), accuracy, *(p.detach() for p in loss.parts.values())]))
+            if self.rates:
+                row = self._replay(batch.x, y, taught, place)
+            else:
+                row = self._learn(batch.x, y, taught, place, together)
+                if done + 1 == together:
+                    self._update()
+            if self.ema is not None and done + 1 == together:
+                self.ema.update(self.model, step=(epoch - 1) * self.updates + update + 1)
+            self._rows.append(row)
             yield len(batch.y)
 
-    def _update(self, number: int) -> None:
+    def _rate(self, number: int) -> None:
+        """Set the learning rate of an update."""
+        self.schedule.step_update(number)
+        for group, held in zip(self.optimizer.param_groups, self.rates, strict=bool(self.rates)):
+            group["lr"] = held.fill_(group["lr"])
+
+    def _learn(self, x: Tensor, y: Tensor, taught: Outputs | None, place: BatchInfo, together: int = 1) -> Tensor:
+        """Gradients of a batch; its loss, accuracy and the loss's parts, (2 + parts,)."""
+        recipe = self.config.recipe
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16"):
+            said = self.forward(x)
+        student = outputs(said)
+        if taught is not None and recipe.teacher_top_k is not None:  # whatever the cache holds
+            taught = replace(taught, logits=truncate(taught.logits, recipe.teacher_top_k))
+        loss = as_loss(self.loss(student, taught, y, place))
+        (loss.total / together).backward()
+        self._names = ["loss", "acc", *loss.parts]
+        # kept on the device until the epoch ends: reading a value now would stall a GPU every step
+        accuracy = (student.logits.detach().argmax(1) == y).float().mean()
+        return torch.stack([loss.total.detach(), accuracy, *(p.detach() for p in loss.parts.values())])
+
+    def _replay(self, x: Tensor, y: Tensor, taught: Outputs | None, place: _Place) -> Tensor:
+        """``_learn`` and ``_update`` by a graph: of the run, or of the epoch where the loss changes with that."""
+        if self.recorded is None or (self._place.timely and self._place.epoch != place.epoch):
+            self._place = place
+
+            def whole(x: Tensor, y: Tensor, rows: Tensor, *said: Tensor) -> Tensor:
+                object.__setattr__(place, "rows", rows)
+                self.optimizer.zero_grad(set_to_none=True)
+                row = self._learn(x, y, _like(taught, said), place)
+                self._update()
+                return row
+
+            self.recorded = Recorded(whole)
+        assert place.rows is not None
+        return self.recorded(x, y, place.rows, *_tensors(taught))
+
+    def _update(self) -> None:
         recipe = self.config.recipe
         if recipe.clip_grad is not None:
             nn.utils.clip_grad_norm_([*self.model.parameters(), *self.part.parameters()], recipe.clip_grad)
         self.optimizer.step()
         self.constrain()
-        if self.ema is not None:
-            self.ema.update(self.model, step=number + 1)
 
     def epoch(self, epoch: int, on_fill: Progress | None) -> EpochLog:
         """Train one epoch and measure the validation split.

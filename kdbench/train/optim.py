@@ -18,6 +18,8 @@ from kdbench.data.samples import Fit
 from kdbench.data.views import Look, augment_of
 from kdbench.errors import BadInput, unknown
 
+FUSED = ("sgd", "adamw")
+"""Optimisers whose update PyTorch has as one pass, which a CUDA graph can hold."""
 FLOOR = 1e-3
 """Warm-up starts at this share of the peak rate, and the cosine ends there, unless the recipe says where."""
 
@@ -36,7 +38,7 @@ def make_optimizer(
     if recipe.optimizer not in known:
         raise unknown("optimizer", recipe.optimizer, known, "any name of timm.optim.list_optimizers() will do")
     name = recipe.optimizer if own else ("sgd" if recipe.nesterov and recipe.momentum else "momentum")
-    more: dict[str, Any] = {"fused": True} if fused and recipe.optimizer in ("sgd", "adamw") else {}
+    more: dict[str, Any] = {"fused": True} if fused and recipe.optimizer in FUSED else {}
     both: list[torch.optim.Optimizer] = [
         create_optimizer_v2(
             of, opt=name, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum,

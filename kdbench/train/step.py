@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -29,9 +31,11 @@ class Step(Frozen):
     kernels: bool = True
     """The convolutions of ``kdbench.train.fast_conv`` (on a CPU)."""
     compiled: bool = False
-    """``torch.compile``; on a GPU with CUDA graphs (``reduce-overhead``)."""
+    """``torch.compile``."""
     fused: bool = True
     """The optimiser's fused update: one pass over the weights instead of one an operation."""
+    captured: bool = False
+    """On a GPU: the whole step replayed as one CUDA graph (``kdbench.train.capture``), where it can be recorded."""
 
 
 _FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
@@ -46,15 +50,15 @@ def prepare(network: nn.Module, step: Step, device: torch.device) -> tuple[nn.Mo
         network.register_forward_pre_hook(lambda module, args: (args[0].contiguous(), *args[1:]))
     if step.kernels:
         network = optimise(network, device)
-    return network, compiled(network, step, "reduce-overhead" if device.type == "cuda" else "default")
+    return network, compiled(network, step)
 
 
-def compiled(module: nn.Module, step: Step, mode: str = "default") -> Callable[..., Any]:
+def compiled(module: nn.Module, step: Step) -> Callable[..., Any]:
     """The module in the step's form; never one that draws noise, since the compiler draws its own: another run."""
     if not step.compiled or draws_noise(module):
         return module
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it misses CUDA on machines without
-    forward: Callable[..., Any] = torch.compile(module, mode=mode, dynamic=False)
+    forward: Callable[..., Any] = torch.compile(module, dynamic=False)
     return forward
 
 
@@ -62,6 +66,17 @@ def draws_noise(network: nn.Module) -> bool:
     """Whether training draws random numbers inside the network: dropout or stochastic depth that is switched on."""
     rates = (getattr(m, name, 0) for m in network.modules() for name in ("p", "drop_prob", "drop_rate", "rate"))
     return any(isinstance(rate, float) and rate > 0 for rate in rates)
+
+
+def repeatable(device: torch.device) -> None:
+    """Let the same run twice be the same numbers in this process: on a GPU by kernels that add in one order."""
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.deterministic = True
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cuda.enable_mem_efficient_sdp(False)  # its gradient is not, unless all else must be
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # costs time
+        warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation")
 
 
 def describe_hardware(device: torch.device) -> str:

@@ -11,7 +11,7 @@ from kdbench.methods import METHODS, Method
 from kdbench.models import build
 from kdbench.teacher import Teacher
 from kdbench.train import checkpoint
-from tests.support.training import CPU, RECIPE, config_of, same, train
+from tests.support.training import DEVICE, RECIPE, config_of, same, train
 
 RECIPE = RECIPE.model_copy(update={"epochs": 2, "input_size": 16, "lr": 0.01, "clip_grad": 1.0})
 OF_KIND = {"cnn": "test_resnet", "vit": "test_vit"}
@@ -35,7 +35,7 @@ def test_it_trains_and_goes_on_where_it_was_cut(
 ) -> None:
     monkeypatch.setattr(checkpoint, "INTERVAL", 0)
     network = build(OF_KIND[teacher], classes=10, channels=1, input_size=16, seed=1)
-    guide = Teacher(lambda: network, CPU, 10, keyed="view", root=tmp_path / "cache", teacher_id="teacher")
+    guide = Teacher(lambda: network, DEVICE, 10, keyed="view", root=tmp_path / "cache", teacher_id="teacher")
     hyper = {name: one.low or 0.5 for name, one in spec.space.items()} | spec.defaults
     config = config_of(RECIPE, model=OF_KIND[student], method=spec.name, hyper=hyper)
 
@@ -49,4 +49,5 @@ def test_it_trains_and_goes_on_where_it_was_cut(
     plain = build(OF_KIND[student], classes=10, channels=1, input_size=16, seed=3)
     assert whole.model.state_dict().keys() == plain.state_dict().keys()
     assert whole.result.params == sum(p.numel() for p in plain.parameters())
-    assert any(not torch.equal(a, b) for a, b in zip(whole.model.parameters(), plain.parameters(), strict=True))
+    parameters = zip(whole.model.parameters(), plain.to(DEVICE).parameters(), strict=True)
+    assert any(not torch.equal(a, b) for a, b in parameters)

@@ -12,7 +12,7 @@ from kdbench.catalog.datasets import DATASETS
 from kdbench.catalog.recipes import PRESETS, recipe_for
 from kdbench.config import Recipe
 from kdbench.teacher import make_teacher
-from tests.support.training import CPU, Watched, config_of, data_for, live, same, train
+from tests.support.training import DEVICE, Watched, config_of, data_for, live, same, train
 
 
 def shortened(name: str) -> Recipe:
@@ -30,7 +30,7 @@ def test_a_preset_is_the_same_run_cached_or_live_interrupted_or_not_whatever_ran
 
     def kept():
         split = data_for(recipe).train
-        return make_teacher(lambda: network, CPU, 10, root=tmp_path / "t", teacher_id="t", split=split, passes=2)
+        return make_teacher(lambda: network, DEVICE, 10, root=tmp_path / "t", teacher_id="t", split=split, passes=2)
 
     whole = train(config, tmp_path / "whole", kept())
     before = network.images

@@ -19,7 +19,7 @@ from kdbench.run.store import WEIGHTS, load_runs, read_config, read_result
 from kdbench.sweeps.store import read_spec
 from kdbench.teacher import CacheKey, LogitCache
 from tests.support.sweeps import TEACHER, sweep_here
-from tests.support.training import CPU, DIGITS, RECIPE
+from tests.support.training import DEVICE, DIGITS, RECIPE
 
 MEAN, STD, SIDE = (0.9, 0.8, 0.7), (0.15, 0.1, 0.12), 24
 
@@ -28,11 +28,11 @@ MEAN, STD, SIDE = (0.9, 0.8, 0.7), (0.15, 0.1, 0.12), 24
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the hub has them: timm's network trained to tell 5 digits, drawn in blue on white, 24 pixels."""
     torch.set_num_threads(1)
-    data = load(resolve_dataset("digits")[0], DIGITS.model_copy(update={"limit": None}), RECIPE, CPU)
+    data = load(resolve_dataset("digits")[0], DIGITS.model_copy(update={"limit": None}), RECIPE, DEVICE)
     raw = torch.cat([batch.x for batch in data.train.plain()])
     ink, y = raw * data.train.look.std[0] + data.train.look.mean[0], data.train.labels
     ink, y = F.interpolate(ink[y < 5], (SIDE, SIDE), mode="bilinear", antialias=True), y[y < 5]
-    picture = 1 - ink * torch.tensor([1.0, 1.0, 0.3]).view(1, 3, 1, 1)
+    picture = 1 - ink * ink.new_tensor([1.0, 1.0, 0.3]).view(1, 3, 1, 1)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
     x = (picture - mean) / std
     torch.manual_seed(0)
@@ -66,7 +66,7 @@ def taught(place: Path, source: Path, **options: Any) -> tuple[RunConfig, float,
 
 def as_seen(x: Tensor, side: int) -> Tensor:
     """Grey views of 32 pixels as the published network wants them."""
-    look = load(resolve_dataset("digits")[0], DIGITS, RECIPE, CPU).train.look
+    look = load(resolve_dataset("digits")[0], DIGITS, RECIPE, DEVICE).train.look
     pixels = x * look.std[0] + look.mean[0]
     pixels = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True).expand(-1, 3, -1, -1)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
@@ -85,7 +85,7 @@ def test_a_probe_leaves_the_backbone_and_feeds_it_as_it_was_trained(published: P
     network = timm.create_model(TEACHER, num_classes=10).eval()
     network.load_state_dict(after)
     sweep, _ = read_spec(tmp_path / "results" / "tuned")
-    val = load(resolve_dataset("digits")[0], sweep.data, sweep.recipe, CPU).val
+    val = load(resolve_dataset("digits")[0], sweep.data, sweep.recipe, DEVICE).val
     with torch.no_grad():
         logits = torch.cat([network(as_seen(batch.x, SIDE)) for batch in val.plain(256)])
     assert float((logits.argmax(1) == val.labels).float().mean()) == pytest.approx(accuracy, abs=0.011)

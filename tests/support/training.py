@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from torch import nn
 from kdbench.config import DataConfig, Recipe, RunConfig
 from kdbench.data import TaskData, load, resolve_dataset
 from kdbench.teacher import Keyed, Teacher
-from kdbench.train import RunOutcome, run_training
+from kdbench.train import RunOutcome, Step, run_training
+from kdbench.train.step import repeatable
 
-CPU = torch.device("cpu")
+DEVICE = torch.device(os.environ.get("KDBENCH_TEST_DEVICE", "cpu"))
+"""Where the engine's tests train."""
+repeatable(DEVICE)
 DIGITS = DataConfig(name="digits", limit=200)
 RECIPE = Recipe(epochs=1, batch_size=64, lr=0.05, pad=1, warmup_epochs=0, precision="fp32")
 STEPS = 3
@@ -24,7 +28,7 @@ KD = {"temperature": 4.0, "alpha": 0.7}
 @lru_cache
 def _shown(recipe_json: str) -> TaskData:
     torch.set_num_threads(1)
-    return load(resolve_dataset("digits")[0], DIGITS, Recipe.model_validate_json(recipe_json), CPU)
+    return load(resolve_dataset("digits")[0], DIGITS, Recipe.model_validate_json(recipe_json), DEVICE)
 
 
 def data_for(recipe: Recipe) -> TaskData:
@@ -62,11 +66,11 @@ class Watched(nn.Module):
 
 
 def live(network: nn.Module | None = None) -> Teacher:
-    return Teacher(lambda: network or Watched(), CPU, 10)
+    return Teacher(lambda: network or Watched(), DEVICE, 10)
 
 
 def cached(root: Path, network: nn.Module | None = None, keyed: Keyed = "view") -> Teacher:
-    return Teacher(lambda: network or Watched(), CPU, 10, keyed=keyed, root=root, teacher_id="teacher")
+    return Teacher(lambda: network or Watched(), DEVICE, 10, keyed=keyed, root=root, teacher_id="teacher")
 
 
 def config_of(recipe: Recipe = RECIPE, **more) -> RunConfig:
@@ -74,9 +78,12 @@ def config_of(recipe: Recipe = RECIPE, **more) -> RunConfig:
     return RunConfig(recipe=recipe, **values | ({"hyper": {}} if values["method"] == "hard" else {}))
 
 
-def train(config: RunConfig, workdir: Path, teacher=None, on_epoch=None) -> RunOutcome:
-    data = data_for(config.recipe)
-    return run_training(config, data=data, teacher=teacher, workdir=workdir, device=CPU, on_epoch=on_epoch)
+def train(config: RunConfig, workdir: Path, teacher=None, on_epoch=None, step: Step | None = None) -> RunOutcome:
+    step = step or Step(captured=DEVICE.type == "cuda")
+    return run_training(
+        config, data=data_for(config.recipe), teacher=teacher, workdir=workdir, device=DEVICE, on_epoch=on_epoch,
+        step=step,
+    )  # fmt: skip
 
 
 def numbers(outcome: RunOutcome) -> list[dict[str, object]]:

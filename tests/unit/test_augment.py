@@ -28,7 +28,7 @@ from kdbench.models import build
 from kdbench.train.loop import Trainer
 from kdbench.train.optim import check_recipe, make_optimizer, make_schedule
 from kdbench.train.step import REFERENCE
-from tests.support.training import CPU, RECIPE, config_of, data_for
+from tests.support.training import DEVICE, RECIPE, config_of, data_for
 
 DRAWN = [name for name in PRESETS if PRESETS[name].recipe["views"] == "resized-crop"]
 rng = np.random.default_rng(0)
@@ -112,7 +112,7 @@ def test_an_image_is_erased_as_timm_does_wherever_it_stands_in_a_batch():
 
 def test_repeats_follow_timm_s_sampler_and_show_other_views():
     """One GPU's: copies stand side by side, an epoch has as many images as before."""
-    sampler = RepeatAugSampler(range(12), num_replicas=1, rank=0, num_repeats=3)
+    sampler = RepeatAugSampler(range(12), num_replicas=1, rank=0, num_repeats=3, selected_round=0)
     order = torch.cat(epoch_batches(12, 6, 0, 1))
     rows = torch.cat(epoch_batches(12, 6, 0, 1, repeats=3)).tolist()
     sampler.set_epoch(1)
@@ -122,13 +122,13 @@ def test_repeats_follow_timm_s_sampler_and_show_other_views():
     pixels = rng.integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
     look, labels = Look(16, (0.5,) * 3, (0.5,) * 3), np.arange(12)
     augment = augment_of(Recipe(repeats=3, batch_size=6), flip=True)
-    resident = ResidentSplit(pixels, labels, look, augment, CPU)
-    stream = StreamSplit(ArraySamples(pixels, labels), Fit(16, 3, "resize"), look, augment, CPU)
+    resident = ResidentSplit(pixels, labels, look, augment, DEVICE)
+    stream = StreamSplit(ArraySamples(pixels, labels), Fit(16, 3, "resize"), look, augment, DEVICE)
     asked = {"batch_size": 6, "order_seed": 0, "augment_seed": 0, "epoch": 1}
     entries = []
     for a, b in zip(resident.batches(**asked), stream.batches(**asked), strict=True):
         assert torch.equal(a.x, b.x) and torch.equal(a.rows, b.rows) and torch.equal(a.entries, b.entries)
-        assert len({image.numpy().tobytes() for image in a.x}) == 6 and len(set(a.rows.tolist())) == 2
+        assert len({image.numpy().tobytes() for image in a.x.cpu()}) == 6 and len(set(a.rows.tolist())) == 2
         entries += a.entries.tolist()
     assert entries == list(range(12)) and resident.n_views is None
 
@@ -180,7 +180,7 @@ def test_rates_are_those_of_timm_s_scheduler_at_every_update(name):
 
 def trainer_of(**changes: object) -> Trainer:
     recipe = RECIPE.model_copy(update=changes)
-    return Trainer(config_of(recipe, model="test_vit", method="hard"), data_for(recipe), None, CPU, REFERENCE)
+    return Trainer(config_of(recipe, model="test_vit", method="hard"), data_for(recipe), None, DEVICE, REFERENCE)
 
 
 def test_the_average_is_of_the_weights_after_every_update_and_is_what_is_kept():

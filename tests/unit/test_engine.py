@@ -19,12 +19,13 @@ from kdbench.methods import LOGITS, METHODS
 from kdbench.models import build
 from kdbench.teacher import Teacher, make_teacher
 from kdbench.teacher.logit_cache import CHUNK
+from kdbench.train import Step
 from kdbench.train import loop as engine_run
 from kdbench.train.checkpoint import NAME
 from kdbench.train.metrics import calibration_temperature, collect_logits
 from kdbench.train.optim import FLOOR, make_optimizer, make_schedule
 from tests.support.training import (
-    CPU,
+    DEVICE,
     KD,
     RECIPE,
     STEPS,
@@ -57,7 +58,7 @@ def test_the_cache_gives_the_training_that_the_live_teacher_gives(tmp_path, keye
 
 def test_two_workers_share_the_teacher_s_pass_over_a_split(tmp_path):
     """One stops half way; the other leaves out what is there, and reads what a live teacher says."""
-    val = load(resolve_dataset("digits")[0], DataConfig(name="digits", val_fraction=0.6), RECIPE, CPU).val
+    val = load(resolve_dataset("digits")[0], DataConfig(name="digits", val_fraction=0.6), RECIPE, DEVICE).val
     assert len(val) > 3 * CHUNK
 
     class Stopping(Watched):
@@ -81,7 +82,7 @@ def test_views_without_numbers_cost_one_teacher_pass_an_epoch_however_many_trial
     assert train_split.n_views is None
 
     def recorded() -> Teacher:
-        return make_teacher(lambda: network, CPU, 10, root=tmp_path, teacher_id="t", split=train_split, passes=2)
+        return make_teacher(lambda: network, DEVICE, 10, root=tmp_path, teacher_id="t", split=train_split, passes=2)
 
     first = train(config, tmp_path / "a", recorded())
     before = network.images
@@ -98,7 +99,7 @@ def test_a_few_logits_of_a_view_are_the_same_kept_or_computed(tmp_path, views):
 
     def kept(top_k: int | None) -> Teacher:
         root = tmp_path / str(top_k)
-        return make_teacher(lambda: network, CPU, 10, root=root, teacher_id="t", split=split, passes=1, top_k=top_k)
+        return make_teacher(lambda: network, DEVICE, 10, root=root, teacher_id="t", split=split, passes=1, top_k=top_k)
 
     first = train(config, tmp_path / "a", kept(3))
     before = network.images
@@ -259,7 +260,9 @@ def test_the_student_trains_in_train_mode_and_the_teacher_speaks_in_eval_mode(tm
     monkeypatch.setattr(engine_run, "build", watched_build)
     for teacher in (live(network := Watched()), cached(tmp_path, network)):
         modes.clear()
-        outcome = train(config_of(RECIPE.model_copy(update={"epochs": 2})), tmp_path / teacher.keyed, teacher)
+        outcome = train(
+            config_of(RECIPE.model_copy(update={"epochs": 2})), tmp_path / teacher.keyed, teacher, step=Step()
+        )
         assert modes.count((True, True)) == 2 * STEPS and set(modes) == {(True, True), (False, False)}
         assert not outcome.model.training
     assert network.modes == {(False, False, False)}

@@ -9,14 +9,14 @@ import torch
 
 from kdbench.errors import BadInput
 from kdbench.models import build
-from tests.support.training import RECIPE, config_of, data_for, train
+from tests.support.training import DEVICE, RECIPE, config_of, data_for, train
 
 
 def test_frozen_groups_stay_as_they_came_and_the_rest_learns(tmp_path: Path) -> None:
     config = config_of(RECIPE.model_copy(update={"freeze": 2}), method="hard")
     data = data_for(config.recipe)
     shape = {"classes": 10, "channels": data.channels, "input_size": data.input_size}
-    before = build(config.model, **shape, stem="native", seed=config.seed).state_dict()
+    before = build(config.model, **shape, stem="native", seed=config.seed).to(DEVICE).state_dict()
     after = train(config, tmp_path / "some").model.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     kept = ("conv1", "bn1", "layer1")

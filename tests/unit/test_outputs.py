@@ -20,7 +20,7 @@ from kdbench.teacher import Teacher, asked, cache_bytes, make_teacher, outputs, 
 from kdbench.train import Step, run_training
 from kdbench.train import checkpoint as checkpoints
 from kdbench.train.loop import Trainer
-from tests.support.training import CPU, RECIPE, Watched, cached, config_of, data_of, live, numbers, same, train
+from tests.support.training import DEVICE, RECIPE, Watched, cached, config_of, data_of, live, numbers, same, train
 
 
 @method("hint", needs={"logits", "pooled"}, space={"weight": Range(0.1, 10)})
@@ -80,8 +80,8 @@ def test_a_part_of_the_method_is_trained_kept_and_resumed_bit_for_bit(tmp_path, 
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             train(config, tmp_path / "parts", cached(tmp_path / "two", Pooled()), interrupt)
-    saved = checkpoints.load_checkpoint(tmp_path / "parts", CPU)
-    fresh = Trainer(config, data_of(), live(Pooled()), CPU, Step()).part.state_dict()
+    saved = checkpoints.load_checkpoint(tmp_path / "parts", DEVICE)
+    fresh = Trainer(config, data_of(), live(Pooled()), DEVICE, Step()).part.state_dict()
     assert saved is not None and saved.method.keys() == fresh.keys()
     assert all(not torch.equal(saved.method[name], value) for name, value in fresh.items())  # running statistics too
     assert same(whole, train(config, tmp_path / "parts", cached(tmp_path / "two", Pooled())))
@@ -108,7 +108,7 @@ def test_a_compiled_step_compiles_the_part_too(tmp_path, monkeypatch, backend):
     counters.clear()
     config = config_of(**HINT, model="hinton_mlp_30")
     runs = [
-        run_training(config, data=data_of(), teacher=live(Pooled()), workdir=tmp_path, device=CPU, step=step)
+        run_training(config, data=data_of(), teacher=live(Pooled()), workdir=tmp_path, device=DEVICE, step=step)
         for step in (Step(compiled=True), Step())
         if not (tmp_path / "checkpoint.pt").unlink(missing_ok=True)
     ]
@@ -117,7 +117,7 @@ def test_a_compiled_step_compiles_the_part_too(tmp_path, monkeypatch, backend):
 
 
 def test_maps_come_live_and_only_where_the_pair_is_the_method_s(tmp_path):
-    teacher = Teacher(lambda: build("test_resnet", classes=10, channels=1, input_size=32, seed=1), CPU, 10)
+    teacher = Teacher(lambda: build("test_resnet", classes=10, channels=1, input_size=32, seed=1), DEVICE, 10)
     config = config_of(method="attention", hyper={})
     assert same(train(config, tmp_path / "a", teacher), train(config, tmp_path / "b", teacher))
     with pytest.raises(BadInput, match=r"'attention' is made for cnn->cnn: this student is a vit"):
@@ -166,7 +166,7 @@ def test_a_disk_without_room_for_a_record_means_a_live_teacher(tmp_path, monkeyp
 
     def keyed(free: int, split: Split = split, root: Path = tmp_path / "not" / "yet") -> str:
         monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
-        return make_teacher(Watched, CPU, 10, root=root, teacher_id="t", split=split, passes=3).keyed
+        return make_teacher(Watched, DEVICE, 10, root=root, teacher_id="t", split=split, passes=3).keyed
 
     assert [keyed(enough), keyed(enough - 1)] == ["epoch", "live"]
     assert (few.n_views, many.n_views) == (2, 9) and [keyed(enough, few), keyed(enough, many)] == ["view", "epoch"]
@@ -179,7 +179,7 @@ def test_pooled_vectors_without_room_are_asked_live_and_logits_are_kept(tmp_path
     free = 2 * (cache_bytes(len(split), 10, 2, pooled=128) - 1)
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
     network = Watched()
-    teacher = make_teacher(lambda: network, CPU, 10, root=tmp_path, teacher_id="t", split=split, passes=3)
+    teacher = make_teacher(lambda: network, DEVICE, 10, root=tmp_path, teacher_id="t", split=split, passes=3)
     monkeypatch.setattr(teacher, "_pooled", 128)
     assert teacher.keyed == "view" and teacher.fills(split) and not teacher.fills(split, {"logits", "pooled"})
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free + 4))

@@ -16,6 +16,7 @@ from kdbench.data.task import in_colour
 from kdbench.errors import BadInput
 from kdbench.models import build
 from kdbench.papers.claims import answer
+from kdbench.papers.figures import draw_claims
 from kdbench.papers.load import load_paper
 from kdbench.papers.measures import Outputs, Value, choose_bias, load_outputs, save_outputs, wrong
 from kdbench.papers.plan import Protocol, Request
@@ -192,6 +193,11 @@ def test_claims_need_their_runs_and_weigh_them() -> None:
     shares = {"without-3-threes": [200.0, 300.0], "without-3-corrected-threes": [20.0, 30.0]}
     found = answer(table_of(**shares), unseen)
     assert found.verdict == "supported" and "75.2%" in found.text
+
+
+def test_one_seed_has_a_figure_without_intervals(tmp_path: Path) -> None:
+    one = {f"T{t}-300": [100.0 + t] for t in (8, 12, 20)} | {"without-3-threes": [200.0]}
+    assert (tmp_path / "temperature_width.png") in draw_claims(table_of(**one), tmp_path).values()
 
 
 @pytest.mark.parametrize(

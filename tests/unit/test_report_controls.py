@@ -29,7 +29,7 @@ def controlled(seeds: int = 5, lead: float = 0.02) -> tuple[pd.DataFrame, pd.Dat
     plain = sweep_frame(seeds=seeds)
     frame = sweep_frame(methods=("kd", *TESTED), seeds=seeds)
     frame = frame[(frame["phase"] != "search") | (frame["method"] == "kd")]
-    kept = plain.set_index(["phase", "student", "method", "seed"])["test_acc"]
+    kept = plain[plain["phase"] == "confirm"].set_index(["phase", "student", "method", "seed"])["test_acc"]
     rng = np.random.default_rng(1)
     for k, row in frame[frame["phase"] == "confirm"].iterrows():
         hard = row["method"] == "hard"
