@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -45,8 +46,9 @@ from kdbench.train.step import Step, describe_hardware, prepare, repeatable
 SAMPLES = 6400
 """Images that are trained on here; the table's epochs have 50,000."""
 BARE, RECORDED, BEFORE, TRIAL = "bare", "bare, recorded", "trial, not recorded", "trial"
-SHARING = ("cifar_resnet20", "cifar_vgg8")
-"""Students whose runs share the device for a moment."""
+SHARING = "cifar_resnet20"
+"""The student whose runs share the device for a moment."""
+MPS = "nvidia-cuda-mps-control"
 FORMS = {BARE: False, RECORDED: True, BEFORE: False, TRIAL: True}
 
 
@@ -160,12 +162,23 @@ def serve(model: str, device: torch.device) -> None:
             print(1 / seconds_a_step(steps, float(line), device), flush=True)
 
 
-def together(model: str, counts: list[int], device: str, seconds: float) -> dict[int, float]:
+@contextmanager
+def multi_process() -> Iterator[dict[str, str]]:
+    """NVIDIA's multi-process service, where it is installed; the environment of its clients."""
+    with tempfile.TemporaryDirectory() as folder:
+        own = {**os.environ, "CUDA_MPS_PIPE_DIRECTORY": folder, "CUDA_MPS_LOG_DIRECTORY": folder}
+        subprocess.run([MPS, "-d"], env=own, check=True)
+        try:
+            yield own
+        finally:
+            subprocess.run([MPS], input="quit", text=True, env=own, check=True)
+
+
+def together(model: str, counts: list[int], device: str, seconds: float, env: dict[str, str]) -> dict[int, float]:
     """Steps a second of so many processes on one device, all of them."""
     command = [sys.executable, __file__, "--device", device, "--serve", model]
-    workers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(max(counts))
-    ]
+    io: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": env}
+    workers = [subprocess.Popen(command, **io) for _ in range(max(counts))]
     found = {}
     try:
         for worker in workers:
@@ -207,7 +220,12 @@ def main(
                 typer.echo(f"{model}: " + ", ".join(f"{n} {1e3 * min(s):.2f} ms" for n, s in steps[model].items()))
         passes = {model: bench.views_a_second(model) for model in bench.teachers if model in wanted}
         counts = [int(n) for n in workers.split(",")]
-        shared = {model: together(model, counts, device, 4 * seconds) for model in SHARING if model in wanted}
+        shared = {}
+        if SHARING in wanted:
+            shared["processes on one device"] = together(SHARING, counts, device, 4 * seconds, dict(os.environ))
+        if SHARING in wanted and place.type == "cuda" and shutil.which(MPS):
+            with multi_process() as env:
+                shared["the same under NVIDIA's MPS"] = together(SHARING, counts, device, 4 * seconds, env)
     figures = {
         "command": " ".join(["python", "experiments/bench/crd.py", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"), "device": describe_hardware(place),
@@ -258,9 +276,9 @@ def to_markdown(figures: dict[str, Any]) -> str:
     lines += rows(["ms a step, median (range)", *FORMS, f"{TRIAL} / {RECORDED}"], body)
     passes = figures["views_a_second"].items()
     lines += rows(["teacher", "views a second into the cache"], ([m, f"{v:,.0f}"] for m, v in passes))
-    for model, rates in figures["steps_a_second_together"].items():
-        together = ["steps a second of all", *(f"{v:,.0f}" for v in rates.values())]
-        lines += rows([f"{model}: processes on one device", *map(str, rates)], [together])
+    if shared := figures["steps_a_second_together"]:
+        head = [f"{SHARING}, steps a second of all", *map(str, next(iter(shared.values())))]
+        lines += rows(head, ([name, *(f"{v:,.0f}" for v in rates.values())] for name, rates in shared.items()))
     lines += rows(["hours of the whole table, one run after the other", ""],
                   ([name, f"{value:.1f}"] for name, value in figures["hours"].items()))  # fmt: skip
     return "\n".join(lines) + "\n"

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -46,21 +46,6 @@ class Value(NamedTuple):
     """Of the best epoch on the test split, where the protocol measures it every epoch."""
     on_test: float = float("nan")
     """With the bias chosen on the test split itself."""
-
-
-def save_outputs(path: Path, **splits: Outputs) -> None:
-    """Keep logits and labels of ``val`` and ``test``, whole or not at all."""
-    from kdbench.files import atomic
-
-    arrays: dict[str, Any] = {}
-    for name, outputs in splits.items():
-        arrays |= {f"{name}_logits": outputs.logits, f"{name}_labels": outputs.labels}
-
-    def write(aside: Path) -> None:
-        with aside.open("wb") as stream:
-            np.savez(stream, **arrays)
-
-    atomic(path, write)
 
 
 def load_outputs(path: Path, split: Where) -> Outputs:
@@ -140,7 +125,7 @@ class Trials:
 
     @cached_property
     def _noted(self) -> dict[tuple[str, str], Value]:
-        """What ``values.csv`` says of each cell and run: a record has it, and no logits."""
+        """What ``values.csv`` says of each cell and run: for records that are older than their logits."""
         if not (self.folder / VALUES).exists():
             return {}
         held = pd.read_csv(self.folder / VALUES, dtype={"trial_id": str}).itertuples(index=False)

@@ -151,4 +151,4 @@ def save_weights(model: nn.Module, path: Path) -> str:
 def save_arrays(aside: Path, arrays: dict[str, Any]) -> None:
     """``arrays`` as an .npz file."""
     with aside.open("wb") as stream:
-        np.savez(stream, **arrays)
+        np.savez_compressed(stream, **arrays)

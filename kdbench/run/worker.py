@@ -255,7 +255,7 @@ class Context:
             arrays: dict[str, Any] = {}
             for name, split in splits.items():
                 logits, labels = collect_logits(outcome.model, split)
-                arrays |= {f"{name}_logits": logits.cpu().numpy(), f"{name}_labels": labels.cpu().numpy()}
+                arrays |= {f"{name}_logits": logits.half().cpu().numpy(), f"{name}_labels": labels.cpu().numpy()}
             atomic(place / LOGITS, functools.partial(save_arrays, arrays=arrays))
         held: dict[str, Any] = {"shifted": self._shifted(job.also, data, outcome.model)} if job.also else {}
         return held | ({"weights": save_weights(outcome.model, place / WEIGHTS)} if "weights" in job.keep else {})

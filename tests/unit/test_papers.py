@@ -18,10 +18,11 @@ from kdbench.models import build
 from kdbench.papers.claims import answer
 from kdbench.papers.figures import draw_claims
 from kdbench.papers.load import load_paper
-from kdbench.papers.measures import Outputs, Value, choose_bias, load_outputs, save_outputs, wrong
+from kdbench.papers.measures import Outputs, Value, choose_bias, load_outputs, wrong
 from kdbench.papers.plan import Protocol, Request
 from kdbench.papers.schema import Bias, Cell
 from kdbench.papers.table import PaperTable, paper_table, verdict_of
+from kdbench.run.weights import save_arrays
 from kdbench.train.optim import make_optimizer, make_schedule, max_norm_constraint
 
 CPU = torch.device("cpu")
@@ -111,7 +112,7 @@ def test_the_chosen_bias_is_the_best_on_the_grid(seed: int, classes: tuple[int, 
 
 def test_kept_logits_come_back(tmp_path: Path) -> None:
     outputs = Outputs(np.eye(3, dtype=np.float32), np.array([0, 1, 2]))
-    save_outputs(tmp_path / "logits.npz", val=outputs, test=outputs)
+    save_arrays(tmp_path / "logits.npz", {"test_logits": outputs.logits, "test_labels": outputs.labels})
     back = load_outputs(tmp_path / "logits.npz", "test")
     assert np.array_equal(back.logits, outputs.logits) and np.array_equal(back.labels, outputs.labels)
 
