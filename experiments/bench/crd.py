@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +26,7 @@ import torch.nn.functional as F
 import typer
 from contenders import endless, warm_cache
 from rounds import ratio
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdbench.config import Recipe, RunConfig
 from kdbench.data import ResidentSplit, TaskData, load, resolve_dataset
@@ -109,8 +108,15 @@ class Bench:
 
     def teacher(self, model: str, root: Path) -> Teacher:
         """With a cache of its own."""
-        shape: dict[str, Any] = {"classes": 100, "channels": 3, "input_size": 32}
-        make = partial(build, model, **shape, seed=0)
+
+        def make() -> nn.Module:
+            network = build(model, classes=100, channels=3, input_size=32, seed=0)
+            for module in network.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.momentum = None  # what it saw: of one that saw nothing the outputs overflow
+            network.train()(torch.randn(64, 3, 32, 32))
+            return network
+
         return Teacher(make, self.device, 100, keyed="view", root=root, teacher_id=model)
 
     @contextmanager
@@ -254,8 +260,9 @@ def hours(bench: Bench, steps: dict[str, dict[str, list[float]]], passes: dict[s
 
 
 def rows(head: list[str], body: Iterable[list[str]]) -> list[str]:
-    """A table, and an empty line before it."""
-    return ["", *(f"| {' | '.join(row)} |" for row in (head, ["---", *["---:"] * (len(head) - 1)], *body))]
+    """A table, and an empty line before it; nothing where it has no rows."""
+    lines = [f"| {' | '.join(row)} |" for row in (head, ["---", *["---:"] * (len(head) - 1)], *body)]
+    return ["", *lines] if len(lines) > 2 else []
 
 
 def to_markdown(figures: dict[str, Any]) -> str:

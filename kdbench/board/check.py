@@ -73,7 +73,7 @@ def check(folder: Path) -> tuple[int, list[str]]:
 
 
 def _paper(place: Path, spec: dict[str, Any], runs: list[Run]) -> list[str]:
-    """Rows of table.csv that the runs do not give; rows made of logits, which no record has, as values.csv has them."""
+    """Rows of table.csv that the runs do not give; rows made of logits that it lacks as values.csv has them."""
     try:
         told = pd.read_csv(place / "table.csv", dtype=str, keep_default_na=False)
         request = Request(seeds=min(max(map(int, told["planned"])), len(runs)))

@@ -160,7 +160,8 @@ def planned(name: str, *, options: tuple[tuple[str, float], ...] = (), **shape: 
         with torch.device("meta"):
             return build(name, **shape, options=dict(options))
     except NotImplementedError:  # timm before 1.0.30 computes with the widths of a RegNet
-        return build(name, **shape, options=dict(options), seed=0)
+        with torch.device("cpu"):
+            return build(name, **shape, options=dict(options), seed=0)
 
 
 def apply_small_stem(model: nn.Module) -> nn.Module:

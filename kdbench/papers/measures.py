@@ -17,7 +17,7 @@ from kdbench.config import RunConfig, RunResult
 from kdbench.errors import MachineFault
 from kdbench.papers.plan import Protocol
 from kdbench.papers.schema import Bias, Cell
-from kdbench.run.store import LOGITS, Run, read_result, run_folder
+from kdbench.run.store import LOGITS, Run, read_result, recorded_logits, run_folder
 
 VALUES = "values.csv"
 STEP = 0.1
@@ -89,21 +89,21 @@ def choose_bias(outputs: Outputs, correction: Bias) -> float:
 
 @dataclass(frozen=True)
 class Trial:
-    """A finished run and where its files are."""
+    """A finished run and where its logits are, if they were kept."""
 
     config: RunConfig
     result: RunResult
-    folder: Path
+    logits: Path
 
     @cached_property
     def test(self) -> Outputs:
         """Kept logits on the test split."""
-        return load_outputs(self.folder / LOGITS, "test")
+        return load_outputs(self.logits, "test")
 
     @cached_property
     def val(self) -> Outputs:
         """Kept logits on the validation split."""
-        return load_outputs(self.folder / LOGITS, "val")
+        return load_outputs(self.logits, "val")
 
 
 class Trials:
@@ -112,7 +112,7 @@ class Trials:
     def __init__(self, folder: Path, held: Iterable[Run] = ()) -> None:
         self.folder = folder
         self._known: dict[str, Trial | None] = {
-            run.config.id: Trial(run.config, run.result, run_folder(folder, run.config.id)) for run in held
+            run.config.id: Trial(run.config, run.result, recorded_logits(folder, run.config.id)) for run in held
         }
 
     def get(self, config: RunConfig) -> Trial | None:
@@ -120,7 +120,7 @@ class Trials:
         if config.id not in self._known:
             place = run_folder(self.folder, config.id)
             result = read_result(place)
-            self._known[config.id] = Trial(config, result, place) if result else None
+            self._known[config.id] = Trial(config, result, place / LOGITS) if result else None
         return self._known[config.id]
 
     @cached_property
@@ -133,7 +133,7 @@ class Trials:
 
     def value(self, cell: Cell, trial: Trial) -> Value:
         """The cell's number of one trial, from its kept logits where it takes them, else as it was noted."""
-        if (cell.bias is not None or cell.of_classes is not None) and not (trial.folder / LOGITS).exists():
+        if (cell.bias is not None or cell.of_classes is not None) and not trial.logits.exists():
             noted = self._noted.get((cell.id, trial.config.id))
             if noted is not None:
                 return noted

@@ -97,6 +97,11 @@ def of_last_release(place: Path, config: RunConfig) -> RunResult | None:
     return result
 
 
+def recorded_logits(record: Path, run_id: str) -> Path:
+    """Where a record has a run's logits."""
+    return record / "logits" / f"{run_id}.npz"
+
+
 def load_runs(folder: Path, *, epochs: bool = False, faults: list[str] | None = None) -> list[Run]:
     """All finished runs in a folder, from ``trials/``, or from a record's ``runs.jsonl``.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdbench.errors import BadInput
 from kdbench.files import atomic_text
-from kdbench.run.store import LOGITS, RUNS_FILE, load_runs, read_result, run_folder, run_line
+from kdbench.run.store import LOGITS, RUNS_FILE, load_runs, read_result, recorded_logits, run_folder, run_line
 from kdbench.run.words import counted
 from kdbench.sweeps.store import read_status
 
@@ -41,8 +41,8 @@ def make_record(sweep_dir: Path, records: Path, why: str = "") -> Path:
 def copy_record(folder: Path, target: Path, ids: Iterable[str], why: str = "") -> Path:
     """Copy tables, figures and manifest of any plan's folder to ``target``, which is returned.
 
-    ``runs.jsonl`` holds every finished run of ``ids`` whole, a line each: config, epochs, result; ``trials`` the logits
-    that a paper's bias corrections are chosen on. With ``why``
+    ``runs.jsonl`` holds every finished run of ``ids`` whole, a line each: config, epochs, result; ``logits`` what
+    a paper's bias corrections are chosen on. With ``why``
     an earlier record's summary is kept in ``history.md``; one that loses runs must have it.
 
     Raises:
@@ -64,9 +64,9 @@ def copy_record(folder: Path, target: Path, ids: Iterable[str], why: str = "") -
         if path.is_file() and (path.name in KEPT or path.suffix in KINDS):
             shutil.copyfile(path, target / path.name)
     for place in done:
-        if (place / LOGITS).exists():  # what a paper's cells were computed from
-            (kept := run_folder(target, place.name)).mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(place / LOGITS, kept / LOGITS)
+        if (place / LOGITS).exists():
+            (kept := recorded_logits(target, place.name)).parent.mkdir(exist_ok=True)
+            shutil.copyfile(place / LOGITS, kept)
     atomic_text(target / RUNS_FILE, "".join(f"{run_line(place)}\n" for place in done))
     return target
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdbench.papers.load import load_paper
 from kdbench.papers.measures import Trials
 from kdbench.papers.plan import Protocol, Request
+from kdbench.papers.schema import PaperFile
 from kdbench.papers.table import paper_table
 from kdbench.report.render import csv as rows_of
 from kdbench.run.store import load_runs
@@ -134,10 +134,11 @@ def test_a_record_holds_the_table_and_every_run(whole: Path) -> None:
     assert (record / "table.md").read_bytes() == (whole / NAME / "table.md").read_bytes()
     assert len((record / "runs.jsonl").read_text(encoding="utf-8").splitlines()) == 6
     assert not list(record.glob("*.safetensors")) and (record / "manifest.json").is_file()
-    assert len(list(record.glob("trials/*/logits.npz"))) == 2
+    assert len(list(record.glob("logits/*.npz"))) == 2
     (record / "values.csv").unlink()  # the cells come from the logits that the record has
     request = Request(rows=tuple(ROWS[1::2]), seeds=2, epochs=2, limit=300)
-    table = paper_table(Protocol(load_paper("hinton2015-mnist"), request), Trials(record, load_runs(record)))
+    spec = PaperFile.model_validate(json.loads((record / "manifest.json").read_text())["spec"])
+    table = paper_table(Protocol(spec, request), Trials(record, load_runs(record)))
     assert rows_of(table.rows) == (record / "table.csv").read_text(encoding="utf-8")
 
 

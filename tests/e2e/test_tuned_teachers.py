@@ -29,10 +29,10 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the hub has them: timm's network trained to tell 5 digits, drawn in blue on white, 24 pixels."""
     torch.set_num_threads(1)
     data = load(resolve_dataset("digits")[0], DIGITS.model_copy(update={"limit": None}), RECIPE, DEVICE)
-    raw = torch.cat([batch.x for batch in data.train.plain()])
-    ink, y = raw * data.train.look.std[0] + data.train.look.mean[0], data.train.labels
+    raw = torch.cat([batch.x for batch in data.train.plain()]).cpu()
+    ink, y = raw * data.train.look.std[0] + data.train.look.mean[0], data.train.labels.cpu()
     ink, y = F.interpolate(ink[y < 5], (SIDE, SIDE), mode="bilinear", antialias=True), y[y < 5]
-    picture = 1 - ink * ink.new_tensor([1.0, 1.0, 0.3]).view(1, 3, 1, 1)
+    picture = 1 - ink * torch.tensor([1.0, 1.0, 0.3]).view(1, 3, 1, 1)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
     x = (picture - mean) / std
     torch.manual_seed(0)
