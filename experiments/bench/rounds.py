@@ -181,7 +181,7 @@ def _measure(
 def _machine(cores: int, device: str) -> dict[str, Any]:
     found: dict[str, Any] = {"processor": processor(), "cores": cores, "system": platform.system()}
     if device != "cpu":
-        from kdbench.run.worker import pick_device
+        from kdbench.run.devices import pick_device
         from kdbench.train.step import describe_hardware
 
         found["device"] = describe_hardware(pick_device(device))

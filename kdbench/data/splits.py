@@ -69,17 +69,22 @@ class Split(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, *, batch_size: int, order_seed: int, augment_seed: int, epoch: int) -> Iterator[Batch]:
+    def batches(
+        self, *, batch_size: int, order_seed: int, augment_seed: int, epoch: int, portion: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
         """One epoch: shuffled and augmented, both pure functions of the seeds and the epoch.
 
-        A last partial batch is dropped when the split is longer than one batch.
+        A last partial batch is dropped when the split is longer than one batch. ``portion``: of each batch the
+        k-th (from 0) of so many equal parts; not where images are repeated or mixed.
         """
 
     def plain(self, batch_size: int = 512) -> Iterator[Batch]:
         """Every sample once, in order, un-augmented; ``views`` is None."""
 
 
-def epoch_batches(n: int, batch_size: int, order_seed: int, epoch: int, repeats: int = 1) -> list[Tensor]:
+def epoch_batches(
+    n: int, batch_size: int, order_seed: int, epoch: int, repeats: int = 1, portion: tuple[int, int] = (0, 1)
+) -> list[Tensor]:
     """The epoch's rows, int64 on the CPU, in the same order whatever device trains, cut into batches.
 
     A last partial one is dropped unless it is the only one. With ``repeats``, each row so many times one after the
@@ -88,7 +93,8 @@ def epoch_batches(n: int, batch_size: int, order_seed: int, epoch: int, repeats:
     generator = torch.Generator().manual_seed(key64(_ORDER, order_seed, epoch))
     order = torch.randperm(n, generator=generator)
     parts = list((order if repeats == 1 else order.repeat_interleave(repeats)[:n]).split(batch_size))
-    return parts[:-1] if len(parts) > 1 and len(parts[-1]) < batch_size else parts
+    parts = parts[:-1] if len(parts) > 1 and len(parts[-1]) < batch_size else parts
+    return parts if portion[1] == 1 else [part.tensor_split(portion[1])[portion[0]] for part in parts]
 
 
 class _Labelled:
@@ -165,9 +171,11 @@ class ResidentSplit(_Labelled):
         """
         return (look or self.shown).show(self._render(rows, views), self.look)
 
-    def batches(self, *, batch_size: int, order_seed: int, augment_seed: int, epoch: int) -> Iterator[Batch]:
+    def batches(
+        self, *, batch_size: int, order_seed: int, augment_seed: int, epoch: int, portion: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
         shown, repeats = self.view_ids(augment_seed, epoch), self.augment.more.repeats
-        parts = epoch_batches(len(self), batch_size, order_seed, epoch, repeats)
+        parts = epoch_batches(len(self), batch_size, order_seed, epoch, repeats, portion)
         for number, part in enumerate(parts):
             rows = part.to(self.device, non_blocking=True)
             places = None if repeats == 1 else number * batch_size + torch.arange(len(rows), device=self.device)
@@ -207,13 +215,15 @@ class StreamSplit(_Labelled):
         sha.update(self._numbers.astype("<i8").tobytes())
         return sha.hexdigest()[:16]
 
-    def batches(self, *, batch_size: int, order_seed: int, augment_seed: int, epoch: int) -> Iterator[Batch]:
+    def batches(
+        self, *, batch_size: int, order_seed: int, augment_seed: int, epoch: int, portion: tuple[int, int] = (0, 1)
+    ) -> Iterator[Batch]:
         augment, shown = self.augment, self.view_ids(augment_seed, epoch)
         crop = _Numbered(self._fit, augment, shown.cpu().numpy()) if augment.kind == "crop" else None
         decode: Decoder = crop or _Plain(self._fit)
         if not augment.gathered:
             decode = Drawn(self._fit, augment, self.look, key64(_SAMPLE, augment_seed, epoch), crop)
-        parts = epoch_batches(len(self), batch_size, order_seed, epoch, augment.more.repeats)
+        parts = epoch_batches(len(self), batch_size, order_seed, epoch, augment.more.repeats, portion)
         places = torch.arange(len(self)).split(batch_size) if augment.more.repeats > 1 else parts
         for number, (x, rows, place) in enumerate(self._read(parts, decode, places)):
             views = shown[place] if self.n_views is not None else None

@@ -14,6 +14,7 @@ from kdbench.data import load
 from kdbench.errors import BadInput
 from kdbench.papers.plan import Protocol
 from kdbench.papers.table import data_reason
+from kdbench.run.devices import pick_device
 from kdbench.run.estimate import DryRun, dry_run
 from kdbench.run.job import Finished, Job, Planned
 from kdbench.run.launch import RunOptions, run_plan, warm_up, worker_count
@@ -21,7 +22,6 @@ from kdbench.run.machine import threads_each
 from kdbench.run.observers import Observer
 from kdbench.run.store import load_runs
 from kdbench.run.words import counted
-from kdbench.run.worker import pick_device
 from kdbench.train.step import describe_hardware
 
 

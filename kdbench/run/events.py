@@ -82,5 +82,11 @@ class Setting:
     """Epochs of views that the plan's students see; 0: those of each run alone."""
     runs: dict[str, int] | None = None
     """Planned runs by network, where the form of their steps may be measured."""
+    gpus_per_run: int = 1
+    """Processes that train one run together, a device each."""
+    worker: int = 0
+    """Which of this machine's workers it is for, from 0."""
+    rank: int = 0
+    """Which of a run's processes."""
     tracked: str | None = None
     """The plan's name where W&B records its runs: part of their ids there."""

@@ -11,7 +11,7 @@ import sys
 import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, Protocol
@@ -109,12 +109,13 @@ class LocalExecutor:
         self._spawn = multiprocessing.get_context("forkserver")
         self._spawn.set_forkserver_preload(["kdbench.run.worker"])
         self._owners: set[str] = set()
-        self._workers = [self._start() for _ in range(count)]
+        self._workers = [self._start(k) for k in range(count)]
 
-    def _start(self) -> Worker:
+    def _start(self, place: int = 0) -> Worker:
         here, there = self._spawn.Pipe()
         owner = new_owner()
-        process = self._spawn.Process(target=work, args=(there, self._setting, owner), daemon=True)
+        setting = replace(self._setting, worker=place)
+        process = self._spawn.Process(target=work, args=(there, setting, owner), daemon=True)
         with unheard(), _bare_main():
             process.start()
         there.close()
@@ -156,7 +157,8 @@ class LocalExecutor:
         worker.process.join(timeout=STOP_SECONDS)
         code, job = worker.process.exitcode, worker.job
         worker.pipe.close()
-        self._workers[self._workers.index(worker)] = self._start()
+        place = self._workers.index(worker)
+        self._workers[place] = self._start(place)
         how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
         if job is not None:
             self._handle(Broken(job.id, MachineFault(f"the worker of run {job.id} died ({how})"), died=True))
@@ -252,4 +254,5 @@ def make_executor(kind: str, workers: int, setting: Setting, handle: Handle, wan
         from kdbench.run.ray_executor import RayExecutor
 
         return RayExecutor(setting, handle, workers)
-    return InlineExecutor(setting, handle) if workers == 1 else LocalExecutor(setting, handle, workers)
+    inline = workers == 1 and setting.gpus_per_run == 1
+    return InlineExecutor(setting, handle) if inline else LocalExecutor(setting, handle, workers)

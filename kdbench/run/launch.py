@@ -57,6 +57,8 @@ class RunOptions(Frozen):
     """Mirror the searches live for optuna-dashboard: sqlite:///FILE or postgresql+psycopg://..."""
     workers: Annotated[int | Literal["auto"], Flag(WHERE, "N|auto")] = "auto"
     """Processes that train; auto: one a core and at most four on a CPU, one on a GPU."""
+    gpus_per_run: Annotated[int, Flag(WHERE, "N"), Field(ge=1)] = 1
+    """GPUs that train one run together, each its part of every batch: the same run."""
     executor: Annotated[Literal["local", "ray", "slurm"], Flag(WHERE)] = "local"
     """Where the workers are: processes of this machine, actors of a Ray cluster, or jobs of Slurm."""
     slurm: Annotated[tuple[str, ...], Flag(WHERE, "KEY=VALUE,...", shown="the cluster's")] = ()
@@ -156,18 +158,21 @@ def run_plan(
     for flag, place in (("--out", run.out), ("--cache", run.cache)):
         if place.exists() and not place.is_dir():
             raise MachineFault(f"{flag} {place} is a file, not a folder: name another place")
+    if run.gpus_per_run > 1 and run.executor != "local":
+        raise BadInput(f"--gpus-per-run {run.gpus_per_run}: the GPUs of one run are this machine's: --executor local")
     threads = cores() if workers == 1 else threads_each(workers)
     if workers == 1 and not os.environ.get(THREADS_VARIABLE):
         threads = default_threads()
     setting = Setting(
         folder=folder.resolve(), cache=run.cache.resolve(), device=device, threads=threads,
         cores=cores() if os.environ.get(THREADS_VARIABLE) else default_threads(), exact=run.exact,
-        data_path=data_path, sources=sources or {}, passes=plan.passes, runs=runs,
+        data_path=data_path, sources=sources or {}, passes=plan.passes, runs=runs, gpus_per_run=run.gpus_per_run,
         tracked=plan.name if run.wandb != "disabled" else None,
     )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     run.cache.mkdir(parents=True, exist_ok=True)
-    speeds = Speeds(run.cache, hardware, threads)
+    together = f"{run.gpus_per_run} of " * (run.gpus_per_run > 1)
+    speeds = Speeds(run.cache, together + hardware, threads)
     with alone(folder):
         first()
         manifest.begin(folder, plan.spec(), command=command, device=hardware, threads=threads, workers=workers)

@@ -90,7 +90,7 @@ class SlurmExecutor(LocalExecutor):
         threading.Thread(target=self._accept, daemon=True).start()
         self._workers = [self._start() for _ in range(count)]
 
-    def _start(self) -> Worker:
+    def _start(self, place: int = 0) -> Worker:
         owner = new_owner()
         self._owners.add(owner)
         try:

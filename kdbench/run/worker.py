@@ -25,10 +25,12 @@ from kdbench.errors import BadInput, MachineFault, TrialFailed
 from kdbench.files import atomic, drop_halves
 from kdbench.methods import METHODS
 from kdbench.models import Ensemble, build, load_start, members, weights_digest
+from kdbench.run.devices import device_of, pick_device
 from kdbench.run.events import Ended, Epoch, Handle, Note, Setting, Started
 from kdbench.run.job import Job
 from kdbench.run.lease import Lease
 from kdbench.run.observers import wandb_id
+from kdbench.run.ranks import Ranks
 from kdbench.run.store import (
     LOGITS,
     WEIGHTS,
@@ -48,8 +50,9 @@ from kdbench.train import RunOutcome, Shape, Step, choose_step, run_training, sc
 from kdbench.train.checkpoint import NAME as CHECKPOINT
 from kdbench.train.checkpoint import write_metrics
 from kdbench.train.fast_conv import optimise
-from kdbench.train.loop import steps_per_epoch
+from kdbench.train.loop import follow_training, steps_per_epoch
 from kdbench.train.metrics import collect_logits
+from kdbench.train.parallel import Group
 from kdbench.train.step import repeatable
 
 DATASETS_KEPT = 3
@@ -58,28 +61,13 @@ ATTEMPTS = 3
 """Starts after which a run that ends in an error of torch (memory, say) is given up as failed."""
 
 
-def pick_device(name: str) -> torch.device:
-    """``auto`` is CUDA where there is one, else the CPU.
-
-    Raises:
-        BadInput: a device that torch does not know or that is not here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"--device '{name}' cannot be used here: {str(error).splitlines()[0]}") from error
-    return device
-
-
 class Context:
     """What the jobs of one process share."""
 
     def __init__(self, setting: Setting, owner: str) -> None:
         self.setting, self.owner = setting, owner
-        self.device = pick_device(setting.device)
+        self.device = device_of(pick_device(setting.device), setting, setting.rank)
+        self._ranks = Ranks(setting)
         repeatable(self.device)
         torch.set_num_threads(setting.threads)
         self._data: OrderedDict[str, TaskData] = OrderedDict()
@@ -199,10 +187,23 @@ class Context:
         finally:
             torch.set_num_threads(self.setting.threads)
 
+    def _made(self, job: Job) -> dict[str, Any]:
+        """What a run is trained with."""
+        config, data = job.config, self.data(job.config)
+        teacher = self.teacher(job.teacher, config, data) if job.teacher is not None else None
+        alone = Step(kernels=False) if self.setting.gpus_per_run > 1 else None
+        return {"data": data, "teacher": teacher, "device": self.device, "start": self._started(config, data),
+                "step": alone or self.step(config, data)}  # fmt: skip
+
+    def follow(self, job: Job, group: Group) -> None:
+        """As another process of a group: take part in training a job whose files are the first one's."""
+        shared = job.config.phase == "teacher"
+        place = self.setting.cache / "teachers" / job.id if shared else run_folder(self.setting.folder, job.id)
+        follow_training(job.config, workdir=place, group=group, **self._made(job))
+
     def _train(self, job: Job, place: Path, report: Handle) -> RunResult:
         config = job.config
         data = self.data(config)
-        teacher = self.teacher(job.teacher, config, data) if job.teacher is not None else None
         attempt = count_start(place)
         report(Started(config.id, attempt))
         with Lease(place, self.owner) as lease:
@@ -225,10 +226,10 @@ class Context:
                     source = self._source(str(config.teacher_id), config.model)
                     outcome = import_weights(config, data, source, self.device, report)
                 else:
-                    outcome = run_training(
-                        config, data=data, teacher=teacher, workdir=place, device=self.device, on_epoch=on_epoch,
-                        on_fill=on_fill, step=self.step(config, data), start=self._started(config, data),
-                    )  # fmt: skip
+                    with self._ranks.join(job) as group:
+                        outcome = run_training(
+                            config, workdir=place, on_epoch=on_epoch, on_fill=on_fill, group=group, **self._made(job)
+                        )
                 kept = self._keep(job, data, outcome, place)
                 result = outcome.result.model_copy(update=kept)
             except TrialFailed as error:

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from kdbench.config import RunResult
 from kdbench.errors import KdbenchError
 from kdbench.host import default_cache
+from kdbench.run.devices import pick_device
 from kdbench.run.events import Epoch, Event, Note, Setting
 from kdbench.run.job import Job
 from kdbench.run.launch import default_threads
 from kdbench.run.machine import limit_threads
 from kdbench.run.observers import Observer
 from kdbench.run.store import read_result, run_folder
-from kdbench.run.worker import Context, pick_device
+from kdbench.run.worker import Context
 from kdbench.sweeps.plan import SweepPlan
 from kdbench.sweeps.run import resolved
 from kdbench.sweeps.types import Sweep

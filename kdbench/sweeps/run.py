@@ -23,6 +23,7 @@ from kdbench.methods import METHODS, Taps
 from kdbench.models import build, count_macs, latencies, load_start, load_weights, members, several_in
 from kdbench.models.build import planned
 from kdbench.run import manifest
+from kdbench.run.devices import pick_device
 from kdbench.run.estimate import DryRun, dry_run
 from kdbench.run.events import Setting
 from kdbench.run.launch import RunOptions, run_plan, warm_up, worker_count
@@ -30,7 +31,6 @@ from kdbench.run.machine import threads_each
 from kdbench.run.observers import Observer
 from kdbench.run.store import WEIGHTS, load_runs
 from kdbench.run.words import counted
-from kdbench.run.worker import pick_device
 from kdbench.sweeps.against import take_over
 from kdbench.sweeps.controls import capped, compute_epochs
 from kdbench.sweeps.plan import SweepPlan, trials_of

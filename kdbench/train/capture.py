@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from kdbench.methods import BatchInfo, Outputs
 
 EAGER = 2
 """Calls before one is recorded: they make what is made once (momenta, a library's workspaces)."""
@@ -61,3 +64,28 @@ class Recorded:
             noise.graphsafe_set_state(before)
         else:
             self._graph = graph
+
+
+class Place(BatchInfo):
+    """One that knows whether its epoch was read: what is recorded then holds for that epoch alone."""
+
+    timely = False
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "epoch":
+            object.__setattr__(self, "timely", True)
+        return super().__getattribute__(name)
+
+
+def tensors_of(said: Outputs | None) -> list[Tensor]:
+    """What it is made of, in order."""
+    return [] if said is None else [said.logits, *([] if said.pooled is None else [said.pooled]), *said.maps.values()]
+
+
+def like(one: Outputs | None, tensors: Sequence[Tensor]) -> Outputs | None:
+    """The ``tensors`` in the form of ``one``."""
+    if one is None:
+        return None
+    logits, *rest = tensors
+    pooled = None if one.pooled is None else rest.pop(0)
+    return Outputs(logits, pooled, dict(zip(one.maps, rest, strict=True)))

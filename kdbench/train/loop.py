@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,10 +24,11 @@ from kdbench.models.build import seeded
 from kdbench.teacher import Teacher, asked, outputs, taps_of, truncate
 from kdbench.teacher.logit_cache import Progress
 from kdbench.train import checkpoint
-from kdbench.train.capture import Recorded
+from kdbench.train.capture import Place, Recorded, like, tensors_of
 from kdbench.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_metrics
 from kdbench.train.metrics import Scores, calibration_temperature, collect_logits, reliability, scaled, score
 from kdbench.train.optim import FUSED, hold, make_optimizer, make_schedule, max_norm_constraint
+from kdbench.train.parallel import ALONE, Group
 from kdbench.train.step import Step, compiled, describe_hardware, note_step, prepare
 
 ON_STUDENT: frozenset[Need] = frozenset({"student-maps"})
@@ -52,38 +53,14 @@ def _average(model: nn.Module, decay: float) -> ModelEmaV3:
     return ModelEmaV3(model, decay=decay, use_warmup=True)
 
 
-class _Place(BatchInfo):
-    """One that knows whether its epoch was read: what is recorded then holds for that epoch alone."""
-
-    timely = False
-
-    def __getattribute__(self, name: str) -> Any:
-        if name == "epoch":
-            object.__setattr__(self, "timely", True)
-        return super().__getattribute__(name)
-
-
-def _tensors(said: Outputs | None) -> list[Tensor]:
-    return [] if said is None else [said.logits, *([] if said.pooled is None else [said.pooled]), *said.maps.values()]
-
-
-def _like(one: Outputs | None, tensors: Sequence[Tensor]) -> Outputs | None:
-    """The ``tensors`` in the form of ``one``."""
-    if one is None:
-        return None
-    logits, *rest = tensors
-    pooled = None if one.pooled is None else rest.pop(0)
-    return Outputs(logits, pooled, dict(zip(one.maps, rest, strict=True)))
-
-
 class Trainer:
     """The state of one run: network, the method's own part, optimiser and schedule."""
 
     def __init__(
         self, config: RunConfig, data: TaskData, teacher: Teacher | None, device: torch.device, step: Step,
-        start: nn.Module | None = None,
+        start: nn.Module | None = None, group: Group = ALONE,
     ) -> None:  # fmt: skip
-        self.config, self.data, self.teacher, self.device = config, data, teacher, device
+        self.config, self.data, self.teacher, self.device, self.group = config, data, teacher, device, group
         recipe, method = config.recipe, METHODS.get(config.method)
         # a loss that reads nothing from a teacher (the hard baseline) must not pay for one while training
         self.needs = method.needs
@@ -93,6 +70,7 @@ class Trainer:
             config.model, classes=data.classes, channels=data.channels, input_size=data.input_size, stem=recipe.stem,
             seed=config.seed, options=recipe.model_options,
         )  # fmt: skip
+        group.check(recipe, len(data.train), self.model, self.needs)
         self.ema = None if recipe.ema is None else _average(self.model.to(device), recipe.ema)
         self.shown: nn.Module = self.model if self.ema is None else self.ema.module
         """What is measured and kept."""
@@ -125,13 +103,13 @@ class Trainer:
         self._rows: list[Tensor] = []
         self._names: list[str] = []
         self.recorded: Recorded | None = None
-        self._place = _Place()
+        self._place = Place()
         self.rates: list[Tensor] = []
         """The learning rates of a step that is recorded: on the device, where a replay reads them."""
         plain = recipe.optimizer in FUSED and recipe.accumulate == 1 and not recipe.mixup and not recipe.cutmix
         if step.captured and device.type == "cuda" and plain:
-            for group in self.optimizer.param_groups:
-                group["capturable"] = True
+            for each in self.optimizer.param_groups:
+                each["capturable"] = True
                 self.rates.append(torch.zeros((), device=device))
 
     def steps(self, epoch: int, on_fill: Progress | None = None) -> Iterator[int]:
@@ -146,7 +124,9 @@ class Trainer:
             module.eval()
         self.part.train()
         self._rows = []
-        batches = data.batches(batch_size=recipe.batch_size, order_seed=seed, augment_seed=seed, epoch=epoch)
+        batches = data.batches(
+            batch_size=recipe.batch_size, order_seed=seed, augment_seed=seed, epoch=epoch, portion=self.group.portion
+        )
         for number, batch in enumerate(batches):
             update, done = divmod(number, recipe.accumulate)
             together = min(recipe.accumulate, self.batches - number + done)
@@ -154,11 +134,11 @@ class Trainer:
                 self._rate((epoch - 1) * self.updates + update)
                 self.optimizer.zero_grad(set_to_none=True)
             taught = None if guide is None else guide(batch)
-            y, rows, mixed = batch.y, batch.rows, None
+            y, rows, mixed = self.group.gather(batch.y), self.group.gather(batch.rows), None
             if batch.share < 1:
                 mixed = mixup_target(y, self.data.classes, batch.share)
                 y, rows = (y, rows) if batch.share >= 0.5 else (y.flip(0), rows.flip(0))
-            place = _Place(
+            place = Place(
                 epoch, recipe.epochs, recipe.label_smoothing, rows, len(data), mixed, recipe.bce,
                 recipe.bce_threshold,
             )  # fmt: skip
@@ -182,9 +162,10 @@ class Trainer:
     def _learn(self, x: Tensor, y: Tensor, taught: Outputs | None, place: BatchInfo, together: int = 1) -> Tensor:
         """Gradients of a batch; its loss, accuracy and the loss's parts, (2 + parts,)."""
         recipe = self.config.recipe
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16"):
+        precision = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16")
+        with precision, self.group.normalising():
             said = self.forward(x)
-        student = outputs(said)
+        student, taught = self.group.outputs(outputs(said)), taught and self.group.outputs(taught)
         if taught is not None and recipe.teacher_top_k is not None:  # whatever the cache holds
             taught = replace(taught, logits=truncate(taught.logits, recipe.teacher_top_k))
         loss = as_loss(self.loss(student, taught, y, place))
@@ -194,7 +175,7 @@ class Trainer:
         accuracy = (student.logits.detach().argmax(1) == y).float().mean()
         return torch.stack([loss.total.detach(), accuracy, *(p.detach() for p in loss.parts.values())])
 
-    def _replay(self, x: Tensor, y: Tensor, taught: Outputs | None, place: _Place) -> Tensor:
+    def _replay(self, x: Tensor, y: Tensor, taught: Outputs | None, place: Place) -> Tensor:
         """``_learn`` and ``_update`` by a graph: of the run, or of the epoch where the loss changes with that."""
         if self.recorded is None or (self._place.timely and self._place.epoch != place.epoch):
             self._place = place
@@ -202,28 +183,28 @@ class Trainer:
             def whole(x: Tensor, y: Tensor, rows: Tensor, *said: Tensor) -> Tensor:
                 object.__setattr__(place, "rows", rows)
                 self.optimizer.zero_grad(set_to_none=True)
-                row = self._learn(x, y, _like(taught, said), place)
+                row = self._learn(x, y, like(taught, said), place)
                 self._update()
                 return row
 
             self.recorded = Recorded(whole)
         assert place.rows is not None
-        return self.recorded(x, y, place.rows, *_tensors(taught))
+        return self.recorded(x, y, place.rows, *tensors_of(taught))
 
     def _update(self) -> None:
         recipe = self.config.recipe
+        self.group.sum_gradients(self.model.parameters())
         if recipe.clip_grad is not None:
             nn.utils.clip_grad_norm_([*self.model.parameters(), *self.part.parameters()], recipe.clip_grad)
         self.optimizer.step()
         self.constrain()
 
-    def epoch(self, epoch: int, on_fill: Progress | None) -> EpochLog:
-        """Train one epoch and measure the validation split.
+    def train(self, epoch: int, on_fill: Progress | None = None) -> dict[str, float]:
+        """Train one epoch; means of its loss, accuracy and the loss's parts.
 
         Raises:
             TrialFailed: on a loss that is not finite.
         """
-        since = time.perf_counter()
         for _ in self.steps(epoch, on_fill):
             pass
         table = torch.stack(self._rows).double().cpu()
@@ -232,7 +213,16 @@ class Trainer:
             step = int(bad[0])
             values = ", ".join(f"{n}={v:.4g}" for n, v in zip(self._names, table[step].tolist(), strict=True))
             raise TrialFailed(f"non-finite loss in epoch {epoch}, step {step + 1} of {len(table)}: {values}")
-        means = dict(zip(self._names, table.mean(dim=0).tolist(), strict=True))
+        return dict(zip(self._names, table.mean(dim=0).tolist(), strict=True))
+
+    def epoch(self, epoch: int, on_fill: Progress | None) -> EpochLog:
+        """Train one epoch and measure the validation split.
+
+        Raises:
+            TrialFailed: on a loss that is not finite.
+        """
+        since = time.perf_counter()
+        means = self.train(epoch, on_fill)
         val, *_ = self.measure(self.data.val)
         if not math.isfinite(val.nll):  # the last step may break a network whose training loss was still finite
             raise TrialFailed(f"non-finite validation loss after epoch {epoch}: nll={val.nll}, loss={means['loss']}")
@@ -265,10 +255,43 @@ class Trainer:
         )  # fmt: skip
 
 
+def _begun(
+    config: RunConfig, data: TaskData, teacher: Teacher | None, workdir: Path, device: torch.device, step: Step | None,
+    start: nn.Module | None, group: Group,
+) -> tuple[Trainer, Step, Checkpoint]:  # fmt: skip
+    """A run where its checkpoint left it, and that; an empty one where there is none."""
+    saved = load_checkpoint(workdir, device)
+    if saved and saved.run != config.id:  # another's, or an earlier release's: start over
+        saved = None
+    step = group.step(Step(**saved.step) if saved and saved.step else step or Step())
+    trainer = Trainer(config, data, teacher, device, step, start, group)
+    if saved is None:
+        return trainer, step, Checkpoint({}, {}, [], 0)
+    trainer.model.load_state_dict(saved.model)
+    trainer.part.load_state_dict(saved.method)
+    if trainer.ema is not None:
+        trainer.ema.module.load_state_dict(saved.ema)
+    trainer.optimizer.load_state_dict(saved.optimizer)
+    return trainer, step, saved
+
+
+def follow_training(
+    config: RunConfig, *, data: TaskData, teacher: Teacher | None, workdir: Path, device: torch.device, group: Group,
+    step: Step | None = None, start: nn.Module | None = None,
+) -> None:  # fmt: skip
+    """``run_training`` in the other processes of a group: the same steps, and nothing measured or written."""
+    trainer, _, saved = _begun(config, data, teacher, workdir, device, step, start, group)
+    epoch, pruned = len(saved.logs), group.agreed(False)
+    while not pruned and epoch < config.recipe.last_epoch:
+        epoch += 1
+        trainer.train(epoch)
+        pruned = group.agreed(False)
+
+
 def run_training(
     config: RunConfig, *, data: TaskData, teacher: Teacher | None, workdir: Path, device: torch.device,
     on_epoch: Callable[[EpochLog, bool], bool] | None = None, on_fill: Progress | None = None, step: Step | None = None,
-    start: nn.Module | None = None,
+    start: nn.Module | None = None, group: Group = ALONE,
 ) -> RunOutcome:  # fmt: skip
     """Train ``config`` to its end, from ``workdir``'s checkpoint where there is one.
 
@@ -277,31 +300,21 @@ def run_training(
     it is computed (only rounding depends on it); a resumed run keeps its own. A checkpoint is written after an epoch
     when the last one is ``checkpoint.INTERVAL`` seconds old. The test split is
     opened only when ``config.phase`` is ``confirm``, once, after the last epoch. The same config gives the same numbers
-    however often it was interrupted (bit for bit on a CPU with the same number of threads).
+    however often it was interrupted (bit for bit on a CPU with the same number of threads). In a ``group`` this is the
+    first process; the others are in ``follow_training``.
 
     Raises:
         TrialFailed: on a non-finite loss, naming epoch, step and values.
     """
     tell = on_epoch or (lambda log, replayed: False)
-    saved = load_checkpoint(workdir, device)
-    if saved and saved.run != config.id:  # another's, or an earlier release's: start over
-        saved = None
-    step = Step(**saved.step) if saved and saved.step else step or Step()
+    trainer, step, saved = _begun(config, data, teacher, workdir, device, step, start, group)
     note_step(workdir, step, device)
-    trainer = Trainer(config, data, teacher, device, step, start)
-    logs: list[EpochLog] = []
-    attempts, pruned = 1, False
-    if saved is not None:
-        trainer.model.load_state_dict(saved.model)
-        trainer.part.load_state_dict(saved.method)
-        if trainer.ema is not None:
-            trainer.ema.module.load_state_dict(saved.ema)
-        trainer.optimizer.load_state_dict(saved.optimizer)
-        logs, attempts = list(saved.logs), saved.attempts + 1
+    logs, attempts, pruned = list(saved.logs), saved.attempts + 1, False
+    if logs:
         write_metrics(workdir, logs)  # a kill may have come between the last checkpoint and its line
         for log in logs:
             pruned = tell(log, True)
-    saved_at = time.perf_counter()
+    saved_at, pruned = time.perf_counter(), group.agreed(pruned)
     while not pruned and len(logs) < config.recipe.last_epoch:
         logs.append(trainer.epoch(len(logs) + 1, on_fill))
         if time.perf_counter() - saved_at >= checkpoint.INTERVAL:
@@ -310,6 +323,6 @@ def run_training(
             save_checkpoint(workdir, Checkpoint(model, optimizer, logs, attempts, part, form, ema, config.id))
             saved_at = time.perf_counter()
         write_metrics(workdir, logs)
-        pruned = tell(logs[-1], False)
+        pruned = group.agreed(tell(logs[-1], False))
     finished = len(logs) == config.recipe.last_epoch  # a prune after the last epoch has nothing left to save
     return RunOutcome(trainer.result(logs, attempts, pruned and not finished), logs, trainer.shown.eval())

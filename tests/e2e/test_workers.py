@@ -88,6 +88,27 @@ def test_a_mirror_that_breaks_costs_no_run_and_a_run_that_is_removed_is_not_miss
     agree(tmp_path, one)
 
 
+@pytest.mark.slow
+def test_a_run_in_two_processes_of_which_one_dies(one: Path, tmp_path: Path) -> None:
+    """The same runs (losses to rounding: tests/unit/test_parallel.py), and none waits for what is gone."""
+    words = command(tmp_path / "results", one / "cache", *ARGUMENTS, "--device", "cpu", "--gpus-per-run", 2)
+    log = tmp_path / "log"
+    sweep = start(words, log)
+    wait_for(lambda: leases(tmp_path), sweep, log)
+    server = next(p for p in psutil.Process(sweep.pid).children() if "forkserver" in " ".join(p.cmdline()))
+
+    def others() -> list[psutil.Process]:
+        """What the worker started, by a server of its own."""
+        return [p for worker in server.children() for own in worker.children() for p in own.children()]
+
+    wait_for(others, sweep, log)
+    left = [*server.children(), *others()]
+    others()[0].kill()
+    said = ended_with(sweep, log, 0)
+    assert "exit code 1" in said and not any(p.is_running() for p in left), said
+    assert sorted(table(tmp_path).index) == sorted(table(one).index)
+
+
 def stop(sweep: BaseProcess, place: Path, code: int, *signals: int) -> None:
     """Send ``signals`` one after another; it ends with ``code`` and leaves no lease."""
     for number in signals:
