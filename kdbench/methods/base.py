@@ -163,10 +163,10 @@ class Method(Frozen):
             if "any" not in (kind, found) and kind != found:
                 raise BadInput(f"method '{self.name}' is made for {self.pairs}: this {role} is a {found}")
 
-    def check(self, *, head: bool = True) -> None:
+    def check(self, *, head: bool = True, hyper: Hyper | None = None) -> None:
         """Try it on made-up outputs before anything is trained; BadInput names the code and what it did.
 
-        ``head``: whether the teacher has a classifier, which an ensemble has not.
+        ``head``: whether the teacher has a classifier, which an ensemble has not. ``hyper``: where not by its defaults.
         """
         kinds, pooled, maps = self.pairs.split("->"), "pooled" in self.needs, {"maps", "student-maps"} & self.needs
         student, teacher = (
@@ -178,7 +178,7 @@ class Method(Frozen):
         place = f"{getattr(self.code, '__module__', 'kdbench.losses')}:{getattr(self.code, '__qualname__', self.name)}"
         where = f"the method '{self.name}' ({place})"
         try:
-            code = self.build({**self.defaults, **middle}, student, teacher)
+            code = self.build({**self.defaults, **middle} if hyper is None else hyper, student, teacher)
             batch = BatchInfo(rows=torch.arange(4), samples=4)
             found = code(_made_up(student, 1), _made_up(teacher, -1), torch.tensor([0, 1, 2, 0]), batch)
             total = as_loss(found).total

@@ -54,6 +54,8 @@ def test_a_paper_is_runnable_and_says_what_it_is(name: str) -> None:
     paper = load_paper(name)
     assert "arXiv:" in paper.citation and paper.note and paper.source and paper.departures
     assert {run.model for run in paper.runs} <= set(known_models())
+    for run in paper.runs:
+        METHODS.get(run.method).check(hyper=run.hyper)
     protocol = Protocol(paper)
     assert len({job.config.id for job in protocol.jobs}) == len(protocol.jobs)
     places = {job.config.id: k for k, job in enumerate(protocol.jobs)}
