@@ -1,4 +1,7 @@
-"""One training run: train, evaluate, checkpoint, and the measurements that choose how."""
+"""One training run: train, evaluate, checkpoint, and the measurements that choose how.
+
+``loop`` has the steps, ``capture`` records one for a GPU, ``parallel`` takes one in several processes.
+"""
 
 from kdbench.train.autotune import Shape, choose_step, seconds_per_step
 from kdbench.train.loop import RunOutcome, run_training
