@@ -106,13 +106,19 @@ class Trial:
         return load_outputs(self.logits, "val")
 
 
+def _logits(folder: Path, run_id: str) -> Path:
+    """Where a record, or the folder of a paper, has them."""
+    kept = recorded_logits(folder, run_id)
+    return kept if kept.exists() else run_folder(folder, run_id) / LOGITS
+
+
 class Trials:
     """Finished trials of a table by id, each read once; ``held``: those of a record, which has no folders of runs."""
 
     def __init__(self, folder: Path, held: Iterable[Run] = ()) -> None:
         self.folder = folder
         self._known: dict[str, Trial | None] = {
-            run.config.id: Trial(run.config, run.result, recorded_logits(folder, run.config.id)) for run in held
+            run.config.id: Trial(run.config, run.result, _logits(folder, run.config.id)) for run in held
         }
 
     def get(self, config: RunConfig) -> Trial | None:

@@ -120,7 +120,7 @@ def choose_step(
     machine = processor() if device.type == "cpu" else torch.cuda.get_device_name(device)
     where = f"{device.type}|{machine}|{torch.get_num_threads()}|torch {torch.__version__}"
     size = f"{shape.classes}x{shape.channels}x{shape.input_size}-{shape.stem}-b{shape.batch_size}"
-    kind = f"{shape.name}|{size}|{where}|{precision}"
+    kind = f"{shape.name}|{size}|{where}|{precision}" + "|recorded" * usual.captured
     seconds = noted(cache, f"{kind}|seconds", lambda: seconds_per_step(shape, usual, precision=precision)[0])
     if steps * seconds * (1 - 1 / COMPILE_GAIN) < COMPILE_COST or draws_noise(shape.network(options)):
         return usual

@@ -30,6 +30,10 @@ class Recorded:
         self.fault: str | None = None
 
     def __call__(self, *given: Tensor) -> Tensor:
+        with torch.cuda.device(given[0].device):  # streams and graphs are the current device's
+            return self._run(given)
+
+    def _run(self, given: tuple[Tensor, ...]) -> Tensor:
         self._calls += 1
         self._given = self._given or [value.clone() for value in given]  # laid out alike in every call
         for own, value in zip(self._given, given, strict=True):
@@ -59,7 +63,7 @@ class Recorded:
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._found = self._step(*self._given)
         except RuntimeError as error:
-            self.fault = str(error).splitlines()[0]
+            self.fault = str(error.__context__ or error).splitlines()[0]
             torch.cuda.set_stream(stream)  # a graph that fails leaves its own, and a generator that waits for its end
             noise.graphsafe_set_state(before)
         else:

@@ -71,6 +71,8 @@ def draws_noise(network: nn.Module) -> bool:
 def repeatable(device: torch.device) -> None:
     """Let the same run twice be the same numbers in this process: on a GPU by kernels that add in one order."""
     if device.type == "cuda":
+        if device.index is not None:
+            torch.cuda.set_device(device)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.deterministic = True
         torch.use_deterministic_algorithms(True, warn_only=True)
