@@ -24,6 +24,7 @@ from kdbench.config import DataConfig, Hyper, Recipe, RunConfig
 from kdbench.data import ResidentSplit, TaskData, load, resolve_dataset
 from kdbench.models import build
 from kdbench.teacher import Teacher
+from kdbench.train.capture import Recorded
 from kdbench.train.loop import Trainer
 from kdbench.train.optim import make_optimizer
 from kdbench.train.step import REFERENCE, Step, prepare
@@ -35,7 +36,7 @@ Steps = Iterator[int]
 """Trains for ever; yields the images of each step."""
 
 
-def shape(task: Setting, data: TaskData) -> dict[str, Any]:
+def shape(data: TaskData) -> dict[str, Any]:
     """Arguments of ``build``."""
     return {"classes": data.classes, "channels": data.channels, "input_size": data.input_size, "seed": 0}
 
@@ -58,18 +59,29 @@ def which_samples(task: Setting) -> DataConfig:
 
 
 def bare(task: Setting, step: Step) -> Steps:
+    """``bare_steps`` of the task's student."""
+    yield from bare_steps(task.student, samples(task), recipe(task), step, torch.device(task.device))
+
+
+def bare_steps(student: str, data: TaskData, recipe: Recipe, step: Step, device: torch.device) -> Steps:
     """Nothing but forward, cross-entropy, backward and update, on one batch that is already there."""
-    data, device = samples(task), torch.device(task.device)
-    model, forward = prepare(build(task.student, **shape(task, data)).train(), step, device)
-    optimizer = make_optimizer(model, recipe(task), fused=step.fused)
-    x = torch.randn(task.batch_size, data.channels, data.input_size, data.input_size, device=device)
+    model, forward = prepare(build(student, **shape(data)).train(), step, device)
+    optimizer = make_optimizer(model, recipe, fused=step.fused)
+    x = torch.randn(recipe.batch_size, data.channels, data.input_size, data.input_size, device=device)
     x = x.contiguous(memory_format=torch.channels_last)
-    y = torch.randint(data.classes, (task.batch_size,), device=device)
-    while True:
+    y = torch.randint(data.classes, (recipe.batch_size,), device=device)
+
+    def whole(x: Tensor, y: Tensor) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(forward(x), y).backward()
+        loss = F.cross_entropy(forward(x), y)
+        loss.backward()
         optimizer.step()
-        yield task.batch_size
+        return loss.detach()
+
+    run: Callable[..., Tensor] = Recorded(whole) if step.captured else whole
+    while True:
+        run(x, y)
+        yield recipe.batch_size
 
 
 def trial(task: Setting, step: Step) -> Steps:
@@ -91,7 +103,7 @@ def _warm(task: Setting) -> Iterator[tuple[TaskData, Teacher]]:
     data = samples(task)
     with tempfile.TemporaryDirectory() as folder:
         teacher = Teacher(
-            lambda: build(task.teacher, **shape(task, data)), torch.device(task.device), data.classes,
+            lambda: build(task.teacher, **shape(data)), torch.device(task.device), data.classes,
             keyed="view", root=Path(folder), teacher_id="bench",
         )  # fmt: skip
         warm_cache(teacher, data)
@@ -144,8 +156,8 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 
 def _networks(task: Setting, data: TaskData) -> tuple[nn.Module, nn.Module, torch.device]:
     device = torch.device(task.device)
-    teacher = build(task.teacher, **shape(task, data)).to(device).eval().requires_grad_(False)
-    return teacher, build(task.student, **shape(task, data)).to(device).train(), device
+    teacher = build(task.teacher, **shape(data)).to(device).eval().requires_grad_(False)
+    return teacher, build(task.student, **shape(data)).to(device).train(), device
 
 
 def _loader(task: Setting, data: TaskData, **more: Any) -> DataLoader[tuple[Tensor, int]]:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,14 +22,13 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 import typer
-from contenders import endless, warm_cache
+from contenders import bare_steps, endless, warm_cache
 from rounds import ratio
-from torch import Tensor, nn
+from torch import nn
 
-from kdbench.config import Recipe, RunConfig
-from kdbench.data import ResidentSplit, TaskData, load, resolve_dataset
+from kdbench.config import RunConfig
+from kdbench.data import ResidentSplit, load, resolve_dataset
 from kdbench.errors import KdbenchError
 from kdbench.files import atomic_text
 from kdbench.host import processor
@@ -37,10 +36,9 @@ from kdbench.models import build
 from kdbench.papers.load import load_paper
 from kdbench.papers.plan import Protocol, Request
 from kdbench.teacher import Teacher
-from kdbench.train.capture import EAGER, Recorded
+from kdbench.train.capture import EAGER
 from kdbench.train.loop import Trainer, steps_per_epoch
-from kdbench.train.optim import make_optimizer
-from kdbench.train.step import Step, describe_hardware, prepare, repeatable
+from kdbench.train.step import Step, describe_hardware, repeatable
 
 SAMPLES = 6400
 """Images that are trained on here; the table's epochs have 50,000."""
@@ -59,26 +57,6 @@ def noise(root: Path) -> None:
         records = rng.integers(0, 256, (count, 3074), dtype=np.uint8)
         records[:, 1] = np.arange(count) % 100
         (folder / name).write_bytes(records.tobytes())
-
-
-def bare(data: TaskData, recipe: Recipe, model: str, step: Step, device: torch.device) -> Iterator[int]:
-    """Forward, cross-entropy, backward and update on one batch that is there."""
-    shape: dict[str, Any] = {"classes": data.classes, "channels": data.channels, "input_size": data.input_size}
-    network, forward = prepare(build(model, **shape, seed=0).train(), step, device)
-    optimizer = make_optimizer(network, recipe, fused=step.fused)
-    batch = next(iter(data.train.plain(recipe.batch_size)))
-
-    def whole(x: Tensor, y: Tensor) -> Tensor:
-        optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(forward(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    run: Callable[..., Tensor] = Recorded(whole) if step.captured else whole
-    while True:
-        run(batch.x, batch.y)
-        yield recipe.batch_size
 
 
 def seconds_a_step(steps: Iterator[int], seconds: float, device: torch.device) -> float:
@@ -133,7 +111,7 @@ class Bench:
         for name, captured in FORMS.items():
             step = Step(kernels=False, captured=captured and self.device.type == "cuda")
             if name in (BARE, RECORDED):
-                running[name] = bare(self.data, config.recipe, config.model, step, self.device)
+                running[name] = bare_steps(config.model, self.data, config.recipe, step, self.device)
             else:
                 running[name] = endless(Trainer(config, self.data, teacher, self.device, step))
         if config.method == "hard":

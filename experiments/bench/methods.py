@@ -39,7 +39,7 @@ def trainers(task: Setting, names: list[str], cache: Path) -> Iterator[tuple[str
     device = torch.device(task.device)
     recipe = Recipe(batch_size=task.batch_size, pad=task.pad, precision="fp32", epochs=10**6, lr=1e-3)
     data: TaskData = load(resolve_dataset(task.dataset)[0], which_samples(task), recipe, device)
-    network = build(task.teacher, **shape(task, data))
+    network = build(task.teacher, **shape(data))
     guide = Teacher(lambda: network, device, data.classes, keyed="view", root=cache, teacher_id="untrained")
     for name in names:
         spec = METHODS.get(name)

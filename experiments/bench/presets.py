@@ -70,7 +70,7 @@ def ours(task: Setting, recipe: Recipe) -> Iterator[int]:
 def timms(task: Setting, r: Recipe) -> Iterator[int]:
     """The same recipe of timm's parts, as its train.py puts them together."""
     device, data = torch.device(task.device), samples(task)
-    network = build(task.student, **shape(task, data), options=r.model_options)
+    network = build(task.student, **shape(data), options=r.model_options)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = create_optimizer_v2(network, opt=r.optimizer, lr=r.lr, weight_decay=r.weight_decay)
     plain = NAME_TO_OP["PosterizeIncreasing"]  # it asks for 0 bits at times, which newer releases of Pillow refuse

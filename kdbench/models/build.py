@@ -116,7 +116,7 @@ def explained(name: str, input_size: int, stem: str) -> Iterator[None]:
     """Turn what timm and torch raise at a size that a network cannot take into one message."""
     try:
         yield
-    except NotImplementedError:  # of the meta device
+    except NotImplementedError:  # torch's word for an operator that the meta device lacks: `planned` does without it
         raise
     except (AssertionError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__

@@ -18,7 +18,6 @@ import torch.distributed as dist
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from kdbench.errors import TrialFailed
-from kdbench.run.devices import device_of
 from kdbench.run.events import Setting
 from kdbench.run.job import Job
 from kdbench.run.lease import new_owner
@@ -31,8 +30,8 @@ PATIENCE = timedelta(hours=2)
 class Ranks:
     """Started by the first run that needs them, kept for the next ones; whichever dies takes the others along."""
 
-    def __init__(self, setting: Setting) -> None:
-        self._setting, self.size = setting, setting.gpus_per_run
+    def __init__(self, setting: Setting, device: torch.device) -> None:
+        self._setting, self._device, self.size = setting, device, setting.gpus_per_run
         self._processes: list[tuple[Any, Connection]] = []
 
     @contextmanager
@@ -63,7 +62,7 @@ class Ranks:
             self._processes.append((process, here))
         started = self._processes
         leave_with([process.sentinel for process, _ in started], lambda: self._processes is started)
-        _meet(store, self._setting, 0)
+        _meet(store, self._device, 0, self.size)
 
     def stop(self) -> None:
         """End them; the next run starts others."""
@@ -76,13 +75,10 @@ class Ranks:
             dist.destroy_process_group()
 
 
-def _meet(store: Any, setting: Setting, rank: int) -> None:
+def _meet(store: Any, device: torch.device, rank: int, size: int) -> None:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    device = device_of(torch.device(setting.device), setting, rank)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" and dist.is_nccl_available() else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=setting.gpus_per_run, timeout=PATIENCE)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
 
 
 def leave_with(others: list[Any], wanted: Any = lambda: True) -> None:
@@ -103,10 +99,10 @@ def follow(pipe: Connection, setting: Setting, rank: int, port: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the coordinator's
     leave_with([multiprocessing.parent_process().sentinel])  # type: ignore[union-attr]
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
-    _meet(TCPStore("127.0.0.1", port, setting.gpus_per_run, is_master=False), setting, rank)
-    context = Context(replace(setting, rank=rank), new_owner())
+    context, size = Context(replace(setting, rank=rank), new_owner()), setting.gpus_per_run
+    _meet(TCPStore("127.0.0.1", port, size, is_master=False), context.device, rank, size)
     with suppress(EOFError):
         while True:
             job: Job = pipe.recv()
             with suppress(TrialFailed):  # all of them see the same loss; the first one says so
-                context.follow(job, Group(rank, setting.gpus_per_run))
+                context.follow(job, Group(rank, size))

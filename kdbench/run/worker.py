@@ -67,7 +67,7 @@ class Context:
     def __init__(self, setting: Setting, owner: str) -> None:
         self.setting, self.owner = setting, owner
         self.device = device_of(pick_device(setting.device), setting, setting.rank)
-        self._ranks = Ranks(setting)
+        self._ranks = Ranks(setting, self.device)
         repeatable(self.device)
         torch.set_num_threads(setting.threads)
         self._data: OrderedDict[str, TaskData] = OrderedDict()
@@ -154,7 +154,8 @@ class Context:
 
     def step(self, config: RunConfig, data: TaskData) -> Step:
         """How a student's steps are computed: measured where its network is trained long enough to pay for that."""
-        runs = 0 if config.phase == "teacher" else (self.setting.runs or {}).get(config.model, 0)
+        usual = config.phase == "teacher" or self.setting.gpus_per_run > 1
+        runs = 0 if usual else (self.setting.runs or {}).get(config.model, 0)
         r = config.recipe
         sharing = max(1, (os.cpu_count() or 1) // torch.get_num_threads()) if self.device.type == "cpu" else 1
         steps = runs * r.epochs * steps_per_epoch(len(data.train), r.batch_size) // sharing
@@ -191,9 +192,8 @@ class Context:
         """What a run is trained with."""
         config, data = job.config, self.data(job.config)
         teacher = self.teacher(job.teacher, config, data) if job.teacher is not None else None
-        alone = Step(kernels=False) if self.setting.gpus_per_run > 1 else None
         return {"data": data, "teacher": teacher, "device": self.device, "start": self._started(config, data),
-                "step": alone or self.step(config, data)}  # fmt: skip
+                "step": self.step(config, data)}  # fmt: skip
 
     def follow(self, job: Job, group: Group) -> None:
         """As another process of a group: take part in training a job whose files are the first one's."""

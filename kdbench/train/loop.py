@@ -145,7 +145,7 @@ class Trainer:
                 epoch, recipe.epochs, recipe.label_smoothing, rows, len(data), mixed, recipe.bce,
                 recipe.bce_threshold,
             )  # fmt: skip
-            if self.rates:
+            if self.rates and not (self.recorded and self.recorded.fault):
                 row = self._replay(batch.x, y, taught, place)
             else:
                 row = self._learn(batch.x, y, taught, place, together)
@@ -180,10 +180,6 @@ class Trainer:
 
     def _replay(self, x: Tensor, y: Tensor, taught: Outputs | None, place: Place) -> Tensor:
         """``_learn`` and ``_update`` by a graph: of the run, or of the epoch where the loss changes with that."""
-        if self.recorded is not None and self.recorded.fault is not None:  # it would fail again
-            row = self._learn(x, y, taught, place)
-            self._update()
-            return row
         if self.recorded is None or (self._place.timely and self._place.epoch != place.epoch):
             self._place = place
 
