@@ -195,7 +195,7 @@ def dry_run(
                 done=kind.done, epochs=epochs, params=params, seconds=seconds, id=config.id,
             )
         )  # fmt: skip
-    more = [_data_note(spec, kinds[-1].example), *notes]
+    more = [*(_data_note(spec, kind.example) for kind in kinds[-1:]), *notes]
     students = [kind.example for kind in kinds if kind.teacher is not None and kind.phase != "teacher"]
     if students:
         reads = [kind for kind in kinds if kind.teacher and "pooled" in METHODS.get(kind.example.method).needs]
