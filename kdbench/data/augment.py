@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from kdbench.data.samples import MASK, Fit, Pixels, as_array, as_picture, key64
-from kdbench.data.views import Augment, Look, More
+from kdbench.data.views import Augment, Look, More, normalise
 from kdbench.errors import BadInput
 
 Decoder = Callable[[Any, int], Pixels]
@@ -97,6 +97,20 @@ def erase(x: Tensor, entries: Tensor, probability: float, salt: int) -> None:
     for image, entry in zip(x, entries.tolist(), strict=True):
         with drawn_from(key64(salt, entry)):
             eraser(image)
+
+
+def strengthened(x: Tensor, entries: Tensor, look: Look, policy: str, salt: int) -> Tensor:
+    """Views (B, C, S, S) of normalised images, each after a policy of timm's, seeded by its entry (B,).
+
+    Raises:
+        BadInput: a policy that timm cannot read.
+    """
+    scale, shift = (torch.tensor(each, device=x.device)[:, None, None] for each in (look.std, look.mean))
+    shown = ((x * scale + shift).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    whole = Fit(x.shape[-1], x.shape[1], "resize")
+    drawn = Drawn(whole, Augment(0, False, more=More(policy=policy)), look, salt, lambda image, _: image)
+    views = [drawn(image, entry) for image, entry in zip(shown, entries.tolist(), strict=True)]
+    return normalise(torch.from_numpy(np.stack(views)).to(x.device), look.mean, look.std)
 
 
 def mix(x: Tensor, more: More, salt: int) -> float:

@@ -22,6 +22,7 @@ from torch.nn import functional
 from kdbench.errors import BadInput
 from kdbench.models import deployed
 from kdbench.models.build import fit_to, known_models
+from kdbench.models.reused import Reused
 
 Logits = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """(B, C, S, S) float32 -> (B, classes)."""
@@ -95,6 +96,7 @@ def timm_config(name: str, network: nn.Module, shape: Shape, stem: str, options:
     with torch.device("meta"):
         stock = timm.create_model(name, num_classes=shape.classes, **args)
     changed: dict[str, Any] = {}
+    whole, network = network, network.body if isinstance(network, Reused) else network
     for path, module in network.named_modules():
         own = dict(stock.named_modules()).get(path)
         if isinstance(module, nn.Identity) and not isinstance(own, nn.Identity | None):
@@ -102,7 +104,7 @@ def timm_config(name: str, network: nn.Module, shape: Shape, stem: str, options:
         elif isinstance(module, nn.Conv2d) and isinstance(own, nn.Conv2d):
             held, usual = ({"stride": c.stride, "padding": c.padding} for c in (module, own))
             changed |= {path: held} if held != usual else {}
-    module = type(network).__module__
+    module = type(whole).__module__
     ours = module.startswith("kdbench")
     config: dict[str, Any] = {
         "architecture": name if not changed else f"kdbench_{name}_changed", "num_classes": shape.classes,

@@ -38,7 +38,14 @@ __all__ = [
 ]  # fmt: skip
 
 Code = TypeVar("Code", bound=Callable[..., Any])
-Need = Literal["logits", "pooled", "maps", "averaged", "student-maps", "sample-index"]
+Need = Literal[
+    "logits", "pooled", "maps", "averaged", "student-maps", "token", "reused", "average", "peer", "views",
+    "sample-index",
+]  # fmt: skip
+"""Of the teacher: what it says (the first three). ``averaged``: networks whose classifier is given the mean of their
+last map. Of the student: ``student-maps``; ``token``: its distillation token; ``reused``: the teacher's classifier.
+In the teacher's place: ``average`` of the student's weights, or a ``peer`` that is trained with it. ``views``: also a
+strongly augmented view; ``sample-index``: which samples these are."""
 LOGITS: frozenset[Need] = frozenset({"logits"})
 
 
@@ -64,6 +71,8 @@ class Outputs:
     """(B, D): what the classifier is given."""
     maps: Mapping[int, Tensor] = field(default_factory=dict)
     """(B, C, H, W) by stage, 1 the first that timm's ``forward_intermediates`` gives."""
+    other: Tensor | None = None
+    """(B, classes): logits of the distillation token, or of a second view, where the method needs either."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +117,7 @@ class Method(Frozen):
 
     name: str
     needs: frozenset[Need] = LOGITS
-    """What it reads of teacher and student; nothing: no teacher is asked."""
+    """What it reads of teacher and student."""
     pairs: str = Field("any->any", pattern=r"^\w+->\w+$")
     """Kinds of teacher and student that it is made for: ``cnn->cnn``, ``any->vit``, ..."""
     space: dict[str, Dimension] = Field(default_factory=dict)
@@ -122,12 +131,20 @@ class Method(Frozen):
     paper: str = ""
     builder: bool = False
     """The code makes the loss: it is called once, as the class of a module would be, and imports no torch before."""
+    momenta: bool = False
+    """Gradients of the labels' share of the total, the part ``task``, and of the rest have a momentum each: the
+    recipe's less, and more, by ``delta``."""
     code: Any = Field(default=None, exclude=True, repr=False)
     """A function, or an ``nn.Module`` class; None: the entry point of that name in ``kdbench.losses``."""
 
     @property
     def knobs(self) -> set[str]:
         return {*self.space, *self.defaults, *self.bounds}
+
+    @property
+    def asks(self) -> frozenset[Need]:
+        """What of its needs a teacher answers; nothing: none is asked."""
+        return self.needs & {"logits", "pooled", "maps"}
 
     @property
     def looks(self) -> bool:
@@ -172,7 +189,7 @@ class Method(Frozen):
         student, teacher = (
             Taps(3, wide * pooled, {1: (4, 4, 4), 2: (wide, 2, 2)} if maps else {}, kind,
                  torch.nn.Linear(wide, 3) if has else None, 4, 4, True)
-            for kind, wide, has in ((kinds[1], 6, True), (kinds[0], 5, head))
+            for kind, wide, has in ((kinds[1], 5 if "reused" in self.needs else 6, True), (kinds[0], 5, head))
         )  # fmt: skip
         middle = {name: (one.choices or (one.low,))[0] or 1.0 for name, one in self.space.items()}
         place = f"{getattr(self.code, '__module__', 'kdbench.losses')}:{getattr(self.code, '__qualname__', self.name)}"
@@ -225,7 +242,7 @@ def _made_up(taps: Taps, sign: int) -> Outputs:
         return sign * torch.linspace(-1, 1, 4 * prod(shape)).view(4, *shape)
 
     maps = {stage: values(*shape) for stage, shape in taps.maps.items()}
-    return Outputs(values(taps.classes), values(taps.pooled) if taps.pooled else None, maps)
+    return Outputs(values(taps.classes), values(taps.pooled) if taps.pooled else None, maps, values(taps.classes))
 
 
 def _of_last_release(name: str) -> Callable[..., Loss | Tensor]:

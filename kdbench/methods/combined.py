@@ -40,7 +40,7 @@ def combine(methods: Sequence[Method]) -> Method:
             )
     if len({method.name for method in methods}) < len(methods):
         raise BadInput(f"method '{name}' names one twice")
-    if not first.needs:
+    if not first.asks:
         raise BadInput(f"method '{name}': '{first.name}' asks no teacher; begin with kd or another that does")
     united: dict[str, dict[str, Any]] = {
         field: dict(getattr(first, field)) for field in ("space", "defaults", "bounds")
@@ -71,7 +71,7 @@ def combine(methods: Sequence[Method]) -> Method:
     return Method(
         name=name, needs=frozenset().union(*(method.needs for method in methods)), pairs=_pairs(name, methods),
         version=1 + sum((method.version - 1) * 10**k for k, method in enumerate(methods)), builder=True, code=code,
-        paper="; ".join(method.paper for method in methods), **united,
+        momenta=first.momenta, paper="; ".join(method.paper for method in methods), **united,
     )  # fmt: skip
 
 

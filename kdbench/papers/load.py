@@ -103,7 +103,7 @@ def _check(paper: PaperFile, path: Path) -> None:
             raise BadInput(f"{path}: the teacher of '{run.name}', '{run.teacher}', is no run listed before it")
         if run.weights is not None and run.teacher is not None:
             raise BadInput(f"{path}: run '{run.name}' has weights and is not trained: it takes no teacher")
-        if bool(method.needs) != (run.teacher is not None):
+        if bool(method.asks) != (run.teacher is not None):
             raise BadInput(f"{path}: run '{run.name}': the loss '{run.method}' and teacher {run.teacher} do not fit")
         for knob in set(run.hyper) - method.knobs:
             raise unknown("hyper-parameter", knob, method.bounds, f"run '{run.name}' in {path}")

@@ -14,6 +14,7 @@ import pandas as pd
 
 from kdbench.config import CONTROLS, HARD
 from kdbench.errors import BadInput
+from kdbench.methods import METHODS
 from kdbench.report.numbers import percent
 from kdbench.run.frame import conform, named, replicate_of
 from kdbench.run.words import counted, numbered
@@ -338,7 +339,9 @@ def pareto_table(runs: pd.DataFrame | Points, latency: Mapping[str, float] | Non
     distilled = frame[frame["method"] != HARD]
     shown = frame[(frame["method"] != HARD) | ~frame["student"].isin(distilled["student"])]
     further = [name for name in frame.columns if name.startswith("hyper_") and shown[name].notna().any()]
-    shown = shown.assign(latency_ms=shown["student"].map(dict(latency or {})), teacher_acc=found.teacher_acc)
+    other = shown["method"].isin([name for name, spec in METHODS.entries.items() if "reused" in spec.needs])
+    timed = shown["student"].map(dict(latency or {})).mask(other)  # those ship more than the student's own network
+    shown = shown.assign(latency_ms=timed, teacher_acc=found.teacher_acc)
     further += ["n_replicates"] if shown["n_replicates"].gt(1).any() else []
     table = shown[[*PARETO_COLUMNS, *further]].reset_index(drop=True)
     return table.astype({name: _TYPES.get(name, "float64") for name in table.columns})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL.Image import Image
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor, nn
 
 from kdbench.config import CONTROLS, HARD
@@ -19,9 +16,9 @@ from kdbench.data import resolve_dataset
 from kdbench.data.samples import Fit
 from kdbench.data.task import looks_of, network_shape
 from kdbench.data.views import normalise
-from kdbench.errors import MachineFault
 from kdbench.models import build
 from kdbench.run.store import WEIGHTS, Run, run_folder
+from kdbench.run.weights import with_weights
 
 
 @dataclass(frozen=True)
@@ -69,16 +66,8 @@ def open_student(run: Run, place: Path, data_path: str | None = None) -> Student
         config.model, **network_shape(spec, config.data, recipe), stem=recipe.stem, seed=0,
         options=recipe.model_options,
     )  # fmt: skip
-    try:
-        raw = (place / WEIGHTS).read_bytes()
-        if run.result.weights not in (None, hashlib.sha256(raw).hexdigest()):
-            raise OSError("their checksum does not fit")
-        network.load_state_dict(load(raw))
-    except (OSError, RuntimeError, SafetensorError) as error:
-        why = str(error).splitlines()[0]
-        raise MachineFault(
-            f"the weights {place / WEIGHTS} cannot be read ({why}): delete {place} and run again"
-        ) from error
+    image = torch.zeros(1, len(look.mean), look.size, look.size)
+    network = with_weights(network, place, run.result.weights, image)
     fit = Fit(cut.size, len(cut.mean), spec.fit, recipe.test_crop)
 
     def preprocess(image: Image | np.ndarray) -> Tensor:

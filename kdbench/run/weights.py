@@ -11,17 +11,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from kdbench.catalog.datasets import IMAGENET_MEAN, IMAGENET_STD
 from kdbench.config import RunConfig, RunResult
 from kdbench.data import Look, Split, TaskData
 from kdbench.data.sources import class_names, natural_order
-from kdbench.errors import BadInput
+from kdbench.errors import BadInput, MachineFault
 from kdbench.files import atomic
 from kdbench.models import count_macs, count_params, describe, in_order, load_weights, members
+from kdbench.models.reused import fitting
 from kdbench.run.events import Handle, Note
+from kdbench.run.store import WEIGHTS
 from kdbench.train import RunOutcome, score
 from kdbench.train.metrics import collect_logits
 from kdbench.train.step import describe_hardware
@@ -51,14 +54,14 @@ def import_weights(config: RunConfig, data: TaskData, source: str, device: torch
 
     orders = [_order(names, labels) or range(data.classes) for labels in theirs]
 
-    def load(stem: str) -> nn.Module:
+    def loaded(stem: str) -> nn.Module:
         model = load_weights(config.model, **shape, stem=stem, source=source).to(device)
         for member, order in zip(getattr(model, "members", [model]), orders, strict=True):
             in_order(member, order)
         return model.eval()
 
     natural = _order(names, natural_order(names)) or list(range(data.classes))
-    model = load(config.recipe.stem)
+    model = loaded(config.recipe.stem)
     logits, targets = collect_logits(model, data.val)
     right = logits.argmax(1) == targets
     if _better(in_natural := logits[:, natural].argmax(1) == targets, right):
@@ -66,7 +69,7 @@ def import_weights(config: RunConfig, data: TaskData, source: str, device: torch
         report(Note(f"the weights' classes are in natural order ({_listed(natural_order(names))}): put in the data's"))
         logits, right = logits[:, natural], in_natural
     step = max(1, len(targets) // PROBED)
-    for option, other, look in _other_ways(config, data.val, load):
+    for option, other, look in _other_ways(config, data.val, loaded):
         some = [(batch.y, (other or model)(look.show(batch.x, data.val.shown))) for batch in _some(data.val, step)]
         y, said = (torch.cat(part) for part in zip(*some, strict=True))
         found = max((said.argmax(1) == y, said[:, natural].argmax(1) == y), key=torch.sum)
@@ -139,6 +142,28 @@ def _order(names: tuple[str, ...], theirs: tuple[str, ...]) -> list[int]:
     if names == theirs or sorted(names) != sorted(theirs):
         return []
     return [theirs.index(name) for name in names]
+
+
+def with_weights(network: nn.Module, place: Path, digest: str | None, image: Tensor) -> nn.Module:
+    """A run's network with the weights in its folder ``place``, whose SHA-256 is ``digest`` (None: not known).
+
+    ``network``: as it is built; it comes back with what else the run ships around it. ``image``: see ``fitting``.
+
+    Raises:
+        MachineFault: weights that cannot be read, or are not those that the run left.
+    """
+    try:
+        raw = (place / WEIGHTS).read_bytes()
+        if digest not in (None, hashlib.sha256(raw).hexdigest()):
+            raise OSError("their checksum does not fit")
+        weights = load(raw)
+        network = fitting(network, weights, image)
+        network.load_state_dict(weights)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise MachineFault(
+            f"the weights {place / WEIGHTS} cannot be read ({str(error).splitlines()[0]}): delete {place} and run again"
+        ) from error
+    return network
 
 
 def save_weights(model: nn.Module, path: Path) -> str:

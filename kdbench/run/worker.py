@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -13,8 +12,6 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from kdbench.catalog.teachers import networks_of
@@ -43,10 +40,11 @@ from kdbench.run.store import (
     write_config,
     write_result,
 )
-from kdbench.run.weights import import_weights, measured, save_arrays, save_weights
+from kdbench.run.weights import import_weights, measured, save_arrays, save_weights, with_weights
 from kdbench.run.words import fault_text
 from kdbench.teacher import Teacher, make_teacher
 from kdbench.train import RunOutcome, Shape, Step, choose_step, run_training, score
+from kdbench.train.beside import blank
 from kdbench.train.checkpoint import NAME as CHECKPOINT
 from kdbench.train.checkpoint import write_metrics
 from kdbench.train.fast_conv import optimise
@@ -121,19 +119,8 @@ class Context:
 
     def _loaded(self, config: RunConfig) -> nn.Module:
         place, data = self.weights_of(config), self.data(config)
-        model = self._empty(config, data)
-        try:
-            raw = (place / WEIGHTS).read_bytes()
-            held = read_result(place)
-            if held is not None and held.weights not in (None, hashlib.sha256(raw).hexdigest()):
-                raise OSError("their checksum does not fit")
-            model.load_state_dict(load_file(place / WEIGHTS))
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise MachineFault(
-                f"the weights of {config.model} in {place} cannot be read ({str(error).splitlines()[0]}); "
-                "delete that folder to train it again"
-            ) from error
-        return model
+        held = read_result(place)
+        return with_weights(self._empty(config, data), place, held.weights if held else None, blank(data))
 
     def _empty(self, config: RunConfig, data: TaskData) -> nn.Module:
         shape = {"classes": data.classes, "channels": data.channels, "input_size": data.input_size}
@@ -316,7 +303,7 @@ class Context:
 
     def _fill(self, teacher: RunConfig, student: RunConfig, report: Handle) -> None:
         """What the teacher says of one seed's views, where it can be computed ahead."""
-        data, fields = self.data(student), METHODS.get(student.method).needs
+        data, fields = self.data(student), METHODS.get(student.method).asks
         kept = self.teacher(teacher, student, data)
         if "logits" in fields and "maps" not in fields and kept.fills(data.train, fields):
             for epoch in range(1, student.recipe.epochs + 1):

@@ -39,7 +39,8 @@ from kdbench.sweeps.teachers import teacher_config
 from kdbench.sweeps.types import Sweep, spec_difference
 from kdbench.teacher import asked, kind_of, taps_of
 from kdbench.train.autotune import precision_for
-from kdbench.train.optim import frozen
+from kdbench.train.beside import reusable
+from kdbench.train.optim import check_momenta, frozen
 from kdbench.train.step import describe_hardware
 
 GROWING = ("trials", "seeds")
@@ -129,8 +130,15 @@ def check_inputs(sweep: Sweep, cache: Path, sources: dict[str, str], *, decode: 
         method.check(head=not several)  # a third party's loss fails now, not after hours of teacher
         for teacher, student in product(chain_of(sweep.pair.teacher)[-1], sweep.pair.students):
             method.fits(kinds[teacher.model], kinds[student])
+        taught = [(one.model, sweep.teacher_recipe) for one in chain_of(sweep.pair.teacher)[-1]]
+        for one in taught if "reused" in method.needs else ():
+            reusable(method, _looked_at(sweep, spec, *one, {"maps", "pooled"}))
+        for model, recipe in _students(sweep):
+            if "token" in method.needs:
+                _looked_at(sweep, spec, model, recipe, method.needs)
+            if method.momenta:
+                check_momenta(recipe, method.defaults["delta"])
         if "averaged" in method.needs:
-            taught = [(one.model, sweep.teacher_recipe) for one in chain_of(sweep.pair.teacher)[-1]]
             looks = [_looked_at(sweep, spec, *one, method.needs) for one in (*taught, *_students(sweep))]
             for seen in looks[len(taught) :]:
                 method.build({**method.defaults, "temperature": 1.0}, seen, looks[0])

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from kdbench.errors import BadInput
 from kdbench.methods import Outputs, Taps
 
-Said = tuple[Tensor, Tensor | None, dict[int, Tensor]]
-"""Logits, pooled, maps."""
+Said = tuple[Tensor, Tensor | None, dict[int, Tensor], Tensor | None]
+"""Logits, pooled, maps, the distillation token's logits."""
+INSIDE = {"pooled", "maps", "student-maps", "token"}
 
 
 class Tapped(nn.Module):
@@ -25,6 +26,10 @@ class Tapped(nn.Module):
         what = type(network).__name__
         if self.maps and not hasattr(network, "forward_intermediates"):
             raise BadInput(f"{what} gives no maps of its stages: use a method without them")
+        if "token" in fields:
+            if not hasattr(network, "set_distilled_training"):
+                raise BadInput(f"{what} has no distillation token: name a student of `deit` or `levit`")
+            network.set_distilled_training(True)  # type: ignore[operator]
         if "pooled" in fields:
             classifier = classifier_of(network)
             if not isinstance(classifier, nn.Module):
@@ -42,7 +47,8 @@ class Tapped(nn.Module):
         else:
             logits, maps = network(x), []
         seen, self._seen = self._seen, None
-        return logits, seen, dict(enumerate(maps, 1))
+        logits, token = logits if isinstance(logits, tuple) else (logits, None)
+        return logits, seen, dict(enumerate(maps, 1)), token
 
 
 def classifier_of(network: nn.Module) -> Any:
@@ -53,15 +59,16 @@ def classifier_of(network: nn.Module) -> Any:
 
 def asked(network: nn.Module, fields: Collection[str]) -> nn.Module:
     """What gives the fields: the network itself where logits are enough."""
-    return Tapped(network, fields) if {"pooled", "maps", "student-maps"} & set(fields) else network
+    return Tapped(network, fields) if INSIDE & set(fields) else network
 
 
 def outputs(said: Tensor | Said) -> Outputs:
     """In float32, whatever it was computed in."""
     if isinstance(said, Tensor):
         return Outputs(said.float())
-    logits, pooled, maps = said
-    return Outputs(logits.float(), None if pooled is None else pooled.float(), {k: m.float() for k, m in maps.items()})
+    logits, pooled, maps, token = said
+    pooled, token = (None if one is None else one.float() for one in (pooled, token))
+    return Outputs(logits.float(), pooled, {k: m.float() for k, m in maps.items()}, token)
 
 
 @torch.no_grad()

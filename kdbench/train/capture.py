@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdbench.methods import BatchInfo, Outputs
+from kdbench.config import RunConfig
+from kdbench.methods import METHODS, BatchInfo, Outputs
+from kdbench.train.optim import FUSED
 
 EAGER = 2
 """Calls before one is recorded: they make what is made once (momenta, a library's workspaces)."""
@@ -68,6 +70,15 @@ class Recorded:
             noise.graphsafe_set_state(before)
         else:
             self._graph = graph
+
+
+def recordable(config: RunConfig) -> bool:
+    """Whether a run's step is one that a graph can hold: not a plug-in's, which may keep state that a replay misses."""
+    parts, recipe = [METHODS.get(part) for part in config.method.split("+")], config.recipe
+    own = all(getattr(part.code, "__module__", "").startswith("kdbench.") for part in parts)
+    whole = all("views" not in part.needs and not part.momenta for part in parts)
+    mixing = recipe.mixup or recipe.cutmix
+    return own and whole and recipe.optimizer in FUSED and recipe.accumulate == 1 and not mixing
 
 
 class Place(BatchInfo):

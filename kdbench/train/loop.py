@@ -18,21 +18,19 @@ from kdbench.config import EpochLog, RunConfig, RunResult
 from kdbench.data import Split, TaskData
 from kdbench.errors import TrialFailed
 from kdbench.files import identify
-from kdbench.methods import METHODS, BatchInfo, Need, Outputs, Taps, as_loss
-from kdbench.models import build, count_macs, count_params, head_names
+from kdbench.methods import LOGITS, METHODS, BatchInfo, Outputs, Taps, as_loss
+from kdbench.models import count_macs, count_params, head_names
 from kdbench.models.build import seeded
 from kdbench.teacher import Teacher, asked, outputs, taps_of, truncate
 from kdbench.teacher.logit_cache import Progress
 from kdbench.train import checkpoint
-from kdbench.train.capture import Place, Recorded, like, tensors_of
+from kdbench.train.beside import averaged, blank, built, second, strong_views, with_classifier_of
+from kdbench.train.capture import Place, Recorded, like, recordable, tensors_of
 from kdbench.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, write_metrics
 from kdbench.train.metrics import Scores, calibration_temperature, collect_logits, reliability, scaled, score
-from kdbench.train.optim import FUSED, hold, make_optimizer, make_schedule, max_norm_constraint
+from kdbench.train.optim import TwoMomenta, hold, make_optimizer, make_schedule, max_norm_constraint
 from kdbench.train.parallel import ALONE, Group
 from kdbench.train.step import Step, compiled, describe_hardware, note_step, prepare
-
-ON_STUDENT: frozenset[Need] = frozenset({"student-maps"})
-"""What of a method's needs no teacher is asked for."""
 
 
 class RunOutcome(NamedTuple):
@@ -48,11 +46,6 @@ def steps_per_epoch(samples: int, batch_size: int) -> int:
     return max(samples // batch_size, 1)
 
 
-def _average(model: nn.Module, decay: float) -> ModelEmaV3:
-    """The moving average; its decay warms up, else a short run's would be mostly the start's random weights."""
-    return ModelEmaV3(model, decay=decay, use_warmup=True)
-
-
 class Trainer:
     """The state of one run: network, the method's own part, optimiser and schedule."""
 
@@ -63,15 +56,15 @@ class Trainer:
         self.config, self.data, self.teacher, self.device, self.group = config, data, teacher, device, group
         recipe, method = config.recipe, METHODS.get(config.method)
         # a loss that reads nothing from a teacher (the hard baseline) must not pay for one while training
-        self.needs = method.needs
-        if self.needs and teacher is None:
+        self.method = method
+        if method.asks and teacher is None:
             raise ValueError(f"the method '{config.method}' needs a teacher")
-        self.model = start or build(
-            config.model, classes=data.classes, channels=data.channels, input_size=data.input_size, stem=recipe.stem,
-            seed=config.seed, options=recipe.model_options,
-        )  # fmt: skip
-        group.check(recipe, len(data.train), self.model, self.needs)
-        self.ema = None if recipe.ema is None else _average(self.model.to(device), recipe.ema)
+        self.model = start or built(config, data, config.seed)
+        if teacher is not None and "reused" in method.needs:
+            with seeded(config.seed):
+                self.model = with_classifier_of(teacher, method, self.model, data, device)
+        group.check(recipe, len(data.train), self.model, method)
+        self.ema = None if recipe.ema is None else averaged(self.model.to(device), recipe.ema)
         self.shown: nn.Module = self.model if self.ema is None else self.ema.module
         """What is measured and kept."""
         self.params = count_params(self.model)
@@ -82,11 +75,11 @@ class Trainer:
                 self.model.get_submodule(name).requires_grad_()
         self.held = hold(self.model, recipe.freeze) if recipe.freeze else []
         """What stays in eval mode, as it came."""
-        whole = asked(self.model, self.needs)
+        whole = asked(self.model, method.needs)
         taps: list[Taps | None] = [None, None]
         if teacher is not None and method.looks:
-            image = torch.zeros(1, data.channels, data.input_size, data.input_size, device=device)
-            found = taps_of(whole.to(device), self.model, image), teacher.taps(self.needs - ON_STUDENT, image)
+            image = blank(data, device)
+            found = taps_of(whole.to(device), self.model, image), teacher.taps(method.asks, image)
             shown = min(recipe.batch_size, len(data.train))
             taps = [replace(one, samples=len(data.train), batch=shown) for one in found]
         with seeded(config.seed):
@@ -95,7 +88,13 @@ class Trainer:
         """What of the method is trained and kept in checkpoints; no part of the student."""
         self.loss = compiled(made, step) if isinstance(made, nn.Module) else made
         self.forward = prepare(whole, step, device)[1]
-        self.optimizer = make_optimizer(self.model, recipe, fused=step.fused, part=self.part)
+        self.second = second(config, method, self.model, data)
+        """The network in the teacher's place, where there is one."""
+        self.other = self.second and prepare(self.second, step, device)[1]
+        if self.second is not None:
+            self.part.add_module("second", self.second)
+        delta = config.hyper["delta"] if method.momenta else None
+        self.optimizer = make_optimizer(self.model, recipe, fused=step.fused, part=self.part, delta=delta)
         self.constrain = max_norm_constraint(self.model, recipe.max_norm)
         self.batches = steps_per_epoch(len(data.train), recipe.batch_size)
         self.updates = -(-self.batches // recipe.accumulate)
@@ -106,11 +105,7 @@ class Trainer:
         self._place = Place()
         self.rates: list[Tensor] = []
         """The learning rates of a step that is recorded: on the device, where a replay reads them."""
-        # a plug-in may keep state that a replay would not see
-        codes = [METHODS.get(part).code for part in config.method.split("+")]
-        own = all(getattr(code, "__module__", "").startswith("kdbench.") for code in codes)
-        plain = own and recipe.optimizer in FUSED and recipe.accumulate == 1 and not recipe.mixup and not recipe.cutmix
-        if step.captured and device.type == "cuda" and plain:
+        if step.captured and device.type == "cuda" and recordable(config):
             for each in self.optimizer.param_groups:
                 each["capturable"] = True
                 self.rates.append(torch.zeros((), device=device))
@@ -118,14 +113,18 @@ class Trainer:
     def steps(self, epoch: int, on_fill: Progress | None = None) -> Iterator[int]:
         """Train one epoch, a batch at a time; yields the number of images in each."""
         recipe, seed, data = self.config.recipe, self.config.seed, self.data.train
-        teacher = self.teacher if self.needs else None
-        guide = teacher.epoch(data, seed, epoch, self.needs - ON_STUDENT, on_fill) if teacher is not None else None
+        teacher = self.teacher if self.method.asks else None
+        guide = teacher.epoch(data, seed, epoch, self.method.asks, on_fill) if teacher is not None else None
+        strengthen = strong_views(self.data, seed, epoch) if "views" in self.method.needs else None
         # dropout and stochastic depth draw from here, so an epoch is the same after an interruption
         torch.manual_seed(int(identify([seed, epoch, "noise"]), 16) % 2**63)
         self.model.train(self.config.tune == "full")
         for module in self.held:
             module.eval()
         self.part.train()
+        averages = [one for one in (self.ema, self.second) if isinstance(one, ModelEmaV3)]
+        for average in averages:
+            average.eval()
         self._rows = []
         batches = data.batches(
             batch_size=recipe.batch_size, order_seed=seed, augment_seed=seed, epoch=epoch, portion=self.group.portion
@@ -145,14 +144,17 @@ class Trainer:
                 epoch, recipe.epochs, recipe.label_smoothing, rows, len(data), mixed, recipe.bce,
                 recipe.bce_threshold,
             )  # fmt: skip
+            strong = None if strengthen is None else strengthen(batch)
+            if teacher is not None and taught is not None and strong is not None:
+                taught = replace(taught, other=teacher.ask(LOGITS, strong).logits)
             if self.rates and not (self.recorded and self.recorded.fault):
                 row = self._replay(batch.x, y, taught, place)
             else:
-                row = self._learn(batch.x, y, taught, place, together)
+                row = self._learn(batch.x, y, taught, place, together, strong)
                 if done + 1 == together:
                     self._update()
-            if self.ema is not None and done + 1 == together:
-                self.ema.update(self.model, step=(epoch - 1) * self.updates + update + 1)
+            for average in averages if done + 1 == together else ():
+                average.update(self.model, step=(epoch - 1) * self.updates + update + 1)
             self._rows.append(row)
             yield len(batch.y)
 
@@ -162,17 +164,28 @@ class Trainer:
         for group, held in zip(self.optimizer.param_groups, self.rates, strict=bool(self.rates)):
             group["lr"] = held.fill_(group["lr"])
 
-    def _learn(self, x: Tensor, y: Tensor, taught: Outputs | None, place: BatchInfo, together: int = 1) -> Tensor:
+    def _learn(
+        self, x: Tensor, y: Tensor, taught: Outputs | None, place: BatchInfo, together: int = 1,
+        strong: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Gradients of a batch; its loss, accuracy and the loss's parts, (2 + parts,)."""
         recipe = self.config.recipe
         precision = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16")
         with precision, self.group.normalising():
-            said = self.forward(x)
+            said, other = self.forward(x), None if self.other is None else self.other(x)
+            again = None if strong is None else self.forward(strong)
         student, taught = self.group.outputs(outputs(said)), taught and self.group.outputs(taught)
+        if other is not None:
+            taught = outputs(other)
+        if again is not None:
+            student = replace(student, other=outputs(again).logits)
         if taught is not None and recipe.teacher_top_k is not None:  # whatever the cache holds
             taught = replace(taught, logits=truncate(taught.logits, recipe.teacher_top_k))
         loss = as_loss(self.loss(student, taught, y, place))
-        (loss.total / together).backward()
+        if isinstance(self.optimizer, TwoMomenta):
+            self.optimizer.learn(loss.parts["task"], loss.total - loss.parts["task"])
+        else:
+            (loss.total / together).backward()
         self._names = ["loss", "acc", *loss.parts]
         # kept on the device until the epoch ends: reading a value now would stall a GPU every step
         accuracy = (student.logits.detach().argmax(1) == y).float().mean()

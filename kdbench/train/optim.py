@@ -25,15 +25,19 @@ FLOOR = 1e-3
 
 
 def make_optimizer(
-    model: nn.Module, recipe: Recipe, *, fused: bool = False, part: nn.Module | None = None
+    model: nn.Module, recipe: Recipe, *, fused: bool = False, part: nn.Module | None = None, delta: float | None = None
 ) -> torch.optim.Optimizer:
     """SGD (weight decay on every parameter, as the CIFAR papers do) or another of timm's (norms and biases exempt).
 
     ``fused`` computes the same update in one pass. ``part`` is what else is trained: a method's own parameters.
+    ``delta``: of ``TwoMomenta``.
 
     Raises:
-        BadInput: an optimiser that timm does not know.
+        BadInput: an optimiser that timm does not know, or a recipe that leaves no room for two momenta.
     """
+    if delta is not None:
+        check_momenta(recipe, delta)
+        return TwoMomenta([*model.parameters(), *(part or nn.Module()).parameters()], recipe, delta)
     own, known = recipe.optimizer != "sgd", list_optimizers()
     if recipe.optimizer not in known:
         raise unknown("optimizer", recipe.optimizer, known, "any name of timm.optim.list_optimizers() will do")
@@ -49,6 +53,51 @@ def make_optimizer(
     for group in (group for other in both[1:] for group in other.param_groups):
         both[0].add_param_group({"params": group["params"], "weight_decay": group["weight_decay"]})
     return both[0]
+
+
+class TwoMomenta(torch.optim.SGD):
+    """SGD whose gradients of the labels and of the teacher have a momentum each (DOT, Zhao et al. 2023, ICCV, eq. 8).
+
+    v_task <- (momentum - delta) v_task + g_task + decay w; v_soft <- (momentum + delta) v_soft + g_soft;
+    w <- w - lr (v_task + v_soft); no look-ahead of Nesterov's, whatever the recipe says.
+    """
+
+    def __init__(self, weights: list[nn.Parameter], recipe: Recipe, delta: float) -> None:
+        super().__init__([weight for weight in weights if weight.requires_grad], lr=recipe.lr)
+        self._task, self._soft, self._decay = recipe.momentum - delta, recipe.momentum + delta, recipe.weight_decay
+
+    def learn(self, task: torch.Tensor, soft: torch.Tensor) -> None:
+        """The gradients of both parts of the loss: the first into ``grad``, the second into its momentum."""
+        weights = self.param_groups[0]["params"]
+        grads = torch.autograd.grad(soft, weights, retain_graph=True, allow_unused=True)
+        for weight, grad in zip(weights, grads, strict=True):
+            held = self.state[weight]
+            held["soft"] = held.get("soft", torch.zeros_like(weight)).mul_(self._soft)
+            if grad is not None:
+                held["soft"].add_(grad)
+        task.backward()
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """An update by both momenta."""
+        for weight in self.param_groups[0]["params"]:
+            held, grad = self.state[weight], 0 if weight.grad is None else weight.grad
+            held["task"] = held.get("task", torch.zeros_like(weight)).mul_(self._task).add_(grad)
+            weight.grad = held["task"].add_(weight, alpha=self._decay) + held["soft"]
+        super().step()
+
+
+def check_momenta(recipe: Recipe, delta: float) -> None:
+    """Refuse, as BadInput, recipes that leave no room for two momenta."""
+    why = ""
+    if recipe.optimizer != "sgd":
+        why = f"recipe.optimizer={recipe.optimizer}"
+    elif recipe.accumulate > 1:
+        why = f"recipe.accumulate={recipe.accumulate}"
+    elif not delta <= recipe.momentum < 1 - delta:
+        why = f"delta={delta:g} beside recipe.momentum={recipe.momentum:g}"
+    if why:
+        raise BadInput(f"dot trains by SGD, a batch a step, momentum - delta and momentum + delta in [0, 1): not {why}")
 
 
 def frozen(model: nn.Module, groups: int) -> set[str]:

@@ -6,9 +6,8 @@ normalisation takes the whole batch's statistics; gradients are summed. It is th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from kdbench.config import Recipe
 from kdbench.errors import BadInput
-from kdbench.methods import Outputs
+from kdbench.methods import Method, Outputs
 from kdbench.train.step import Step, draws_noise
 
 
@@ -44,7 +43,8 @@ class Group:
             return said
         pooled = None if said.pooled is None else self.gather(said.pooled)
         maps = {stage: self.gather(one) for stage, one in said.maps.items()}
-        return replace(said, logits=self.gather(said.logits), pooled=pooled, maps=maps)
+        other = None if said.other is None else self.gather(said.other)
+        return Outputs(self.gather(said.logits), pooled, maps, other)
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Each process has those of its part of the loss; afterwards all have the whole's."""
@@ -72,7 +72,7 @@ class Group:
         off = dict.fromkeys(("kernels", "compiled", "captured"), False)
         return step if self.size == 1 else step.model_copy(update=off)
 
-    def check(self, recipe: Recipe, samples: int, network: nn.Module, needs: Collection[str]) -> None:
+    def check(self, recipe: Recipe, samples: int, network: nn.Module, method: Method) -> None:
         """Refuse, as BadInput, what would be another run than that of one process."""
         if self.size == 1:
             return
@@ -84,8 +84,9 @@ class Group:
                 why = f"recipe.{name}={getattr(recipe, name):g} joins images of one batch: leave it out"
         if draws_noise(network):
             why = f"{type(network).__name__} draws noise (dropout, stochastic depth), another on each GPU"
-        if "averaged" in needs:  # its gradient there would be the whole batch's, to be summed again
-            why = "the method reads the student's own classifier: choose another method"
+        # of the first the gradient would be the whole batch's, to be summed again; the others are not gathered
+        if method.momenta or {"averaged", "average", "peer", "views"} & method.needs:
+            why = f"{method.name} learns from more than gathered outputs: choose another method"
         if why:
             raise BadInput(f"--gpus-per-run {self.size}: {why}")
 

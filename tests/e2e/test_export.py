@@ -30,7 +30,7 @@ from kdbench.models import build
 from kdbench.run.store import WEIGHTS
 from kdbench.stats import PairedDifference, paired_drop
 from tests.support.helpers import ROOT, Cli
-from tests.support.sweeps import SMALL
+from tests.support.sweeps import SMALL, command
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ALONE = "import sys; sys.modules['kdbench'] = None; "  # whoever imports kdbench fails
@@ -266,3 +266,22 @@ def test_rounding_is_what_eight_bits_hold(tmp_path: Path) -> None:
         "2.weight",
         "2.bias",
     }
+
+
+def test_a_student_ships_the_classifier_that_it_reuses(tmp_path: Path, cli: Cli) -> None:
+    """What simkd trains is what is counted, predicts, and leaves."""
+    pytest.importorskip("onnxruntime")
+    words = command(tmp_path / "out", tmp_path / "cache", "--method", "simkd", "--trials", 1, "--seeds", 2)
+    assert cli(*words, "--limit", "200", "--name", "reused", "--json").code == 0
+    found = kdbench.load(tmp_path / "out" / "reused")
+    row = found.pareto.iloc[0]
+    plain = build(SMALL, classes=10, channels=1, input_size=32, seed=0)
+    student = found.student(SMALL)
+    assert row["method"] == "simkd" and row["params"] == sum(p.numel() for p in student.network.parameters())
+    assert row["params"] != sum(p.numel() for p in plain.parameters()) and np.isnan(row["latency_ms"])
+    test = cut_test(digits(), "test")
+    right = np.mean([student.predict(image).argmax() == y for image, y in zip(test.images, test.labels, strict=True)])
+    assert right == pytest.approx(student.run.result.test_acc)
+    done = found.export(SMALL, formats=("timm", "onnx"))[0]
+    assert done["method"] == "simkd" and done["params"] == row["params"]
+    assert open_timm(Path(done["folder"]))(torch.zeros(1, 1, 32, 32)).shape == (1, 10)

@@ -19,8 +19,7 @@ from kdbench.methods import LOGITS, METHODS
 from kdbench.models import build
 from kdbench.teacher import Teacher, make_teacher
 from kdbench.teacher.logit_cache import CHUNK
-from kdbench.train import Step
-from kdbench.train import loop as engine_run
+from kdbench.train import Step, beside
 from kdbench.train.checkpoint import NAME
 from kdbench.train.metrics import calibration_temperature, collect_logits
 from kdbench.train.optim import FLOOR, make_optimizer, make_schedule
@@ -257,7 +256,7 @@ def test_the_student_trains_in_train_mode_and_the_teacher_speaks_in_eval_mode(tm
         model.register_forward_hook(lambda module, *_: modes.append((module.training, torch.is_grad_enabled())))
         return model
 
-    monkeypatch.setattr(engine_run, "build", watched_build)
+    monkeypatch.setattr(beside, "build", watched_build)
     for teacher in (live(network := Watched()), cached(tmp_path, network)):
         modes.clear()
         outcome = train(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ import torch.nn.functional as F
 from kdbench.methods import METHODS, BatchInfo, Loss, Method, Outputs, Taps, as_loss
 
 CORE = {"hard", "kd", "kd-ls", "dkd", "dist"}
-OTHERS = [spec for name, spec in METHODS.entries.items() if name not in CORE]
-LOGIT_ONLY = [spec for spec in OTHERS if not {"pooled", "maps", "student-maps"} & spec.needs]
+OTHERS = [spec for name, spec in METHODS.entries.items() if name not in CORE and "reused" not in spec.needs]
+LOGIT_ONLY = [spec for spec in OTHERS if not {"pooled", "maps", "student-maps", "token", "views"} & spec.needs]
 POOLED = [spec for spec in OTHERS if "pooled" in spec.needs and "maps" not in spec.needs]
 N, NAMED = 6, operator.attrgetter("name")
 
@@ -35,8 +36,8 @@ def taps(classes: int, *, teacher: bool = False) -> Taps:
 
 def said(shape: Taps, n: int = N, seed: int = 0, scale: float = 1.0) -> Outputs:
     maps = {k: draw(n, *one, seed=seed + k).requires_grad_() for k, one in shape.maps.items()}
-    return Outputs(draw(n, shape.classes, seed=seed, scale=scale).requires_grad_(), draw(n, shape.pooled, seed=seed + 9)
-                   .requires_grad_(), maps)  # fmt: skip
+    logits, other = (draw(n, shape.classes, seed=seed + k, scale=scale).requires_grad_() for k in (0, 10))
+    return Outputs(logits, draw(n, shape.pooled, seed=seed + 9).requires_grad_(), maps, other)
 
 
 def middle(spec: Method) -> dict[str, float]:
@@ -50,7 +51,9 @@ def code_of(spec: Method | str, classes: int = 10, **hyper: float):
     spec = METHODS.get(spec) if isinstance(spec, str) else spec
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        made = spec.build(middle(spec) | hyper, taps(classes), taps(classes, teacher=True))
+        kind = spec.pairs.split("->")[1]
+        own = replace(taps(classes), kind="cnn" if kind == "any" else kind)
+        made = spec.build(middle(spec) | hyper, own, taps(classes, teacher=True))
     return made.double() if isinstance(made, torch.nn.Module) else made
 
 
@@ -110,7 +113,7 @@ def test_gradients_are_those_of_finite_differences(spec: Method) -> None:
     def total(z: torch.Tensor) -> torch.Tensor:
         return loss_of(spec, Outputs(z), teacher, y, code=code).total
 
-    if spec.name == "wsld":  # its sample weights are held
+    if spec.name in {"wsld", "dml"}:  # its sample weights are held; what its peer learns from is
         return
     loss_of(spec, said(taps(10)), teacher, y, code=code)  # what a first batch sets is set
     assert torch.autograd.gradcheck(total, (draw(N, 10, seed=8).requires_grad_(),), eps=1e-6, atol=1e-4)
@@ -172,6 +175,11 @@ def formulas(s: np.ndarray, t: np.ndarray, y: np.ndarray, h: dict[str, float]) -
         "logit-mse": h["alpha"] * float(np.mean((s - t) ** 2)),
         "funmatch": temp**2 * float(kl(s / temp, t / temp).mean()),
         "hard-targets": h["alpha"] * float(-log_p(s)[rows, t.argmax(1)].mean()),
+        "dml": h["weight"] * temp**2 * float((kl(s / temp, t / temp) + kl(t / temp, s / temp)).mean())
+        + float(ce["t"].mean()),
+        "mean-teacher": h["weight"] * math.exp(-5 * (1 - min(1, 2 / (24 * h["rampup_share"]))) ** 2)
+        * float(((softmax(s) - softmax(t)) ** 2).mean()),
+        "dot": h["alpha"] * temp**2 * float(kl(s / temp, t / temp).mean()),
         "tf-kd": h["alpha"] * temp**2 * float(kl(s / temp, sure / temp).mean()),
         "ctkd": h["alpha"] * warm**2 * float(kl(s / warm, t / warm).mean()),
         "gkl": grow * (h["beta"] * 0.25 * float(pairs.sum() / (weights.sum() ** 2 * len(y)))
@@ -190,7 +198,7 @@ def test_it_is_its_formula(spec: Method) -> None:
     assert ours == pytest.approx(formulas(s, t, y.numpy(), hyper)[spec.name], rel=1e-6, abs=1e-9)
 
 
-MIXED = {"normkd", "logit-mse", "hard-targets", "tf-kd", "ctkd"}
+MIXED = {"dot", "normkd", "logit-mse", "hard-targets", "tf-kd", "ctkd"}
 
 
 def test_the_temperature_of_ctkd_climbs_as_its_reversal_grows() -> None:

@@ -99,7 +99,7 @@ def test_two_processes_train_as_one(
     ({"batch_size": 63}, "hard", "batches of 63 images do not divide by it"),
     ({"mixup": 0.2}, "hard", "recipe.mixup=0.2 joins images of one batch"),
     ({"model_options": {"drop_rate": 0.1}}, "hard", "draws noise"),
-    ({}, "sdd", "the method reads the student's own classifier"),
+    ({}, "sdd", "sdd learns from more than gathered outputs"),
 ])  # fmt: skip
 def test_what_would_be_another_run_is_refused(more: dict[str, object], method: str, says: str) -> None:
     recipe = Recipe.model_validate(LOW.model_dump() | more)
