@@ -54,17 +54,17 @@ def trainers(task: Setting, names: list[str], cache: Path) -> Iterator[tuple[str
             phase="search",
         )
         try:
-            yield name, Trainer(config, data, guide if spec.needs else None, device, Step(kernels=task.device == "cpu"))
+            yield name, Trainer(config, data, guide if spec.asks else None, device, Step(kernels=task.device == "cpu"))
         except KdbenchError as error:
             sys.stderr.write(f"{name} left out: {error}\n")
 
 
 def warm(trainer: Trainer) -> Iterator[int]:
     """Its steps, after as many epochs as fill the cache for all views, and the first step."""
-    data, fields = trainer.data.train, METHODS.get(trainer.config.method).needs
+    data, fields = trainer.data.train, METHODS.get(trainer.config.method).asks
     if trainer.teacher is not None and trainer.teacher.fills(data, fields) and "maps" not in fields:
         for epoch in range(1, 1 + 2 * (data.n_views or 1)):
-            trainer.teacher.fill(data, 0, epoch, fields - {"student-maps"})
+            trainer.teacher.fill(data, 0, epoch, fields)
     steps = endless(trainer)
     next(steps)
     return steps

@@ -7,6 +7,7 @@ with ``kd_weight`` at ``kd_temperature``. Defaults are the published settings on
 from __future__ import annotations
 
 import math
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from kdbench.methods.base import BatchInfo, F, Loss, Need, Outputs, Range, Taps, learned, method, nn, torch
@@ -55,17 +56,23 @@ def distances(f: Tensor) -> Tensor:
     return apart / (apart.sum() / (len(f) * (len(f) - 1))).clamp_min(1e-12)
 
 
-def angles(f: Tensor) -> Tensor:
-    """Cosines of the angles at the first of each triple of rows, (B, B, B); 0 where two of them are one.
+def corners(f: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What the angles between rows come from, (B, B) each: their inner products g; g_ij - g_ii / 2; 1 / distance.
 
-    By the law of cosines from inner products, so that no difference of rows is made for each pair.
+    By the law of cosines the cosine at the first of three rows is (g_jk - r_ij - r_ik) n_ij n_ik, so that no difference
+    of rows is made for each pair; 0 where two of them are one.
     """
     own = f.double() - f.double().mean(0)  # distances cancel in less
     gram = own @ own.T
     square = gram.diagonal()
     near = (square[:, None] + square - 2 * gram).clamp_min(1e-12).rsqrt() * (1 - torch.eye(len(f), device=f.device))
-    gram, square, near = (each.to(f.dtype) for each in (gram, square, near))
-    return (gram - gram[:, :, None] - gram[:, None] + square[:, None, None]) * near[:, :, None] * near[:, None]
+    return gram.to(f.dtype), (gram - square[:, None] / 2).to(f.dtype), near.to(f.dtype)
+
+
+def angle_gap(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Mean smooth L1 between the cosines of all triples of rows of both."""
+    gap: Tensor = import_module("kdbench.methods._learned").AngleGap.apply(*corners(ours), *corners(theirs))
+    return gap
 
 
 @method("rkd", needs=POOLED, **weighed(1, 0.1, 10, distance=(25.0, FREE), angle=(50.0, FREE)),
@@ -77,7 +84,7 @@ def rkd(
     """Smooth L1 between distances of pairs and angles of triples in the batch (eq. 5 to 8)."""
     ours, theirs = vectors(student, teacher)
     far = distance * F.smooth_l1_loss(distances(ours), distances(theirs))
-    turn = angle * F.smooth_l1_loss(angles(ours), angles(theirs))
+    turn = angle * angle_gap(ours, theirs)
     return guided(student, teacher, targets, batch, hyper, distance=far, angle=turn)
 
 
@@ -156,6 +163,34 @@ def srd(student: Taps, teacher: Taps, *, exponent: float = 4.0, **hyper: float) 
     return learned(loss, project=nn.Linear(student.pooled, teacher.pooled), norm_s=norms[0], norm_t=norms[1])
 
 
+def turned(layer: Any, f: Tensor) -> Tensor:
+    """``layer(f)`` of a linear layer under PyTorch's ``orthogonal``, (B, in) to (B, out), by a few matrix products.
+
+    Its map is k reflections one after the other, of whose product PyTorch takes the gradient one by one. That product
+    is I - V T V', T's inverse being the upper triangle of V'V with half its diagonal (Joffrain et al. 2006, UT
+    transform), and is applied to the batch without being formed.
+    """
+    kept = layer.parametrizations.weight
+    x: Tensor = kept.original
+    base: Tensor = kept[0].base
+    if x.shape[0] == x.shape[1]:  # there the map is another: the matrix exponential
+        said: Tensor = layer(f)
+        return said
+    wide = x.shape[0] < x.shape[1]
+    tall = x.mT if wide else x
+    n, k = tall.shape
+    signs, v = tall.diagonal().int(), tall.tril(-1) + torch.eye(n, k, dtype=x.dtype, device=x.device)
+    gram = v.mT @ v
+    inner = gram.triu(1) + (gram.diagonal() / 2).diag()
+    if wide:  # f base (I - V T V')[:, :k] signs
+        g = f @ base
+        cut: Tensor = torch.linalg.solve_triangular(inner, g @ v, upper=True, left=False) @ v[:k].mT
+        return (g[:, :k] - cut) * signs
+    g = f * signs  # f signs (I - V T' V')[:k] base'
+    cut = torch.linalg.solve_triangular(inner.mT, g @ v[:k], upper=False, left=False) @ v.mT
+    return (F.pad(g, (0, n - k)) - cut) @ base.mT
+
+
 @method("vkd", needs=POOLED, builder=True,
         **weighed(1, 0.1, 10) | {"defaults": {"weight": 1.0, "kd_weight": 1.0, "kd_temperature": 1.0}},
         paper="Miles et al. 2024, VkD, arXiv:2403.06213")  # fmt: skip
@@ -164,7 +199,7 @@ def vkd(student: Taps, teacher: Taps, **hyper: float) -> Any:
 
     def loss(own: Any, said: Outputs, taught: Outputs, targets: Tensor, batch: BatchInfo) -> Loss:
         ours, theirs = vectors(said, taught)
-        gap = F.smooth_l1_loss(own.project(ours), F.layer_norm(theirs, theirs.shape[1:]))
+        gap = F.smooth_l1_loss(turned(own.project, ours), F.layer_norm(theirs, theirs.shape[1:]))
         return guided(said, taught, targets, batch, hyper, feature=gap)
 
     project = nn.Linear(student.pooled, teacher.pooled, bias=False)

@@ -12,12 +12,10 @@ from kdbench.models import build
 from kdbench.models.reused import Reused, fitting
 from kdbench.teacher import Teacher
 from kdbench.train import checkpoint
-from tests.support.training import DEVICE, RECIPE, config_of, same, train
+from tests.support.training import DEVICE, RECIPE, WITH_TOKEN, config_of, same, train
 
 RECIPE = RECIPE.model_copy(update={"epochs": 2, "input_size": 16, "lr": 0.01, "clip_grad": 1.0})
 OF_KIND = {"cnn": "test_resnet", "vit": "test_vit"}
-TOKEN = "deit_tiny_distilled_patch16_224"
-SMALL = {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
 
 
 def pairings(spec: Method) -> list[tuple[str, str]]:
@@ -40,9 +38,8 @@ def test_it_trains_and_goes_on_where_it_was_cut(
     network = build(OF_KIND[teacher], classes=10, channels=1, input_size=16, seed=1)
     guide = Teacher(lambda: network, DEVICE, 10, keyed="view", root=tmp_path / "cache", teacher_id="teacher")
     hyper = {name: one.low or 0.5 for name, one in spec.space.items()} | spec.defaults
-    name, options = (TOKEN, SMALL) if "token" in spec.needs else (OF_KIND[student], {})
-    recipe = RECIPE.model_copy(update={"model_options": options})
-    config = config_of(recipe, model=name, method=spec.name, hyper=hyper)
+    name, options = WITH_TOKEN if "token" in spec.needs else (OF_KIND[student], {})
+    config = config_of(RECIPE.model_copy(update={"model_options": options}), model=name, method=spec.name, hyper=hyper)
 
     def cut(log: object, replayed: bool) -> bool:
         raise KeyboardInterrupt

@@ -20,6 +20,8 @@ DEVICE = torch.device(os.environ.get("KDBENCH_TEST_DEVICE", "cpu"))
 repeatable(DEVICE)
 DIGITS = DataConfig(name="digits", limit=200)
 RECIPE = Recipe(epochs=1, batch_size=64, lr=0.05, pad=1, warmup_epochs=0, precision="fp32")
+WITH_TOKEN = ("deit_tiny_distilled_patch16_224", {"patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2})
+"""A student with a distillation token, and the options that make it small."""
 STEPS = 3
 """Full batches of 64 among 200 samples."""
 KD = {"temperature": 4.0, "alpha": 0.7}

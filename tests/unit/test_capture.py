@@ -12,13 +12,13 @@ from kdbench.models import build
 from kdbench.teacher import Teacher
 from kdbench.train import Step, capture
 from kdbench.train.loop import Trainer
-from tests.support.training import DEVICE, RECIPE, config_of, data_for, live, same, train
+from tests.support.training import DEVICE, RECIPE, WITH_TOKEN, config_of, data_for, live, same, train
 
 pytestmark = pytest.mark.skipif(DEVICE.type != "cuda", reason="KDBENCH_TEST_DEVICE names no GPU")
 CAPTURED = Step(captured=True)
 RECIPE = RECIPE.model_copy(update={"epochs": 3, "input_size": 16, "lr": 0.01})
 NOT_RECORDED = {"vkd"}
-"""Methods that read a value back within a step: its matrix exponential does."""
+"""Methods that read a value back within a step: the matrix exponential does, of vectors of one length."""
 
 
 @pytest.mark.parametrize("more", [
@@ -43,10 +43,15 @@ def test_which_methods_are_recorded(name: str, tmp_path: Path) -> None:
     network = build(teacher, classes=10, channels=1, input_size=16, seed=1)
     guide = Teacher(lambda: network, DEVICE, 10, keyed="view", root=tmp_path, teacher_id="teacher")
     hyper = {name: one.low or 0.5 for name, one in spec.space.items()} | spec.defaults
-    config = config_of(RECIPE, model=student, method=name, hyper=hyper)
-    trainer = Trainer(config, data_for(RECIPE), guide if spec.needs else None, DEVICE, CAPTURED)
+    student, options = WITH_TOKEN if "token" in spec.needs else (student, {})
+    recipe = RECIPE.model_copy(update={"model_options": options})
+    config = config_of(recipe, model=student, method=name, hyper=hyper)
+    trainer = Trainer(config, data_for(RECIPE), guide if spec.asks else None, DEVICE, CAPTURED)
     for epoch in (1, 2):
         trainer.epoch(epoch, None)
+    if not capture.recordable(config):
+        assert name in {"dot", "mlkd"} and trainer.recorded is None
+        return
     assert trainer.recorded is not None
     assert (trainer.recorded.fault is not None) == (name in NOT_RECORDED), trainer.recorded.fault
 

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from kdbench.methods import METHODS, BatchInfo, Loss, Method, Outputs, Taps, as_loss
+from kdbench.methods._learned import AngleGap
+from kdbench.methods.pooled import angle_gap, turned
 
 CORE = {"hard", "kd", "kd-ls", "dkd", "dist"}
 OTHERS = [spec for name, spec in METHODS.entries.items() if name not in CORE and "reused" not in spec.needs]
@@ -294,3 +296,32 @@ def test_pooled_methods_are_their_formulas() -> None:
     assert float(loss_of("srd", student, teacher, y, code=srd).parts["feature"]) == pytest.approx(
         float(value), rel=1e-4
     )
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(7, 4), (4, 7), (5, 5)])
+def test_an_orthonormal_projection_is_pytorchs(given: int, wanted: int) -> None:
+    layer = torch.nn.utils.parametrizations.orthogonal(torch.nn.Linear(given, wanted, bias=False).double())
+    weight = layer.parametrizations.weight.original
+    torch.nn.init.normal_(weight, 0.3)
+    f, g = draw(3, given).requires_grad_(), draw(3, wanted, seed=1)
+    ours, theirs = (
+        (found, *torch.autograd.grad((found * g).sum(), (f, weight))) for found in (turned(layer, f), layer(f))
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(one, other, rtol=1e-10)
+
+
+@pytest.mark.parametrize("rows", [2, 3, 32])
+def test_the_gradient_of_angles_by_hand(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where triples are cut into parts that are not of one size, and where two rows are one."""
+    monkeypatch.setattr(AngleGap, "ROWS", rows)
+    f, g = draw(5, 4).requires_grad_(), draw(5, 3, seed=1)
+    g[1] = g[0]
+
+    def cosines(x: torch.Tensor) -> torch.Tensor:
+        apart = F.normalize(x[None] - x[:, None], dim=2)
+        return apart @ apart.mT
+
+    gap, expected = angle_gap(f, g), F.smooth_l1_loss(cosines(f), cosines(g))
+    assert torch.allclose(gap, expected)
+    assert torch.allclose(*(torch.autograd.grad(one, f)[0] for one in (3 * gap, 3 * expected)))
