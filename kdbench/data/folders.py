@@ -7,6 +7,7 @@ size are kept in ``<cache>/files`` for as long as its length, time and inode sta
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -40,7 +41,9 @@ _PART = re.compile(
     re.IGNORECASE,
 )
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
-_TAIL, _FRESH_NS = 4096, 10**9
+_TAIL = 4096
+FRESH_NS = 10**9
+"""Within a tick of the clock a file may be written again and look the same: what is that new is looked at again."""
 
 
 class Tree(NamedTuple):
@@ -59,8 +62,8 @@ def tree(root: Path, val_is_test: bool = False) -> Tree:
     """
     found: dict[str, Path] = {}
     for name in (names := _subfolders(root)):
-        if match := _PART.fullmatch(name):
-            found.setdefault(str(match.lastgroup), root / name)
+        if part := part_of(name):
+            found.setdefault(part, root / name)
     train = found.get("train")
     if len(found) < len(names) and train is not None and not _subfolders(train):
         train = None  # a class of that name among others
@@ -71,6 +74,12 @@ def tree(root: Path, val_is_test: bool = False) -> Tree:
     if val_is_test:
         return Tree(train, None, found.get("val") or found.get("test"))
     return Tree(train, found.get("val"), found.get("test"))
+
+
+def part_of(name: str) -> str | None:
+    """Which split (train, val or test) a folder or a series of shards of that name holds."""
+    match = _PART.fullmatch(name)
+    return match and match.lastgroup
 
 
 def classes_of(root: Path) -> tuple[str, ...]:
@@ -201,31 +210,48 @@ def _examine(root: Path, files: dict[str, os.stat_result], full: bool) -> dict[s
         return index
     with ThreadPoolExecutor(2 * cores()) as pool:
         index |= zip(fresh, pool.map(lambda name: _look(root / name, files[name], full), fresh), strict=True)
-    # within a tick of the clock a file may be written again and look the same: what is that new is looked at again
-    settled = {name: index[name] for name in files if time.time_ns() - files[name].st_mtime_ns > _FRESH_NS}
+    settled = {name: index[name] for name in files if time.time_ns() - files[name].st_mtime_ns > FRESH_NS}
     with suppress(OSError):  # a cache that cannot be written: the next process looks again
         atomic_text(place, json.dumps(settled))
     return index
 
 
 def _look(path: Path, now: os.stat_result, full: bool) -> _Known:
-    """Read a file: its digest, its header; its pixels with ``full``, or where its end is not an image's."""
-    digest, height, width, fault = "", 0, 0, ""
+    found = Seen("", 0, 0, "")
     try:
         with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-            stream.seek(max(0, now.st_size - _TAIL))
-            tail = stream.read()
-            stream.seek(0)
-            with Image.open(stream) as image:
-                height, width = image.height, image.width
-                if full or _ENDS.get(image.format or "", b"") not in tail:
-                    image.load()
-                else:
-                    image.verify()  # the checksums of a PNG
+            found = seen(stream, now.st_size, full)
+    except OSError as error:
+        found = found._replace(fault=why_broken(error))
+    return _Known(now.st_size, now.st_mtime_ns, now.st_ino, *found, full)
+
+
+class Seen(NamedTuple):
+    """What a look into an image's file found."""
+
+    digest: str
+    height: int
+    width: int
+    fault: str
+
+
+def seen(stream: io.BytesIO | io.BufferedReader, length: int, full: bool) -> Seen:
+    """Read an image's bytes: its digest, its header; its pixels with ``full``, or where its end is not an image's."""
+    digest, height, width, fault = "", 0, 0, ""
+    try:
+        digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        stream.seek(max(0, length - _TAIL))
+        tail = stream.read()
+        stream.seek(0)
+        with Image.open(stream) as image:
+            height, width = image.height, image.width
+            if full or _ENDS.get(image.format or "", b"") not in tail:
+                image.load()
+            else:
+                image.verify()  # the checksums of a PNG
     except BROKEN as error:
         fault = why_broken(error)
-    return _Known(now.st_size, now.st_mtime_ns, now.st_ino, digest, height, width, fault, full)
+    return Seen(digest, height, width, fault)
 
 
 def _skipped(name: str) -> bool:

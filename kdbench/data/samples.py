@@ -13,7 +13,7 @@ import os
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, TypeVar, cast
 
@@ -216,10 +216,10 @@ class FileSamples:
     def signature(self, row: int) -> str:
         return self.marks[row]
 
-    def take(self, rows: Rows) -> FileSamples:
+    def take(self, rows: Rows) -> Self:
         names, marks = ([column[row] for row in rows] for column in (self.names, self.marks))
         sides = [self.sides[row] for row in rows] if self.sides else ()
-        return FileSamples(self.root, names, self.labels[rows], marks, sides, self.faults, self.notes)
+        return replace(self, names=names, labels=self.labels[rows], marks=marks, sides=sides)
 
 
 def cut_test(whole: Samples, part: str) -> Samples:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from kdbench.data import places
 from kdbench.data.folders import classes_of, read_folder, read_tiny_imagenet, scan, tree
 from kdbench.data.readers import digits, read_arrays
 from kdbench.data.samples import TEST_FRACTION, TEST_SEED, BadImages, FileSamples, Samples, cut_test, shown
+from kdbench.data.shards import read_shards, shard_classes, shards_of
 from kdbench.errors import BadInput, unknown
 from kdbench.files import identify
 
@@ -47,7 +48,7 @@ def resolve_dataset(name: str, *, skip_corrupt: bool = False) -> tuple[DatasetSp
 def class_names(spec: DatasetSpec) -> tuple[str, ...] | None:
     """Names of the classes of a user's own data, in the order of their labels; None where nobody knows them."""
     if spec.name.startswith("folder:"):
-        return tuple(map(shown, classes_of(tree(folder_path(spec.name)).train)))
+        return _classes(folder_path(spec.name))
     if spec.name.startswith("hf:"):
         from kdbench.data.hub import hub_classes
 
@@ -103,7 +104,7 @@ def read_part(spec: DatasetSpec, part: str, *, skip_corrupt: bool = False) -> Sa
     """
     name = spec.name
     if name.startswith("folder:"):
-        return read_folder(folder_path(name), part, skip_corrupt=skip_corrupt)
+        return _reader(folder_path(name))(folder_path(name), part, skip_corrupt=skip_corrupt)
     if name.startswith("hf:"):
         from kdbench.data.hub import read_hub
 
@@ -143,8 +144,17 @@ def folder_path(name: str) -> Path:
     return Path(path).expanduser().absolute()
 
 
+def _reader(root: Path) -> Callable[..., Samples | None]:
+    """Of the shards in a folder, or of the images in its class folders."""
+    return read_shards if shards_of(root) else read_folder
+
+
+def _classes(root: Path) -> tuple[str, ...]:
+    return shard_classes(root) if shards_of(root) else tuple(map(shown, classes_of(tree(root).train)))
+
+
 def _folder(root: Path, skip_corrupt: bool) -> tuple[DatasetSpec, str]:
-    parts = {part: read_folder(root, part, skip_corrupt=skip_corrupt) for part in PARTS}
+    parts = {part: _reader(root)(root, part, skip_corrupt=skip_corrupt) for part in PARTS}
     groups = {part: group for part, group in parts.items() if isinstance(group, FileSamples)}
     refuse_broken(*groups.values())
     files = [
@@ -152,11 +162,12 @@ def _folder(root: Path, skip_corrupt: bool) -> tuple[DatasetSpec, str]:
         for part, group in groups.items()
         for name, mark, label in zip(group.names, group.marks, group.labels, strict=True)
     ]
-    where, train = tree(root), groups["train"]
-    names = [shown(name) for name in classes_of(where.train)]
+    train, names, shards = groups["train"], _classes(root), shards_of(root)
+    has_test = "test" in shards if shards else tree(root).test is not None
     more = f", ... ({len(names)})" if len(names) > _NAMES_SHOWN else ""
-    source = f"a folder of images, one folder a class: {', '.join(names[:_NAMES_SHOWN])}{more}"
-    if where.test is None:
+    how = f"{sum(map(len, shards.values()))} tar shards" if shards else "a folder of images, one folder a class"
+    source = f"{how}: {', '.join(names[:_NAMES_SHOWN])}{more}"
+    if not has_test:
         source += f"; no test split of its own: a stratified {TEST_FRACTION:.0%} of train (seed {TEST_SEED}) is it"
     source += "".join(f"; {note}" for note in dict.fromkeys(note for group in groups.values() for note in group.notes))
     sizes = {part: len(group.labels) for part, group in groups.items()}

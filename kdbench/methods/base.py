@@ -40,12 +40,12 @@ __all__ = [
 Code = TypeVar("Code", bound=Callable[..., Any])
 Need = Literal[
     "logits", "pooled", "maps", "averaged", "student-maps", "token", "reused", "average", "peer", "views",
-    "sample-index",
+    "sample-index", "halves",
 ]  # fmt: skip
 """Of the teacher: what it says (the first three). ``averaged``: networks whose classifier is given the mean of their
 last map. Of the student: ``student-maps``; ``token``: its distillation token; ``reused``: the teacher's classifier.
 In the teacher's place: ``average`` of the student's weights, or a ``peer`` that is trained with it. ``views``: also a
-strongly augmented view; ``sample-index``: which samples these are."""
+strongly augmented view; ``sample-index``: which samples these are; ``halves``: networks that can go on from a map."""
 LOGITS: frozenset[Need] = frozenset({"logits"})
 
 
@@ -92,6 +92,8 @@ class Taps:
     """Samples a step."""
     averaged: bool = False
     """Whether ``pooled`` is the mean of the last map."""
+    rest: Callable[[], Callable[[int, Tensor], Outputs]] | None = None
+    """Makes what gives the outputs of a batch from a stage's map on, (stage, map) -> what comes after it."""
 
 
 @dataclass(frozen=True)

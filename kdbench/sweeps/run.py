@@ -33,7 +33,7 @@ from kdbench.run.store import WEIGHTS, load_runs
 from kdbench.run.words import counted
 from kdbench.sweeps.against import take_over
 from kdbench.sweeps.controls import capped, compute_epochs
-from kdbench.sweeps.plan import SweepPlan, trials_of
+from kdbench.sweeps.plan import SweepPlan, fixed_of, trials_of
 from kdbench.sweeps.store import read_spec, write_spec
 from kdbench.sweeps.teachers import teacher_config
 from kdbench.sweeps.types import Sweep, spec_difference
@@ -137,7 +137,7 @@ def check_inputs(sweep: Sweep, cache: Path, sources: dict[str, str], *, decode: 
             if "token" in method.needs:
                 _looked_at(sweep, spec, model, recipe, method.needs)
             if method.momenta:
-                check_momenta(recipe, method.defaults["delta"])
+                check_momenta(recipe, fixed_of(sweep, method.name)["delta"])
         if "averaged" in method.needs:
             looks = [_looked_at(sweep, spec, *one, method.needs) for one in (*taught, *_students(sweep))]
             for seen in looks[len(taught) :]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from kdbench.errors import BadInput
 from kdbench.methods import Outputs, Taps
@@ -87,7 +90,51 @@ def taps_of(forward: Callable[[Tensor], Any], network: nn.Module, x: Tensor) -> 
     if pooled and maps and found.pooled is not None:
         mean = found.maps[max(maps)].mean((2, 3))
         averaged = mean.shape == found.pooled.shape and torch.allclose(mean, found.pooled, rtol=1e-4, atol=1e-5)
-    return Taps(found.logits.shape[1], pooled, maps, kind_of(network), head, averaged=averaged)
+    rest = partial(resumed, network, x[:1])
+    return Taps(found.logits.shape[1], pooled, maps, kind_of(network), head, averaged=averaged, rest=rest)
+
+
+def resumed(network: nn.Module, image: Tensor) -> Callable[[int, Tensor], Outputs]:
+    """What goes on from a stage's map: (stage, map (B, C, H, W)) to the logits and the maps of later stages.
+
+    The map takes the place of what the stage's module gives for two black images: what lies before costs little.
+    Buffers (the running statistics of batch norms) stay as they are.
+
+    Raises:
+        BadInput: when asked for a stage whose map is no module's output.
+    """
+    whole = Tapped(network, {"maps"})
+    made: dict[int, tuple[nn.Module, Any]] = {}
+
+    def note(module: nn.Module, _: Any, out: Any) -> None:
+        """The outermost module that ends with what made ``out``; later ones may hand it through."""
+        if id(out) not in made or made[id(out)][0] in {*module.modules()}:
+            made[id(out)] = module, out
+
+    hooks = [one.register_forward_hook(note) for one in network.modules()]
+    training = network.training
+    network.eval()
+    with torch.no_grad():
+        _, _, maps, _ = whole(image)
+    network.train(training)
+    for hook in hooks:
+        hook.remove()
+    joints = {stage: made[id(one)][0] for stage, one in maps.items() if id(one) in made}
+    made.clear()
+    images = torch.zeros_like(image).expand(2, *image.shape[1:])
+
+    def rest(stage: int, given: Tensor) -> Outputs:
+        if stage not in joints:
+            raise BadInput(f"{type(network).__name__} cannot go on from its stage {stage}: use a method without halves")
+        hook = joints[stage].register_forward_hook(lambda *_: given)
+        try:
+            kept = {name: buffer.clone() for name, buffer in whole.named_buffers()}
+            found = outputs(functional_call(whole, kept, (images,)))
+        finally:
+            hook.remove()
+        return replace(found, maps={k: one for k, one in found.maps.items() if k > stage})
+
+    return rest
 
 
 def kind_of(network: nn.Module) -> str:

@@ -76,7 +76,7 @@ def recordable(config: RunConfig) -> bool:
     """Whether a run's step is one that a graph can hold: not a plug-in's, which may keep state that a replay misses."""
     parts, recipe = [METHODS.get(part) for part in config.method.split("+")], config.recipe
     own = all(getattr(part.code, "__module__", "").startswith("kdbench.") for part in parts)
-    whole = all("views" not in part.needs and not part.momenta for part in parts)
+    whole = all(not {"views", "halves"} & part.needs and not part.momenta for part in parts)
     mixing = recipe.mixup or recipe.cutmix
     return own and whole and recipe.optimizer in FUSED and recipe.accumulate == 1 and not mixing
 

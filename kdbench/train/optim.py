@@ -52,6 +52,9 @@ def make_optimizer(
     ]  # fmt: skip
     for group in (group for other in both[1:] for group in other.param_groups):
         both[0].add_param_group({"params": group["params"], "weight_decay": group["weight_decay"]})
+        for weight in group["params"] if recipe.optimizer == "sgd" and recipe.momentum else ():
+            # a step may leave some of the part out, and the fused update wants every momentum or none
+            both[0].state[weight]["momentum_buffer"] = torch.zeros_like(weight)
     return both[0]
 
 

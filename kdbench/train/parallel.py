@@ -85,7 +85,7 @@ class Group:
         if draws_noise(network):
             why = f"{type(network).__name__} draws noise (dropout, stochastic depth), another on each GPU"
         # of the first the gradient would be the whole batch's, to be summed again; the others are not gathered
-        if method.momenta or {"averaged", "average", "peer", "views"} & method.needs:
+        if method.momenta or {"averaged", "average", "peer", "views", "halves"} & method.needs:
             why = f"{method.name} learns from more than gathered outputs: choose another method"
         if why:
             raise BadInput(f"--gpus-per-run {self.size}: {why}")

@@ -17,7 +17,7 @@ from kdbench.methods._learned import AngleGap
 from kdbench.methods.pooled import angle_gap, turned
 
 CORE = {"hard", "kd", "kd-ls", "dkd", "dist"}
-OTHERS = [spec for name, spec in METHODS.entries.items() if name not in CORE and "reused" not in spec.needs]
+OTHERS = [spec for name, spec in METHODS.entries.items() if name not in CORE and not {"reused", "halves"} & spec.needs]
 LOGIT_ONLY = [spec for spec in OTHERS if not {"pooled", "maps", "student-maps", "token", "views"} & spec.needs]
 POOLED = [spec for spec in OTHERS if "pooled" in spec.needs and "maps" not in spec.needs]
 N, NAMED = 6, operator.attrgetter("name")
