@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from kdbench.result import Result
-from kdbench.run.launch import WandbOptions
+from kdbench.run.launch import WandbOptions, warm_up
 from kdbench.run.observers import Observer, Observers
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ def sweep(
 
 def run_sweep(config: SweepConfig, observer: Observer, command: str | None = None) -> Path:
     """What ``kdbench sweep`` and ``sweep`` do: what was asked for to a finished folder, without its report."""
+    if config.executor == "local":
+        warm_up(config.workers)  # beside this process's own imports, which begin in a moment
     spec, sources = _spec(config)
     from kdbench.sweeps.run import run_sweep as start  # imports torch: what was typed wrong is said before
 

@@ -107,7 +107,7 @@ class LocalExecutor:
     def __init__(self, setting: Setting, handle: Handle, count: int) -> None:
         self._setting, self._handle = setting, handle
         self._spawn = multiprocessing.get_context("forkserver")
-        self._spawn.set_forkserver_preload(["kdbench.run.worker"])
+        self._spawn.set_forkserver_preload(["kdbench.run.preload"])
         self._owners: set[str] = set()
         self._workers = [self._start(k) for k in range(count)]
 

@@ -113,10 +113,10 @@ class RunOptions(Frozen):
 
 
 def warm_up(workers: int | Literal["auto"]) -> None:
-    """Let the server that workers are forked from import torch and timm while this process prepares."""
+    """Let the server that workers are forked from import torch and timm while this process does the same."""
     if workers == 1 or (workers == "auto" and cores() == 1):
         return
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["kdbench.run.worker"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["kdbench.run.preload"])
     with unheard():
         forkserver.ensure_running()
 

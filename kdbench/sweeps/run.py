@@ -26,7 +26,7 @@ from kdbench.run import manifest
 from kdbench.run.devices import pick_device
 from kdbench.run.estimate import DryRun, dry_run
 from kdbench.run.events import Setting
-from kdbench.run.launch import RunOptions, run_plan, warm_up, worker_count
+from kdbench.run.launch import RunOptions, run_plan, worker_count
 from kdbench.run.machine import threads_each
 from kdbench.run.observers import Observer
 from kdbench.run.store import WEIGHTS, load_runs
@@ -65,7 +65,6 @@ def run_sweep(
         MachineFault: a folder that cannot be written, or W&B's and Optuna's places.
     """
     observer.message("preparing: data, networks, workers")
-    warm_up(run.workers)
     device = pick_device(run.device)
     folder = run.out / sweep.name
     sweep = resolved(sweep, folder, device)
