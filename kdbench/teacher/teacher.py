@@ -19,6 +19,7 @@ from kdbench.data import Batch, Look, ResidentSplit, Split
 from kdbench.errors import BadInput
 from kdbench.methods import LOGITS, Outputs, Taps
 from kdbench.teacher.logit_cache import CHUNK, MOST_CLASSES, CacheKey, LogitCache, Progress, Rows, taken, truncate
+from kdbench.teacher.offload import place
 from kdbench.teacher.outputs import asked, outputs, taps_of
 
 Guide = Callable[[Batch], Outputs]
@@ -56,9 +57,7 @@ class Teacher:
 
     @cached_property
     def _network(self) -> nn.Module:
-        network = self._load().eval().requires_grad_(False)
-        network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return network
+        return place(self._load().eval().requires_grad_(False), self._device)
 
     def _forward(self, fields: Collection[str]) -> nn.Module:
         if (key := frozenset(fields)) not in self._forwards:
