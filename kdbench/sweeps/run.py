@@ -137,7 +137,7 @@ def check_inputs(sweep: Sweep, cache: Path, sources: dict[str, str], *, decode: 
                 _looked_at(sweep, spec, model, recipe, method.needs)
             if method.momenta:
                 check_momenta(recipe, fixed_of(sweep, method.name)["delta"])
-        if "averaged" in method.needs:
+        if {"averaged", "halves"} & method.needs:
             looks = [_looked_at(sweep, spec, *one, method.needs) for one in (*taught, *_students(sweep))]
             for seen in looks[len(taught) :]:
                 method.build({**method.defaults, "temperature": 1.0}, seen, looks[0])

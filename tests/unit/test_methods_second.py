@@ -169,6 +169,7 @@ def test_simkd_compares_the_last_maps_alone() -> None:
         ({"pair": "test_efficientnet:test_resnet", "method": "simkd"}, "takes|must be one linear layer"),
         ({"pair": "test_resnet:test_vit", "method": "simkd"}, "made for cnn->cnn"),
         ({"pair": "test_resnet:test_vit", "method": "deit-hard"}, "no distillation token"),
+        ({"pair": "test_resnet:cifar_resnet20", "method": "fcfd"}, "not 32 and 4 pixels"),
         (
             {"pair": "test_resnet:test_resnet", "method": "dot", "recipe__optimizer": "adamw"},
             "not recipe.optimizer=adamw",
