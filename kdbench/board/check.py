@@ -11,6 +11,7 @@ import pandas as pd
 
 from kdbench.board.submissions import read
 from kdbench.errors import BadInput
+from kdbench.methods import ships_more
 from kdbench.papers.measures import Trials
 from kdbench.papers.plan import Protocol, Request
 from kdbench.papers.schema import PaperFile
@@ -40,7 +41,7 @@ def check(folder: Path) -> tuple[int, list[str]]:
     if len(found) != 1:
         raise BadInput(f"{folder} holds {len(found)} sweeps: check them one by one")
     place, faults = found[0].folder, list(found[0].notes)
-    runs, sizes = load_runs(place, epochs=True, faults=[]), dict[str, set[tuple[int, int] | None]]()
+    runs, sizes = load_runs(place, epochs=True, faults=[]), dict[tuple[str, bool], set[tuple[int, int] | None]]()
     for config, result, epochs in runs:
         name = f"run {result.id} ({config.phase} {config.model} {config.method} seed {config.seed})"
         if len(epochs) != result.epochs:
@@ -53,8 +54,9 @@ def check(folder: Path) -> tuple[int, list[str]]:
         seen, right = sum(n for n, *_ in bins), sum(right for *_, right in bins)
         if bins and abs(right - (result.test_acc or 0) * seen) > 1e-6 * seen:
             faults.append(f"{name}: test accuracy {result.test_acc} by its result, another by its confidences")
-        sizes.setdefault(config.model, set()).add((result.params, result.macs) if result.status == "complete" else None)
-    for model, held in sizes.items():
+        own = sizes.setdefault((config.model, ships_more(config.method)), set())
+        own.add((result.params, result.macs) if result.status == "complete" else None)
+    for (model, _), held in sizes.items():
         if len(held - {None}) > 1:
             faults.append(f"{model} has {len(held - {None})} different numbers of parameters or MACs")
     about = read_manifest(place)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kdbench.board.submissions import Submission
 from kdbench.errors import BadInput
+from kdbench.methods import ships_more
 
 
 def costs_of(submissions: Sequence[Submission], x: str) -> tuple[dict[Path, dict[str, float]], str]:
@@ -24,7 +25,8 @@ def costs_of(submissions: Sequence[Submission], x: str) -> tuple[dict[Path, dict
     why = "no run says it"
     for one in submissions:
         if x == "macs":
-            held, axis = {run.config.model: float(run.result.macs) for run in one.trials if run.result.macs}, "MACs"
+            plain = [run for run in one.trials if run.result.macs and not ships_more(run.config.method)]
+            held, axis = {run.config.model: float(run.result.macs) for run in plain}, "MACs"
         elif x == "latency_ms":
             held, axis = dict(one.latency), f"latency (ms; torch, {one.hardware})"
         else:

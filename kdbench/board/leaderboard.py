@@ -16,6 +16,7 @@ from kdbench.board.submissions import Submission
 from kdbench.catalog.datasets import DATASETS
 from kdbench.config import HARD, RunConfig
 from kdbench.files import canonical_json
+from kdbench.methods import ships_more
 from kdbench.report.numbers import percent
 from kdbench.report.points import AT_CHANCE, gather
 from kdbench.report.verdicts import Verdict, judge
@@ -204,9 +205,10 @@ def _group(
     table = table.assign(verdict=pd.Series(_verdicts(table, held), table.index))
     if costs is not None:
         cost = [
+            math.nan if ships_more(method) else
             next((costs[at][model] for at in sorted(where) if model in costs.get(at, {})), math.nan)
-            for model, where in zip(table["student"], held, strict=True)
-        ]
+            for model, method, where in zip(table["student"], table["method"], held, strict=True)
+        ]  # fmt: skip
         learned = table["test_acc"] >= AT_CHANCE * (chance or 0)
         front = pareto_front(pd.Series(cost, table.index).where(learned), table["test_acc"].round(12))
         table = table.assign(cost=cost, on_front=front)
@@ -267,7 +269,9 @@ def _about(
         "teacher": "" if config.method == HARD else str(config.teacher),
         "hyper": config.hyper,
         "teacher_acc": sum(accs) / len(accs) if accs else math.nan,
-        "latency": _latency(config.model, [copy for name in point.trial_ids.values() for copy in trials[name]]),
+        "latency": ()
+        if ships_more(config.method)
+        else _latency(config.model, [copy for name in point.trial_ids.values() for copy in trials[name]]),
         "by": _who(copies.values(), trials),
         "when": max(min(copy.submission.when for copy in trials[name]) for name in point.trial_ids.values())[:10],
         "disputed": any(len(_versions(trials[name])) > 1 for name in point.trial_ids.values()),

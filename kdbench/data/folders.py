@@ -61,14 +61,14 @@ def tree(root: Path, val_is_test: bool = False) -> Tree:
         BadInput: when ``root`` is no readable folder, or has a split for testing but none for training.
     """
     found: dict[str, Path] = {}
-    for name in (names := _subfolders(root)):
+    for name in (names := subfolders(root)):
         if part := part_of(name):
             found.setdefault(part, root / name)
     train = found.get("train")
-    if len(found) < len(names) and train is not None and not _subfolders(train):
+    if len(found) < len(names) and train is not None and not subfolders(train):
         train = None  # a class of that name among others
     if train is None:
-        if len(found) > 1 and len(found) == len(names) and any(map(_subfolders, found.values())):
+        if len(found) > 1 and len(found) == len(names) and any(map(subfolders, found.values())):
             raise BadInput(f"{root} holds {' and '.join(p.name for p in found.values())} but no folder 'train'")
         return Tree(root, None, None)
     if val_is_test:
@@ -88,7 +88,7 @@ def classes_of(root: Path) -> tuple[str, ...]:
     Raises:
         BadInput: unreadable, none, or a single one.
     """
-    found = _subfolders(root)
+    found = subfolders(root)
     expected = f"it must hold one folder a class, each with images ({', '.join(EXTENSIONS[:3])}, ...)"
     if not found:
         raise BadInput(f"no class folders in {root}: {expected}")
@@ -138,7 +138,7 @@ def read_tiny_imagenet(root: Path, part: str, *, skip_corrupt: bool = False) -> 
 
 def scan(root: Path, classes: tuple[str, ...], published: bool, skip_corrupt: bool) -> FileSamples:
     """The images in the class folders of ``root``; see ``read_folder``."""
-    found, left = set(_subfolders(root)), Counter[str]()
+    found, left = set(subfolders(root)), Counter[str]()
     if strange := sorted(found - set(classes)):
         raise BadInput(
             f"{root} holds a class '{shown(strange[0])}' that the training split does not: rename or remove it"
@@ -267,7 +267,8 @@ def _place(folder: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _subfolders(root: Path) -> list[str]:
+def subfolders(root: Path) -> list[str]:
+    """Names of the folders in a folder, but for hidden ones and the system's, in order."""
     return sorted(name for name, status in _entries(root) if stat.S_ISDIR(status.st_mode) and not _skipped(name))
 
 

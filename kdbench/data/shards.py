@@ -1,5 +1,7 @@
 """Images in tar shards as webdataset names them: ``train-000.tar`` with ``key.jpg`` beside ``key.cls``. No torch.
 
+``key.cls`` holds the class's number; without it ``key.json`` does, under ``label`` or ``cls``.
+
 A shard is read once, from beginning to end: what it holds, where, of which class, and each image's digest are kept in
 ``<cache>/files`` for as long as its length, time and inode stay the same. From then on an image is one seek.
 """
@@ -23,7 +25,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from PIL import Image
 
-from kdbench.data.folders import EXTENSIONS, FRESH_NS, part_of, seen
+from kdbench.data.folders import EXTENSIONS, FRESH_NS, part_of, seen, subfolders
 from kdbench.data.samples import BROKEN, BadImages, FileSamples, Rows, Samples, cut_test, why_broken
 from kdbench.errors import BadInput
 from kdbench.files import atomic_text
@@ -34,8 +36,6 @@ NAMES = ("classes.txt", "classnames.txt")
 _NUMBER = re.compile(r"[-_.]?\d*$")
 _TOGETHER = 256
 """Images of a shard that are in memory at once."""
-LABELS = ("cls", "json")
-"""Endings of what holds an image's class: its number, or an object with that under ``label`` or ``cls``."""
 
 
 class Member(NamedTuple):
@@ -75,9 +75,12 @@ class ShardSamples(FileSamples):
 
 
 def shards_of(root: Path) -> dict[str, list[Path]]:
-    """The shards in ``root`` by split, each in the order of their names; of no split's name: training. {}: none."""
+    """The shards in ``root`` by split, each in the order of their names; of no split's name: training.
+
+    {} where there are none, or folders beside them: then those hold the images, and a tar is what they came in.
+    """
     found: dict[str, list[Path]] = {}
-    for path in sorted(root.glob("*.tar")) if root.is_dir() else ():
+    for path in sorted(root.glob("*.tar")) if root.is_dir() and not subfolders(root) else ():
         found.setdefault(part_of(_NUMBER.sub("", path.stem)) or "train", []).append(path)
     return found
 
@@ -85,8 +88,11 @@ def shards_of(root: Path) -> dict[str, list[Path]]:
 def shard_classes(root: Path) -> tuple[str, ...]:
     """Names of the classes, or their numbers."""
     for path in (root / name for name in NAMES):
-        with suppress(OSError):
-            return tuple(path.read_text(encoding="utf-8").splitlines())
+        with suppress(FileNotFoundError):
+            try:
+                return tuple(path.read_text(encoding="utf-8").rstrip("\n").splitlines())
+            except UnicodeDecodeError as error:
+                raise BadInput(f"{path} is no text in UTF-8: write one class a line in it") from error
     shards = [shard for of_part in shards_of(root).values() for shard in of_part]
     labels = {member.label for shard in shards for member in members_of(shard)}
     return tuple(map(str, range(1 + max(labels, default=-1))))
@@ -158,19 +164,24 @@ def _read(shard: Path, full: bool) -> list[Member]:
             return Member(info.name, info.offset_data, info.size, -1, *seen(io.BytesIO(data), info.size, full))
 
         for info in tar:
-            stream = tar.extractfile(info)
-            if stream is None:
+            stream, name = tar.extractfile(info), info.name.lower()
+            if stream is None or name.rpartition("/")[2].startswith("."):  # a folder, what a Mac leaves
                 continue
-            if info.name.lower().endswith(EXTENSIONS):
+            if name.endswith(EXTENSIONS):
                 images.append((info, stream.read()))
-            elif info.name.rpartition(".")[2] in LABELS:
-                labels[_key(info.name)] = _label(stream.read())
+            elif name.endswith(".cls"):
+                labels[_key(info.name)] = int(stream.read())
+            elif info.name == _key(info.name) + ".json" and (label := _label(stream.read())) is not None:
+                labels.setdefault(_key(info.name), label)
             if len(images) >= _TOGETHER:
                 found += pool.map(look, images)
                 images.clear()
         found += pool.map(look, images)
-    if shard.stat().st_size % tarfile.BLOCKSIZE:
-        raise tarfile.ReadError("it ends in the middle of a block")
+        end = tar.offset  # behind the last whole member, where an empty block must be; tarfile ends quietly at others
+    with shard.open("rb") as stream:
+        stream.seek(end)
+        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"damaged or cut off after {len(found)} images")
     return [member._replace(label=labels.get(_key(member.name), -1)) for member in found]
 
 
@@ -180,8 +191,8 @@ def _key(name: str) -> str:
     return folder + slash + last.partition(".")[0]
 
 
-def _label(raw: bytes) -> int:
+def _label(raw: bytes) -> int | None:
+    """What an object in JSON says of a class, where it does."""
     said: Any = json.loads(raw)
-    if isinstance(said, dict):
-        said = said.get("label", said.get("cls"))
-    return int(said)
+    label = said.get("label", said.get("cls")) if isinstance(said, dict) else None
+    return label if isinstance(label, int) else None

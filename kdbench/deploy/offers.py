@@ -101,8 +101,8 @@ def over(folder: Path, points: Points, manifest: Mapping[str, Any], x: str) -> t
     """``kdbench.Result.over``."""
     known = {"params": "Parameters", "macs": "Multiply-accumulates of an image"}
     if x in known:
-        table, axis = dict(zip(points.frame["student"], points.frame[x], strict=True)), known[x]
-    elif x == "latency_ms":
+        return write_front(folder, by_cost(points, points.frame[x]), x, known[x])
+    if x == "latency_ms":
         table, axis = dict(manifest.get("latency_ms") or {}), "Latency (ms; torch, measured by the sweep)"
     else:
         table, axis = costs(folder, x)

@@ -17,6 +17,7 @@ from kdbench.methods.combined import combine
 
 __all__ = [
     "LOGITS", "METHODS", "BatchInfo", "Loss", "Method", "Need", "Outputs", "Range", "Taps", "as_loss", "method",
+    "ships_more",
 ]  # fmt: skip
 
 
@@ -36,6 +37,11 @@ class Methods(Registry[Method]):
 
     def unwrap(self, given: Any) -> Any:
         return getattr(given, "kd_method", None) or super().unwrap(given)
+
+
+def ships_more(method: str) -> bool:
+    """Whether what it trains ships with more than the student's own network: sizes and costs are then others."""
+    return any("reused" in METHODS.get(part).needs for part in method.split("+") if part in METHODS.entries)
 
 
 _MODULES = [import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__) if found.name[0] != "_"]

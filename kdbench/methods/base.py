@@ -149,6 +149,11 @@ class Method(Frozen):
         return self.needs & {"logits", "pooled", "maps"}
 
     @property
+    def costly(self) -> bool:
+        """Whether its step is another network's, view's or backward pass more."""
+        return self.momenta or bool(self.needs & {"average", "peer", "views"})
+
+    @property
     def looks(self) -> bool:
         """Whether it is built by what the networks look like."""
         return self._made or self.pairs != "any->any"
@@ -206,6 +211,11 @@ class Method(Frozen):
             raise
         except Exception as error:  # whatever a plug-in raises is named as its fault
             raise BadInput(f"{where} fails on a batch: {error}; it is called as {CALLED}") from error
+        wanted = {"delta": self.momenta, "decay": "average" in self.needs}
+        if lacking := [name for name, asked in wanted.items() if asked and name not in self.knobs]:
+            raise BadInput(f"{where} has no hyper-parameter {lacking[0]}, which what it declares is driven by")
+        if self.momenta and "task" not in as_loss(found).parts:
+            raise BadInput(f"{where} has two momenta, and no part 'task': what of its total the labels say")
         if not whole:
             raise BadInput(f"{where} returns {found!r:.60}: it is called as {CALLED}")
 

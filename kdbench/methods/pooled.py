@@ -168,7 +168,8 @@ def turned(layer: Any, f: Tensor) -> Tensor:
 
     Its map is k reflections one after the other, of whose product PyTorch takes the gradient one by one. That product
     is I - V T V', T's inverse being the upper triangle of V'V with half its diagonal (Joffrain et al. 2006, UT
-    transform), and is applied to the batch without being formed.
+    transform), and is applied to the batch without being formed. Signs stay what they are: PyTorch cuts them to whole
+    numbers, which weight decay soon makes 0, and the projection with them.
     """
     kept = layer.parametrizations.weight
     x: Tensor = kept.original
@@ -179,7 +180,7 @@ def turned(layer: Any, f: Tensor) -> Tensor:
     wide = x.shape[0] < x.shape[1]
     tall = x.mT if wide else x
     n, k = tall.shape
-    signs, v = tall.diagonal().int(), tall.tril(-1) + torch.eye(n, k, dtype=x.dtype, device=x.device)
+    signs, v = tall.diagonal().detach().sign(), tall.tril(-1) + torch.eye(n, k, dtype=x.dtype, device=x.device)
     gram = v.mT @ v
     inner = gram.triu(1) + (gram.diagonal() / 2).diag()
     if wide:  # f base (I - V T V')[:, :k] signs
@@ -191,7 +192,7 @@ def turned(layer: Any, f: Tensor) -> Tensor:
     return (F.pad(g, (0, n - k)) - cut) @ base.mT
 
 
-@method("vkd", needs=POOLED, builder=True,
+@method("vkd", needs=POOLED, builder=True, version=2,
         **weighed(1, 0.1, 10) | {"defaults": {"weight": 1.0, "kd_weight": 1.0, "kd_temperature": 1.0}},
         paper="Miles et al. 2024, VkD, arXiv:2403.06213")  # fmt: skip
 def vkd(student: Taps, teacher: Taps, **hyper: float) -> Any:

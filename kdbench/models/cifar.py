@@ -87,12 +87,12 @@ class CifarNet(SmallNet):
         features: Tensor = self.body(x)
         return features
 
-    def forward_intermediates(self, x: Tensor, **ignored: object) -> tuple[Tensor, list[Tensor]]:
-        """``forward_features``, and what each part of ``body`` gives."""
+    def forward_intermediates(self, x: Tensor, intermediates_only: bool = False, **ignored: object) -> Any:
+        """(``forward_features``, what each part of ``body`` gives), or the latter alone, as timm has it."""
         maps: list[Tensor] = []
         for part in self.body:
             maps.append(x := part(x))
-        return x, maps
+        return maps if intermediates_only else (x, maps)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         pooled = x.mean((2, 3))

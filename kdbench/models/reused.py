@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -11,6 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 PROJECTOR, CLASSIFIER, SIDE = "projector", "classifier", "side"
+
+
+class _Classifier(nn.Linear):
+    """One that is counted as the student's, and that no loss reaches."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.detach(), None if self.bias is None else self.bias.detach())
 
 
 class Reused(nn.Module):
@@ -21,7 +27,7 @@ class Reused(nn.Module):
     own head used is dropped. Calls are timm's: ``forward_features``, ``forward_head``, ``forward_intermediates``.
     """
 
-    def __init__(self, body: nn.Module, image: Tensor, classifier: nn.Module, channels: int, side: int) -> None:
+    def __init__(self, body: nn.Module, image: Tensor, classifier: nn.Linear, channels: int, side: int) -> None:
         super().__init__()
         self.body = body
         given = _without_head(body, image)
@@ -31,7 +37,8 @@ class Reused(nn.Module):
             nn.Conv2d(middle, middle, 3, padding=1, bias=False), nn.BatchNorm2d(middle), nn.ReLU(inplace=True),
             nn.Conv2d(middle, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True),
         )  # fmt: skip
-        self.classifier = deepcopy(classifier).cpu().requires_grad_()  # counted as shipped; no loss reaches it
+        self.classifier = _Classifier(classifier.in_features, classifier.out_features, classifier.bias is not None)
+        self.classifier.load_state_dict({name: one.cpu() for name, one in classifier.state_dict().items()})
         self.register_buffer(SIDE, torch.tensor(side))
         self._side = side
 
@@ -74,8 +81,8 @@ def fitting(network: nn.Module, state: Mapping[str, Tensor], image: Tensor) -> n
 
 
 def _last_map(body: Any, x: Tensor) -> Tensor:
-    last: Tensor = body.forward_intermediates(x, norm=False, output_fmt="NCHW")[1][-1]
-    return last
+    maps: list[Tensor] = body.forward_intermediates(x, norm=False, output_fmt="NCHW", intermediates_only=True)
+    return maps[-1]
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import pandas as pd
 
 from kdbench.config import HARD
 from kdbench.files import atomic_text
+from kdbench.methods import ships_more
 from kdbench.report.figures import pareto_figure
 from kdbench.report.numbers import spread, unknown
 from kdbench.report.points import Points, with_front
@@ -19,12 +20,15 @@ from kdbench.report.style import label, save
 from kdbench.report.worth import worth
 
 
-def by_cost(points: Points, costs: Mapping[str, float]) -> Points:
-    """``points`` with each student's cost where its parameters stand, by ascending cost, on a front of their own.
+def by_cost(points: Points, costs: Mapping[str, float] | pd.Series) -> Points:
+    """``points`` with costs where their parameters stand, by ascending cost, on a front of their own.
 
-    Students of unknown cost are left out. Everything that reads parameters, such as the size saved, then speaks of it.
+    ``costs``: by student, which is not known of what ships more than that; or row by row. What is of unknown cost is
+    left out. Everything that reads parameters, such as the size saved, then speaks of it.
     """
-    frame = points.frame.assign(params=points.frame["student"].map(dict(costs)))
+    if not isinstance(costs, pd.Series):
+        costs = points.frame["student"].map(dict(costs)).mask(points.frame["method"].map(ships_more))
+    frame = points.frame.assign(params=costs)
     return replace(points, frame=with_front(frame[frame["params"].notna()], chances=False))
 
 

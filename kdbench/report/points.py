@@ -14,7 +14,7 @@ import pandas as pd
 
 from kdbench.config import CONTROLS, HARD
 from kdbench.errors import BadInput
-from kdbench.methods import METHODS
+from kdbench.methods import ships_more
 from kdbench.report.numbers import percent
 from kdbench.run.frame import conform, named, replicate_of
 from kdbench.run.words import counted, numbered
@@ -339,8 +339,7 @@ def pareto_table(runs: pd.DataFrame | Points, latency: Mapping[str, float] | Non
     distilled = frame[frame["method"] != HARD]
     shown = frame[(frame["method"] != HARD) | ~frame["student"].isin(distilled["student"])]
     further = [name for name in frame.columns if name.startswith("hyper_") and shown[name].notna().any()]
-    other = shown["method"].isin([name for name, spec in METHODS.entries.items() if "reused" in spec.needs])
-    timed = shown["student"].map(dict(latency or {})).mask(other)  # those ship more than the student's own network
+    timed = shown["student"].map(dict(latency or {})).mask(shown["method"].map(ships_more).astype(bool))
     shown = shown.assign(latency_ms=timed, teacher_acc=found.teacher_acc)
     further += ["n_replicates"] if shown["n_replicates"].gt(1).any() else []
     table = shown[[*PARETO_COLUMNS, *further]].reset_index(drop=True)

@@ -42,6 +42,7 @@ class Speeds:
         shape += r.augment or ""  # what a policy costs
         shape += f"|{r.network_size}" if r.network_size else ""
         shape += "|head" if config.tune == "head" else ""  # a forward pass and little more
+        shape += f"|{config.method}" * bool(METHODS.get(config.method).costly)
         shape += f"|{config.method} under {config.teacher_id}" if reads_maps(config) else ""  # which runs beside it
         return f"{config.model}|{shape}|{self._where}"
 

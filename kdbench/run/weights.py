@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ from kdbench.train.step import describe_hardware
 
 PROBED = 512
 """Validation samples, about, on which other ways of using given weights are tried."""
-_NAMED, _FEW = 12, 128
+FEW = 4
+"""Of those every so many are tried first, evenly over all classes."""
+_NAMED, _AT_ONCE = 12, 128
 BETTER, SURE = 0.05, 3.0
 """Another way is better by so much accuracy, and by so many standard errors."""
 
@@ -64,21 +67,22 @@ def import_weights(config: RunConfig, data: TaskData, source: str, device: torch
     natural = _order(names, natural_order(names)) or list(range(data.classes))
     model = loaded(config.recipe.stem)
     logits, targets = collect_logits(model, data.val)
-    optimise(model, device)  # for the looks that follow, which cost more than that one
     right = logits.argmax(1) == targets
     if _better(in_natural := logits[:, natural].argmax(1) == targets, right):
         in_order(model, natural)
         report(Note(f"the weights' classes are in natural order ({_listed(natural_order(names))}): put in the data's"))
         logits, right = logits[:, natural], in_natural
     step = max(1, len(targets) // PROBED)
+    images, y, right = _some(data.val, step), targets[::step], right[::step]
+    plain = optimise(deepcopy(model), device)
     for option, other, look in _other_ways(config, data.val, lambda stem: optimise(loaded(stem), device)):
-        some: list[tuple[Tensor, Tensor]] = []
-        for batch in _some(data.val, step):
-            some.append((batch.y, (other or model)(look.show(batch.x, data.val.shown))))
-            y, said = (torch.cat(part) for part in zip(*some, strict=True))
-            found = max((said.argmax(1) == y, said[:, natural].argmax(1) == y), key=torch.sum)
-            held = right[::step][: len(found)]
-            if found.float().mean() < held.float().mean() + BETTER / 2:  # another stem may cost twenty times as much
+        for few in (FEW, 1):  # another stem may cost twenty times as much: first every few of them
+            held, known = right[::few], y[::few]
+            parts = images[::few].split(_AT_ONCE)
+            with torch.inference_mode():
+                said = torch.cat([(other or plain)(look.show(x, data.val.shown)) for x in parts])
+            found = max((said.argmax(1) == known, said[:, natural].argmax(1) == known), key=torch.sum)
+            if found.float().mean() < held.float().mean() + BETTER / 2:
                 break
         if not _better(found, held):
             continue
@@ -124,14 +128,13 @@ def _other_ways(
             yield text, None, replace(val.shown, mean=mean, std=std)
 
 
-def _some(split: Split, step: int) -> Iterator[Any]:
-    """Every ``step``-th sample of a split, un-augmented, ``_FEW`` at once."""
-    at = 0
-    with torch.inference_mode():
-        for batch in split.plain(_FEW * step):
-            rows = slice((-at) % step, None, step)
-            at += len(batch.y)
-            yield batch._replace(x=batch.x[rows], y=batch.y[rows])
+def _some(split: Split, step: int) -> Tensor:
+    """Every ``step``-th image of a split, un-augmented."""
+    found, at = [], 0
+    for batch in split.plain():
+        found.append(batch.x[(-at) % step :: step])
+        at += len(batch.y)
+    return torch.cat(found)
 
 
 def _better(one: Tensor, other: Tensor) -> bool:

@@ -33,11 +33,12 @@ from kdbench.run.store import WEIGHTS, load_runs
 from kdbench.run.words import counted
 from kdbench.sweeps.against import take_over
 from kdbench.sweeps.controls import capped, compute_epochs
-from kdbench.sweeps.plan import SweepPlan, fixed_of, trials_of
+from kdbench.sweeps.plan import SweepPlan, fixed_of, space_of, trials_of
 from kdbench.sweeps.store import read_spec, write_spec
 from kdbench.sweeps.teachers import teacher_config
 from kdbench.sweeps.types import Sweep, spec_difference
 from kdbench.teacher import asked, kind_of, taps_of
+from kdbench.teacher.outputs import check_rest
 from kdbench.train.autotune import precision_for
 from kdbench.train.beside import reusable
 from kdbench.train.optim import check_momenta, frozen
@@ -136,9 +137,18 @@ def check_inputs(sweep: Sweep, cache: Path, sources: dict[str, str], *, decode: 
             if "token" in method.needs:
                 _looked_at(sweep, spec, model, recipe, method.needs)
             if method.momenta:
-                check_momenta(recipe, fixed_of(sweep, method.name)["delta"])
+                dim = space_of(sweep, method.name).get("delta")
+                deltas = dim.choices or (dim.high,) if dim else (fixed_of(sweep, method.name)["delta"],)
+                check_momenta(recipe, max(each for each in deltas if each is not None))
+            if "reused" in method.needs and (recipe.freeze or recipe.max_norm is not None):
+                raise BadInput(
+                    f"method '{method.name}' ships its student with another head: recipe.freeze and recipe.max-norm, "
+                    "which name the student's own layers, do not go with it"
+                )
         if {"averaged", "halves"} & method.needs:
             looks = [_looked_at(sweep, spec, *one, method.needs) for one in (*taught, *_students(sweep))]
+            for seen in looks if "halves" in method.needs else ():
+                check_rest(method.name, seen)
             for seen in looks[len(taught) :]:
                 method.build({**method.defaults, "temperature": 1.0}, seen, looks[0])
     for model, recipe in _networks(sweep):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdbench.errors import BadInput
 from kdbench.methods import Outputs, Taps
@@ -98,7 +98,7 @@ def resumed(network: nn.Module, image: Tensor) -> Callable[[int, Tensor], Output
     """What goes on from a stage's map: (stage, map (B, C, H, W)) to the logits and the maps of later stages.
 
     The map takes the place of what the stage's module gives for two black images: what lies before costs little.
-    Buffers (the running statistics of batch norms) stay as they are.
+    Running statistics of batch norms stay as they are.
 
     Raises:
         BadInput: when asked for a stage whose map is no module's output.
@@ -112,29 +112,48 @@ def resumed(network: nn.Module, image: Tensor) -> Callable[[int, Tensor], Output
             made[id(out)] = module, out
 
     hooks = [one.register_forward_hook(note) for one in network.modules()]
-    training = network.training
+    modes = {one: one.training for one in network.modules()}
     network.eval()
     with torch.no_grad():
         _, _, maps, _ = whole(image)
-    network.train(training)
+    for one, mode in modes.items():  # some may be frozen among others that train
+        one.training = mode
     for hook in hooks:
         hook.remove()
     joints = {stage: made[id(one)][0] for stage, one in maps.items() if id(one) in made}
     made.clear()
     images = torch.zeros_like(image).expand(2, *image.shape[1:])
+    norms = [one for one in network.modules() if isinstance(one, _BatchNorm) and one.track_running_stats]
 
     def rest(stage: int, given: Tensor) -> Outputs:
         if stage not in joints:
             raise BadInput(f"{type(network).__name__} cannot go on from its stage {stage}: use a method without halves")
         hook = joints[stage].register_forward_hook(lambda *_: given)
+        training = [one for one in norms if one.training]
         try:
-            kept = {name: buffer.clone() for name, buffer in whole.named_buffers()}
-            found = outputs(functional_call(whole, kept, (images,)))
+            for one in training:
+                one.track_running_stats = False
+            found = outputs(whole(images))
         finally:
             hook.remove()
+            for one in training:
+                one.track_running_stats = True
         return replace(found, maps={k: one for k, one in found.maps.items() if k > stage})
 
     return rest
+
+
+def check_rest(method: str, seen: Taps) -> None:
+    """Refuse, as BadInput, a network that cannot go on from each of its maps but the first and the last."""
+    rest = seen.rest() if seen.rest is not None else None
+    for stage in sorted(seen.maps)[1:-1] if rest is not None else ():
+        try:
+            rest(stage, torch.zeros(2, *seen.maps[stage]))  # type: ignore[misc]
+        except RuntimeError as error:
+            raise BadInput(
+                f"method '{method}' joins halves of networks; this one cannot go on from its stage {stage} "
+                f"({str(error).splitlines()[0][:80]}): name another, or another method"
+            ) from error
 
 
 def kind_of(network: nn.Module) -> str:

@@ -74,8 +74,10 @@ def second(config: RunConfig, method: Method, model: nn.Module, data: TaskData) 
     """The network that stands in the teacher's place: the student's moving average, or a peer."""
     if "peer" in method.needs:
         return built(config, data, config.seed + _PEER)
-    network: nn.Module | None = averaged(model, config.hyper["decay"]) if "average" in method.needs else None
-    return network
+    if "average" not in method.needs:
+        return None
+    network: nn.Module = averaged(model, config.hyper["decay"])
+    return network.requires_grad_(False)
 
 
 def strong_views(data: TaskData, seed: int, epoch: int) -> Callable[[Batch], Tensor]:

@@ -86,7 +86,8 @@ class Trainer:
             made = method.build(config.hyper, *taps)
         self.part = made.to(device) if isinstance(made, nn.Module) else nn.Module()
         """What of the method is trained and kept in checkpoints; no part of the student."""
-        self.loss = compiled(made, step) if isinstance(made, nn.Module) else made
+        apart = isinstance(made, nn.Module) and "halves" not in method.needs  # those go through whole networks
+        self.loss = compiled(self.part, step) if apart else made
         self.forward = prepare(whole, step, device)[1]
         self.second = second(config, method, self.model, data)
         """The network in the teacher's place, where there is one."""
@@ -175,12 +176,13 @@ class Trainer:
             said, other = self.forward(x), None if self.other is None else self.other(x)
             again = None if strong is None else self.forward(strong)
         student, taught = self.group.outputs(outputs(said)), taught and self.group.outputs(taught)
-        if other is not None:
-            taught = outputs(other)
         if again is not None:
             student = replace(student, other=outputs(again).logits)
         if taught is not None and recipe.teacher_top_k is not None:  # whatever the cache holds
-            taught = replace(taught, logits=truncate(taught.logits, recipe.teacher_top_k))
+            strongly = taught.other if taught.other is None else truncate(taught.other, recipe.teacher_top_k)
+            taught = replace(taught, logits=truncate(taught.logits, recipe.teacher_top_k), other=strongly)
+        if other is not None:
+            taught = outputs(other)
         loss = as_loss(self.loss(student, taught, y, place))
         if isinstance(self.optimizer, TwoMomenta):
             self.optimizer.learn(loss.parts["task"], loss.total - loss.parts["task"])
@@ -210,7 +212,7 @@ class Trainer:
     def _update(self) -> None:
         recipe = self.config.recipe
         self.group.sum_gradients(self.model.parameters())
-        if recipe.clip_grad is not None:
+        if recipe.clip_grad is not None and not isinstance(self.optimizer, TwoMomenta):
             nn.utils.clip_grad_norm_([*self.model.parameters(), *self.part.parameters()], recipe.clip_grad)
         self.optimizer.step()
         self.constrain()

@@ -48,7 +48,7 @@ def make_optimizer(
             of, opt=name, lr=recipe.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum,
             filter_bias_and_bn=own, layer_decay=recipe.layer_decay if of is model else None, **more,
         )
-        for of in (model, part) if of is not None and any(True for _ in of.parameters())
+        for of in (model, part) if of is not None and any(weight.requires_grad for weight in of.parameters())
     ]  # fmt: skip
     for group in (group for other in both[1:] for group in other.param_groups):
         both[0].add_param_group({"params": group["params"], "weight_decay": group["weight_decay"]})
@@ -67,18 +67,27 @@ class TwoMomenta(torch.optim.SGD):
 
     def __init__(self, weights: list[nn.Parameter], recipe: Recipe, delta: float) -> None:
         super().__init__([weight for weight in weights if weight.requires_grad], lr=recipe.lr)
+        self._clip = recipe.clip_grad
         self._task, self._soft, self._decay = recipe.momentum - delta, recipe.momentum + delta, recipe.weight_decay
 
     def learn(self, task: torch.Tensor, soft: torch.Tensor) -> None:
-        """The gradients of both parts of the loss: the first into ``grad``, the second into its momentum."""
+        """The gradients of both parts of the loss: the first into ``grad``, the second into its momentum.
+
+        They are clipped together, by the norm of their sum.
+        """
         weights = self.param_groups[0]["params"]
-        grads = torch.autograd.grad(soft, weights, retain_graph=True, allow_unused=True)
-        for weight, grad in zip(weights, grads, strict=True):
+        softs, tasks = (
+            torch.autograd.grad(term, weights, retain_graph=term is soft, allow_unused=True, materialize_grads=True)
+            for term in (soft, task)
+        )
+        factor = torch.ones((), device=weights[0].device)
+        if self._clip is not None:
+            norm = nn.utils.get_total_norm([a + b for a, b in zip(softs, tasks, strict=True)])
+            factor = (self._clip / (norm + 1e-6)).clamp(max=1)
+        for weight, grad, own in zip(weights, softs, tasks, strict=True):
             held = self.state[weight]
-            held["soft"] = held.get("soft", torch.zeros_like(weight)).mul_(self._soft)
-            if grad is not None:
-                held["soft"].add_(grad)
-        task.backward()
+            held["soft"] = held.get("soft", torch.zeros_like(weight)).mul_(self._soft).add_(grad * factor)
+            weight.grad = own * factor
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]

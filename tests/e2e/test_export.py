@@ -282,6 +282,11 @@ def test_a_student_ships_the_classifier_that_it_reuses(tmp_path: Path, cli: Cli)
     test = cut_test(digits(), "test")
     right = np.mean([student.predict(image).argmax() == y for image, y in zip(test.images, test.labels, strict=True)])
     assert right == pytest.approx(student.run.result.test_acc)
+    assert cli("leaderboard", "check", tmp_path / "out" / "reused").code == 0
+    assert cli("report", "reused", "--out", tmp_path / "out", "--x", "macs").code == 0
+    table = pd.read_csv(tmp_path / "out" / "reused" / "pareto-macs.csv").set_index("method")["cost"]
+    macs = {run.config.method: run.result.macs for run in found._runs if run.config.phase == "confirm"}
+    assert dict(table) == macs and len({*macs.values()}) == 2, "each row's own"
     done = found.export(SMALL, formats=("timm", "onnx"))[0]
     assert done["method"] == "simkd" and done["params"] == row["params"]
     assert open_timm(Path(done["folder"]))(torch.zeros(1, 1, 32, 32)).shape == (1, 10)

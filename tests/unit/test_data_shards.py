@@ -107,6 +107,51 @@ def test_a_bad_shard_is_named(tmp_path: Path, members: dict[str, bytes], cut: in
         resolve_dataset(f"folder:{root}", skip_corrupt=True)
 
 
+@pytest.mark.parametrize("damage", ["header", "end"])
+def test_a_shard_that_lost_its_end_is_named(tmp_path: Path, damage: str) -> None:
+    """tarfile ends quietly there."""
+    root = shards(tmp_path / "shards", write_images(tmp_path / "images"))
+    path = root / "train-001.tar"
+    with tarfile.open(path) as tar:
+        at = tar.getmembers()[6].offset
+    if damage == "end":
+        os.truncate(path, at)
+    else:
+        raw = bytearray(path.read_bytes())
+        raw[at : at + 100] = b"?" * 100
+        path.write_bytes(raw)
+    with pytest.raises(BadInput, match="damaged or cut off after 3 images"):
+        resolve_dataset(f"folder:{root}")
+
+
+def test_a_tar_beside_folders_is_what_they_came_in(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "images")
+    shard(folder / "archive.tar", {"a/0.png": b"x"})
+    assert resolve_dataset(f"folder:{folder}")[0].classes == 3
+
+
+def test_what_else_is_in_a_shard(tmp_path: Path) -> None:
+    """Details in JSON beside the class, what a Mac leaves, an upper-case ending; names of classes that are no text."""
+    root = shards(tmp_path / "shards", write_images(tmp_path / "images"))
+    image = (tmp_path / "images" / "a" / "000.png").read_bytes()
+    members = {
+        "x.png": image,
+        "x.json": b'{"width": 36}',
+        "x.cls": b"2",
+        "._x.png": b"junk",
+        "y.PNG": image,
+        "y.CLS": b"1",
+    }
+    shard(root / "train-002.tar", members)
+    spec, _ = resolve_dataset(f"folder:{root}")
+    assert sum(spec.sizes.values()) == 32
+    (root / "classes.txt").write_text("a\nb\nc\n\n")
+    assert class_names(resolve_dataset(f"folder:{root}")[0]) == ("a", "b", "c")
+    (root / "classes.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(BadInput, match="no text in UTF-8"):
+        resolve_dataset(f"folder:{root}")
+
+
 def test_shards_of_a_test_split_alone_are_refused(tmp_path: Path) -> None:
     root = shards(tmp_path / "shards", write_images(tmp_path / "images"), split="test")
     with pytest.raises(BadInput, match="none of train"):

@@ -18,7 +18,7 @@ from torch import nn
 from kdbench.config import DataConfig, Recipe, RunConfig
 from kdbench.data import TaskData, load, resolve_dataset
 from kdbench.errors import BadInput
-from kdbench.models import build, describe, load_start
+from kdbench.models import build, count_macs, describe, load_start
 from kdbench.run.events import Event, Note
 from kdbench.run.weights import import_weights
 from kdbench.train.metrics import collect_logits
@@ -147,6 +147,8 @@ def imported(name: str, source: str, **recipe: Any) -> tuple[float, nn.Module, l
     logits, labels = collect_logits(outcome.model, data.val)
     accuracy = float((logits.argmax(1) == labels).float().mean())
     assert outcome.result.val_acc == pytest.approx(accuracy)
+    plain = build(MODEL, classes=12, channels=3, input_size=data.input_size, seed=0, stem=config.recipe.stem)
+    assert outcome.result.macs == count_macs(plain, 3, data.input_size)
     return accuracy, outcome.model, [event.text for event in told if isinstance(event, Note)]
 
 

@@ -302,13 +302,24 @@ def test_pooled_methods_are_their_formulas() -> None:
 def test_an_orthonormal_projection_is_pytorchs(given: int, wanted: int) -> None:
     layer = torch.nn.utils.parametrizations.orthogonal(torch.nn.Linear(given, wanted, bias=False).double())
     weight = layer.parametrizations.weight.original
-    torch.nn.init.normal_(weight, 0.3)
+    torch.nn.init.normal_(weight)
+    with torch.no_grad():
+        weight.diagonal().sign_()
     f, g = draw(3, given).requires_grad_(), draw(3, wanted, seed=1)
     ours, theirs = (
         (found, *torch.autograd.grad((found * g).sum(), (f, weight))) for found in (turned(layer, f), layer(f))
     )
     for one, other in zip(ours, theirs, strict=True):
         assert torch.allclose(one, other, rtol=1e-10)
+
+
+def test_weight_decay_does_not_end_a_projection() -> None:
+    """PyTorch cuts the signs of its reflections to whole numbers, of which a decayed -0.9999 is 0."""
+    layer = torch.nn.utils.parametrizations.orthogonal(torch.nn.Linear(7, 4, bias=False).double())
+    before = turned(layer, f := draw(3, 7))
+    with torch.no_grad():
+        layer.parametrizations.weight.original.mul_(0.9999)
+    assert before.abs().sum() > 0 and torch.allclose(turned(layer, f), before, rtol=1e-2)
 
 
 @pytest.mark.parametrize("rows", [2, 3, 32])

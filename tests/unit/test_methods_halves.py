@@ -30,6 +30,10 @@ def test_from_its_own_map_a_network_says_what_it_said(name: str) -> None:
         assert set(found.maps) == {k for k in whole.maps if k > stage}
         assert all(torch.allclose(found.maps[k], whole.maps[k], atol=1e-5) for k in found.maps)
     network.train()
+    first = next(one for one in network.modules() if isinstance(one, torch.nn.BatchNorm2d))
+    rest = resumed(network, IMAGE) if first.eval() else rest
+    assert network.training and not first.training, "a frozen module stays in eval mode"
+    first.train()
     before = [buffer.clone() for buffer in network.buffers()]
     given = torch.randn_like(whole.maps[2]).requires_grad_()
     rest(2, given).logits.sum().backward()

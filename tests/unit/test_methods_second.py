@@ -96,6 +96,16 @@ def test_two_momenta_by_hand(delta: float) -> None:
     assert torch.allclose(weight, twin) == (delta == 0)
 
 
+def test_two_momenta_are_clipped_together() -> None:
+    weight = torch.nn.Parameter(draw(5))
+    recipe = RECIPE.model_copy(update={"lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "clip_grad": 0.5})
+    before, a, b = weight.detach().clone(), draw(5, seed=1), 100 * draw(5, seed=2)
+    ours = TwoMomenta([weight], recipe, 0.0)
+    ours.learn((weight * a).sum(), (weight * b).sum())
+    ours.step()
+    assert torch.allclose(before - weight, 0.5 * (a + b) / (a + b).norm(), rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("method", "hyper", "other", "as_other"),
     [
@@ -135,9 +145,18 @@ def test_a_mean_teacher_is_the_average_of_the_student() -> None:
     before = [weight.clone() for weight in other.second.parameters()]  # type: ignore[union-attr]
     other.train(1)
     assert not any(map(torch.equal, before, other.second.parameters()))  # type: ignore[union-attr]
+    assert len(trainer.optimizer.param_groups[0]["params"]) == len([*trainer.model.parameters()])
+    assert len(trainer.optimizer.param_groups) == 1 and len(other.optimizer.param_groups) == 2
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "mobilenetv3_small_050", "cifar_resnet20"])
+def test_what_a_teacher_keeps_of_its_logits_is_no_matter_of_a_peer(tmp_path: Path) -> None:
+    runs = [config_of(RECIPE.model_copy(update={"teacher_top_k": k}), method="dml", hyper={"weight": 1.0})
+            for k in (None, 2)]  # fmt: skip
+    one, two = (numbers(train(config, tmp_path / str(k))) for k, config in enumerate(runs))
+    assert one[0] == two[0]
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "mobilenetv3_small_050", "mobilenetv2_050", "cifar_resnet20"])
 def test_a_reused_classifier_says_what_the_teacher_does_of_its_map(name: str) -> None:
     teacher, body = torch.nn.Linear(40, 7), build(name, classes=7, channels=3, input_size=32, seed=1)
     whole = count_params(body)
@@ -148,6 +167,9 @@ def test_a_reused_classifier_says_what_the_teacher_does_of_its_map(name: str) ->
     assert network.classifier is not teacher
     own = sum(p.numel() for p in network.body.parameters())
     assert own < whole - 7 * 7, "its own classifier is gone"
+    network(draw(2, 3, 32, 32).float()).sum().backward()
+    lost = [name for name, weight in network.named_parameters() if weight.grad is None]
+    assert lost == ["classifier.weight", "classifier.bias"], "all else is trained, and that is not"
     assert count_params(network) == own + sum(p.numel() for p in network.projector.parameters()) + 41 * 7
     again = fitting(build(name, classes=7, channels=3, input_size=32, seed=2), network.state_dict(), IMAGE)
     again.load_state_dict(network.state_dict())
@@ -175,6 +197,8 @@ def test_simkd_compares_the_last_maps_alone() -> None:
             "not recipe.optimizer=adamw",
         ),
         ({"pair": "test_resnet:test_resnet", "method": "dot", "recipe__momentum": 0.95}, "beside recipe.momentum"),
+        ({"pair": "test_resnet:test_resnet", "method": "dot", "space__delta": "0.05,0.2"}, "delta=0.2 beside"),
+        ({"pair": "test_resnet:test_resnet", "method": "simkd", "recipe__max_norm": 3.0}, "ships its student with ano"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_trained(
