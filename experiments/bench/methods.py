@@ -100,13 +100,13 @@ def markdown(found: dict[str, Any]) -> str:
         f"{task['teacher']} : {task['student']} on {task['limit']:,} images of {task['dataset']}, batches of "
         f"{task['batch_size']}, {found['hardware']}; median of {task['rounds']} rounds in which all take turns, and "
         "the range of the ratio. Memory: of a process of its own.", "",
-        "| method | ms a step | of kd | trained beside the student | peak MB |", "|---|--:|--:|--:|--:|",
+        "| method | ms a step | of kd | parameters beside the student | peak MB |", "|---|--:|--:|--:|--:|",
     ]  # fmt: skip
     for name, row in sorted(rows.items(), key=lambda item: item[1]["of_kd"][0]):
         middle, low, high = row["of_kd"]
         ratio = f"{middle:.2f} ({low:.2f} to {high:.2f})"
         lines.append(f"| {name} | {row['ms']:.2f} | {ratio} | {row['extra']:,} | {row['mb']:.0f} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *(["", found["note"]] if found.get("note") else [])]) + "\n"
 
 
 def bench(
@@ -119,9 +119,10 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1)] = 5,
     seconds: Annotated[float, typer.Option(help="Of a measurement.")] = 2.0,
     out: Annotated[Path | None, typer.Option(help="Folder of methods.json and methods.md.")] = None,
+    note: Annotated[str, typer.Option(help="Text below the table: what the record replaces, and why.")] = "",
     memory_of: Annotated[str, typer.Option(hidden=True)] = "",
 ) -> None:
-    """Print, as JSON, each method's milliseconds a step, their ratio to kd, what it trains on the side, its memory."""
+    """Print, as JSON, each method's milliseconds a step, their ratio to kd, what it holds on the side, its memory."""
     teacher, student = pair.split(":")
     task = Setting(teacher=teacher, student=student, dataset=dataset, limit=limit, batch_size=batch_size, pad=0,
                    device=device, rounds=rounds, seconds=seconds)  # fmt: skip
@@ -144,7 +145,7 @@ def bench(
             "of_kd": [statistics.median(ratios), min(ratios), max(ratios)],
             "extra": sum(p.numel() for p in trainer.part.parameters()),
         }  # fmt: skip
-    found = {"setting": task.model_dump(), "hardware": f"{processor()}, {device}", "methods": rows}
+    found = {"setting": task.model_dump(), "hardware": f"{processor()}, {device}", "methods": rows, "note": note}
     typer.echo(json.dumps(found, indent=1))
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
