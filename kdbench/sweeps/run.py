@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -19,7 +19,7 @@ from kdbench.data import resolve_dataset
 from kdbench.data.task import check_parts, network_shape
 from kdbench.data.views import augment_for
 from kdbench.errors import BadInput, KdbenchError, NameTaken
-from kdbench.methods import METHODS, Taps
+from kdbench.methods import METHODS, Method, Taps
 from kdbench.models import build, count_macs, latencies, load_start, load_weights, members, several_in
 from kdbench.models.build import planned
 from kdbench.run import manifest
@@ -121,36 +121,7 @@ def check_inputs(sweep: Sweep, cache: Path, sources: dict[str, str], *, decode: 
         if recipe.freeze:
             frozen(network, recipe.freeze)
     for method in map(METHODS.get, sweep.methods):
-        several = len(chain_of(sweep.pair.teacher)[-1]) > 1 or len(members(sweep.teacher_weights or "")) > 1
-        if several and (inside := {"pooled", "maps"} & method.needs):
-            raise BadInput(
-                f"method '{method.name}' reads {' and '.join(sorted(inside))} of its teacher, an ensemble gives logits "
-                "alone: name one network, or a method on logits (`kdbench ls methods`)"
-            )
-        method.check(head=not several)  # a third party's loss fails now, not after hours of teacher
-        for teacher, student in product(chain_of(sweep.pair.teacher)[-1], sweep.pair.students):
-            method.fits(kinds[teacher.model], kinds[student])
-        taught = [(one.model, sweep.teacher_recipe) for one in chain_of(sweep.pair.teacher)[-1]]
-        for one in taught if "reused" in method.needs else ():
-            reusable(method, _looked_at(sweep, spec, *one, {"maps", "pooled"}))
-        for model, recipe in _students(sweep):
-            if "token" in method.needs:
-                _looked_at(sweep, spec, model, recipe, method.needs)
-            if method.momenta:
-                dim = space_of(sweep, method.name).get("delta")
-                deltas = dim.choices or (dim.high,) if dim else (fixed_of(sweep, method.name)["delta"],)
-                check_momenta(recipe, max(each for each in deltas if each is not None))
-            if "reused" in method.needs and (recipe.freeze or recipe.max_norm is not None):
-                raise BadInput(
-                    f"method '{method.name}' ships its student with another head: recipe.freeze and recipe.max-norm, "
-                    "which name the student's own layers, do not go with it"
-                )
-        if {"averaged", "halves"} & method.needs:
-            looks = [_looked_at(sweep, spec, *one, method.needs) for one in (*taught, *_students(sweep))]
-            for seen in looks if "halves" in method.needs else ():
-                check_rest(method.name, seen)
-            for seen in looks[len(taught) :]:
-                method.build({**method.defaults, "temperature": 1.0}, seen, looks[0])
+        _check_method(sweep, spec, method, kinds)
     for model, recipe in _networks(sweep):
         teaches = recipe is sweep.teacher_recipe
         named = sweep.teacher_weights if teaches else sweep.student_weights.get(model)
@@ -162,6 +133,41 @@ def check_inputs(sweep: Sweep, cache: Path, sources: dict[str, str], *, decode: 
         else:
             load_start(model, **about, seed=0, options=recipe.model_options)
     return spec
+
+
+def _check_method(sweep: Sweep, spec: DatasetSpec, method: Method, kinds: Mapping[str, str]) -> None:
+    """Refuse, as BadInput, networks and recipes that a method cannot do with; ``kinds`` by model."""
+    teachers = chain_of(sweep.pair.teacher)[-1]
+    several = len(teachers) > 1 or len(members(sweep.teacher_weights or "")) > 1
+    if several and (inside := {"pooled", "maps"} & method.needs):
+        raise BadInput(
+            f"method '{method.name}' reads {' and '.join(sorted(inside))} of its teacher, an ensemble gives logits "
+            "alone: name one network, or a method on logits (`kdbench ls methods`)"
+        )
+    method.check(head=not several)  # a third party's loss fails now, not after hours of teacher
+    for teacher, student in product(teachers, sweep.pair.students):
+        method.fits(kinds[teacher.model], kinds[student])
+    for _, recipe in _students(sweep):
+        if method.momenta:
+            dim = space_of(sweep, method.name).get("delta")
+            deltas = dim.choices or (dim.high,) if dim else (fixed_of(sweep, method.name)["delta"],)
+            check_momenta(recipe, max(each for each in deltas if each is not None))
+        if "reused" in method.needs and (recipe.freeze or recipe.max_norm is not None):
+            raise BadInput(
+                f"method '{method.name}' ships its student with another head: recipe.freeze and recipe.max-norm, "
+                "which name the student's own layers, do not go with it"
+            )
+    if not {"averaged", "halves", "reused", "token"} & method.needs:
+        return
+    fields = method.needs | ({"pooled"} if "reused" in method.needs else set())
+    taught = [_looked_at(sweep, spec, one.model, sweep.teacher_recipe, fields - {"token"}) for one in teachers]
+    for seen in taught if "reused" in method.needs else ():
+        reusable(method, seen)
+    looks = [_looked_at(sweep, spec, *one, method.needs) for one in _students(sweep)]
+    for seen in (*taught, *looks) if "halves" in method.needs else ():
+        check_rest(method.name, seen)
+    for seen in looks if {"averaged", "halves"} & method.needs else ():
+        method.build({**method.defaults, "temperature": 1.0}, seen, taught[0])
 
 
 def _networks(sweep: Sweep) -> Iterator[tuple[str, Recipe]]:
