@@ -81,8 +81,7 @@ def sweep(
 
 def run_sweep(config: SweepConfig, observer: Observer, command: str | None = None) -> Path:
     """What ``kdbench sweep`` and ``sweep`` do: what was asked for to a finished folder, without its report."""
-    if config.executor == "local":
-        warm_up(config.workers)  # beside this process's own imports, which begin in a moment
+    warm_up(config)  # beside this process's own imports, which begin in a moment
     spec, sources = _spec(config)
     from kdbench.sweeps.run import run_sweep as start  # imports torch: what was typed wrong is said before
 

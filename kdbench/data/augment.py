@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -105,8 +106,8 @@ def strengthened(x: Tensor, entries: Tensor, look: Look, policy: str, salt: int)
     Raises:
         BadInput: a policy that timm cannot read.
     """
-    scale, shift = (torch.tensor(each, device=x.device)[:, None, None] for each in (look.std, look.mean))
-    shown = ((x * scale + shift).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    plain = replace(look, mean=(0.0,) * x.shape[1], std=(1.0,) * x.shape[1]).show(x, look)
+    shown = (plain.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     whole = Fit(x.shape[-1], x.shape[1], "resize")
     drawn = Drawn(whole, Augment(0, False, more=More(policy=policy)), look, salt, lambda image, _: image)
     views = [drawn(image, entry) for image, entry in zip(shown, entries.tolist(), strict=True)]

@@ -154,7 +154,8 @@ def _classes(root: Path) -> tuple[str, ...]:
 
 
 def _folder(root: Path, skip_corrupt: bool) -> tuple[DatasetSpec, str]:
-    parts = {part: _reader(root)(root, part, skip_corrupt=skip_corrupt) for part in PARTS}
+    read = _reader(root)
+    parts = {part: read(root, part, skip_corrupt=skip_corrupt) for part in PARTS}
     groups = {part: group for part, group in parts.items() if isinstance(group, FileSamples)}
     refuse_broken(*groups.values())
     files = [

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 from kdbench.methods.base import BatchInfo, F, Loss, Outputs, Range, method, torch
 from kdbench.methods.logits import SOFTENED, T_BOUNDS, WEIGHT, cross_entropy, mixed, soft_kl
+from kdbench.methods.logits_reweighed import SHARE, ramp
 from kdbench.methods.maps import MAPS, same_size
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-DECAY = (0.0, 1.0)
 
 
 @method(
@@ -44,7 +43,7 @@ def dml(
     needs=frozenset({"average"}),
     space={"weight": Range(1, 1000, log=True)},
     defaults={"weight": 100.0, "decay": 0.999, "rampup_share": 0.2},
-    bounds={"weight": WEIGHT, "decay": DECAY, "rampup_share": DECAY},
+    bounds={"weight": WEIGHT, "decay": SHARE, "rampup_share": SHARE},
     paper="Tarvainen, Valpola 2017, Mean teachers are better role models, arXiv:1703.01780",
 )
 def mean_teacher(
@@ -58,9 +57,8 @@ def mean_teacher(
     """
     hard = cross_entropy(student, targets, batch)
     apart = F.mse_loss(student.logits.softmax(1), average.logits.detach().softmax(1))
-    length = rampup_share * batch.epochs
-    done = min(1.0, batch.epoch / length) if length > 0 else 1.0
-    return Loss(hard + weight * math.exp(-5 * (1 - done) ** 2) * apart, {"consistency": apart, "hard": hard})
+    grown = math.exp(-5 * (1 - ramp(batch, rampup_share)) ** 2)
+    return Loss(hard + weight * grown * apart, {"consistency": apart, "hard": hard})
 
 
 @method(
@@ -68,7 +66,7 @@ def mean_teacher(
     momenta=True,
     space={"temperature": Range(1, 20, log=True), "alpha": Range(0, 1)},
     defaults={"delta": 0.075},
-    bounds={"temperature": T_BOUNDS, "alpha": (0, 1), "hard_weight": WEIGHT, "soft_weight": WEIGHT, "delta": DECAY},
+    bounds={"temperature": T_BOUNDS, "alpha": (0, 1), "hard_weight": WEIGHT, "soft_weight": WEIGHT, "delta": SHARE},
     paper="Zhao et al. 2023, DOT: A Distillation-Oriented Trainer, arXiv:2307.08436",
 )
 def dot(
@@ -92,7 +90,7 @@ def of_token(student: Outputs) -> Tensor:
 
 
 @method("deit-hard", needs=frozenset({"logits", "token"}), pairs="any->vit", space={"alpha": Range(0, 1)},
-        bounds={"alpha": DECAY},
+        bounds={"alpha": SHARE},
         paper="Touvron et al. 2021, Training data-efficient image transformers, arXiv:2012.12877")  # fmt: skip
 def deit_hard(student: Outputs, teacher: Outputs, targets: Tensor, batch: BatchInfo, *, alpha: float) -> Loss:
     """(1 - alpha) CE of the class token + alpha · CE of the distillation token to what the teacher decides (eq. 3).

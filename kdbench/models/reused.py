@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PROJECTOR, CLASSIFIER, SIDE = "projector", "classifier", "side"
+CLASSIFIER, SIDE = "classifier", "side"
 
 
 class _Classifier(nn.Linear):

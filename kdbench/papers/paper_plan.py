@@ -113,7 +113,7 @@ def run_paper(
     if next(plan.jobs(finished), None) is None:
         return folder
     observer.message("preparing: data, networks, workers")
-    warm_up(run.workers)
+    warm_up(run)
     device = pick_device(run.device)
     check_data(protocol)
     cost = plan_paper(protocol, run, observer)

@@ -112,9 +112,9 @@ class RunOptions(Frozen):
         return value
 
 
-def warm_up(workers: int | Literal["auto"]) -> None:
+def warm_up(run: RunOptions) -> None:
     """Let the server that workers are forked from import torch and timm while this process does the same."""
-    if workers == 1 or (workers == "auto" and cores() == 1):
+    if run.executor != "local" or run.workers == 1 or (run.workers == "auto" and cores() == 1):
         return
     multiprocessing.get_context("forkserver").set_forkserver_preload(["kdbench.run.preload"])
     with unheard():
