@@ -26,6 +26,9 @@ def main(text: str) -> None:
         from contenders import CONTENDERS
         from rounds import Setting
 
+        from kdbench.host import keep_heap
+
+        keep_heap()  # as a sweep's workers do; all contenders alike
         steps = CONTENDERS[asked["contender"]](Setting(**asked["task"]))
         for _ in range(WARM_UP):
             next(steps)

@@ -20,6 +20,7 @@ from kdbench.data import ResidentSplit, TaskData, load, resolve_dataset
 from kdbench.data.task import looks_of, seen_by
 from kdbench.errors import BadInput, MachineFault, TrialFailed
 from kdbench.files import atomic, drop_halves
+from kdbench.host import keep_heap
 from kdbench.methods import METHODS
 from kdbench.models import Ensemble, build, load_start, members, weights_digest
 from kdbench.run.devices import device_of, pick_device
@@ -67,6 +68,8 @@ class Context:
         self.device = device_of(pick_device(setting.device), setting, setting.rank)
         self._ranks = Ranks(setting, self.device)
         repeatable(self.device)
+        if self.device.type == "cpu":
+            keep_heap()
         torch.set_num_threads(setting.threads)
         self._data: OrderedDict[str, TaskData] = OrderedDict()
         self._teachers: dict[tuple[str, str, int | None], Teacher] = {}

@@ -21,6 +21,8 @@ FULL_PIXELS = 4
 """Up to so many pixels in and out a dense convolution is one matrix product for each output pixel."""
 MIX_PAIRS = 16
 """Up to so many (output, input) pairs of pixels a depthwise convolution is a weighted sum of pixels a channel."""
+MIX_SLOW_PAIRS = 81
+"""The same where oneDNN has only its reference loop for the gradient, 3 to 12 times slower than any other form."""
 
 
 class Side(NamedTuple):
@@ -39,16 +41,22 @@ def positions(size: int, kernel: int, stride: int, padding: int) -> list[Side]:
     return sides
 
 
+def margin(size: int, kernel: int, stride: int, padding: int) -> int:
+    """Pixels of the padding along one side that must be there as zeros for oneDNN's fast depthwise gradient."""
+    return next(q for q in range(padding + 1) if size + 2 * q >= kernel + (q - padding) % stride)
+
+
 class Plan(NamedTuple):
     """How one layer treats one input size: in which form, and with which part of its kernel."""
 
     form: str
-    """``reference``; ``trim``: a convolution with the live taps only; ``scale``: depthwise with one live tap, a
-    factor a channel; ``mix``: depthwise, each output pixel a weighted sum of all input pixels; ``matmul``: 1 x 1;
-    ``full``: one matrix product for each output pixel."""
+    """``reference``; ``trim``: a convolution with the live taps only, on a map with a margin of zeros where that is
+    faster; ``scale``: depthwise with one live tap, a factor a channel; ``mix``: depthwise, each output pixel a
+    weighted sum of all input pixels; ``matmul``: 1 x 1; ``full``: one matrix product for each output pixel."""
     rows: slice = slice(None)
     cols: slice = slice(None)
     padding: tuple[int, int] = (0, 0)
+    margin: tuple[int, int] = (0, 0)
     out: tuple[int, int] = (0, 0)
     outputs: tuple[tuple[Side, Side], ...] = ()
     taps: tuple[tuple[int, ...], ...] = ()
@@ -72,12 +80,22 @@ def plan_for(
     # a tap is dead if it meets padding alone, whatever the output
     rows, cols = (slice(min(at.taps.start for at in one), max(at.taps.stop for at in one)) for one in along)
     window, rest = (rows.stop - rows.start, cols.stop - cols.start), (padding[0] - rows.start, padding[1] - cols.start)
-    # a convolution pads both ends alike: where the live taps are not that symmetric, leave the layer as it is
+    # a convolution pads both ends alike: where the live taps are not that symmetric, all of them stay
     trimmed = [(s + 2 * p - w) // d + 1 for (s, _, d, _), w, p in zip(sides, window, rest, strict=True)]
-    if window == kernel or min(rest) < 0 or trimmed != [height, width]:
+    if fewer := window != kernel and min(rest) >= 0 and trimmed == [height, width]:
+        sides = [(s, w, d, p) for (s, _, d, _), w, p in zip(sides, window, rest, strict=True)]
+    else:
+        rows = cols = slice(None)
+    if fewer and depthwise and size == window == (1, 1):
+        return Plan("scale", rows, cols)
+    zeros = [margin(*side) if depthwise else 0 for side in sides]
+    if not fewer and not any(zeros):
         return Plan("reference")
-    if not depthwise or size[0] * size[1] * height * width > MIX_PAIRS or size == window == (1, 1):
-        return Plan("scale" if depthwise and size == window == (1, 1) else "trim", rows, cols, rest)
+    pixels, all_taps = size[0] * size[1], sides[0][1] * sides[1][1]
+    most = MIX_SLOW_PAIRS if any(zeros) and pixels < all_taps else MIX_PAIRS
+    if not depthwise or pixels * height * width > most:
+        left = [side[3] - zero for side, zero in zip(sides, zeros, strict=True)]
+        return Plan("trim", rows, cols, tuple(left), tuple(zeros))  # type: ignore[arg-type]
     taps = []
     for v, h in product(range(height), range(width)):
         joined = []
@@ -101,12 +119,13 @@ class FastConv2d(nn.Conv2d):
             plan = find(size, self.kernel_size, self.stride, padding, self.groups > 1)
         if plan.form == "matmul":
             return _matmul(input, weight, bias)
-        if plan.form == "full":
-            return _full(input, weight, bias, plan)
-        if plan.form in ("scale", "mix"):
-            return _depthwise(input, weight, bias, plan)
+        if plan.form in ("full", "scale", "mix"):
+            return _by_pixels(input, weight, bias, plan)
         if plan.form == "trim":
             weight, padding = weight[:, :, plan.rows, plan.cols], plan.padding
+            if any(plan.margin):
+                y, x = plan.margin
+                input = F.pad(input, (x, x, y, y))
         return F.conv2d(input, weight, bias, self.stride, padding, 1, self.groups)
 
 
@@ -118,16 +137,31 @@ def _matmul(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return rows.view(batch, height, width, weight.shape[0]).permute(0, 3, 1, 2)
 
 
-def _full(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
-    """A dense convolution on a tiny map: the pixels that an output reads, as one row, times their taps."""
-    pixels, taps = x.permute(0, 2, 3, 1), weight.permute(0, 2, 3, 1)
-    rows = [
-        F.linear(pixels[:, v.pixels, h.pixels].flatten(1), taps[:, v.taps, h.taps].flatten(1), bias)
-        for v, h in plan.outputs
-    ]
-    if len(rows) == 1:
-        return rows[0][:, :, None, None]
-    return torch.stack(rows, 1).view(-1, *plan.out, weight.shape[0]).permute(0, 3, 1, 2)
+class _Full(torch.autograd.Function):
+    """A dense convolution on a tiny map: (B, H, W, I) and (O, kh, kw, I) -> (B, outputs, O).
+
+    The pixels that an output reads, as one row, times their taps. By hand, because autograd would fill the whole
+    kernel with zeros twice for each output.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, pixels: Tensor, taps: Tensor, outputs: tuple[tuple[Side, Side], ...]) -> Tensor:
+        ctx.save_for_backward(pixels, taps)
+        ctx.outputs = outputs
+        rows = [
+            F.linear(pixels[:, v.pixels, h.pixels].flatten(1), taps[:, v.taps, h.taps].flatten(1)) for v, h in outputs
+        ]
+        return torch.stack(rows, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        pixels, taps = ctx.saved_tensors
+        to_pixels, to_taps = torch.zeros_like(pixels), torch.zeros_like(taps)
+        for grad, (v, h) in zip(grads[0].unbind(1), ctx.outputs, strict=True):
+            read, live = pixels[:, v.pixels, h.pixels], taps[:, v.taps, h.taps]
+            to_pixels[:, v.pixels, h.pixels] += (grad @ live.flatten(1)).view(read.shape)
+            to_taps[:, v.taps, h.taps] += (grad.mT @ read.flatten(1)).view(live.shape)
+        return to_pixels, to_taps, None
 
 
 class _Mix(torch.autograd.Function):
@@ -149,8 +183,8 @@ class _Mix(torch.autograd.Function):
         return to_pixels, to_factors
 
 
-def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
-    """A depthwise convolution with one live tap, or on a map of which every output pixel may read every input pixel."""
+def _by_pixels(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Tensor:
+    """``full``, ``scale`` or ``mix``: every output pixel reads all or nearly all of the map."""
     if torch.is_autocast_enabled(x.device.type):  # it knows of convolutions, not of the products in their place
         dtype = torch.get_autocast_dtype(x.device.type)
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
@@ -158,11 +192,14 @@ def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan) -> Te
     if plan.form == "scale":
         out = x * weight[:, :, plan.rows, plan.cols].reshape(1, -1, 1, 1)
         return out if bias is None else out + bias.view(1, -1, 1, 1)
-    # one row of zeros past the last tap, for pixels that do not meet
-    taps = F.pad(weight.reshape(channels, -1).t(), (0, 0, 0, 1))
-    mixed: Tensor = _Mix.apply(x.permute(0, 2, 3, 1).flatten(1, 2), taps[torch.tensor(plan.taps, device=x.device)])
-    mixed = mixed if bias is None else mixed + bias
-    return mixed.view(-1, *plan.out, channels).permute(0, 3, 1, 2)
+    pixels = x.permute(0, 2, 3, 1)
+    if plan.form == "full":
+        found: Tensor = _Full.apply(pixels, weight.permute(0, 2, 3, 1), plan.outputs)
+    else:  # one row of zeros past the last tap, for pixels that do not meet
+        taps = F.pad(weight.reshape(channels, -1).t(), (0, 0, 0, 1))
+        found = _Mix.apply(pixels.flatten(1, 2), taps[torch.tensor(plan.taps, device=x.device)])
+    found = found if bias is None else found + bias
+    return found.view(-1, *plan.out, channels).permute(0, 3, 1, 2)
 
 
 def optimise(model: nn.Module, device: torch.device) -> nn.Module:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,20 @@ def test_noise_and_the_compiler_never_meet() -> None:
         prepare(noisy, Step(compiled=True), CPU)[1] is noisy
         and prepare(still, Step(compiled=True), CPU)[1] is not still
     )
+
+
+def test_a_worker_does_not_fault_its_memory_in_again_every_step() -> None:
+    code = """if 1:
+        from resource import RUSAGE_SELF, getrusage
+        from kdbench.host import keep_heap
+        def faults(steps):
+            before = getrusage(RUSAGE_SELF).ru_minflt
+            for _ in range(steps):
+                blocks = [bytes(size << 20) for size in (1, 8, 24)]
+                del blocks
+            return getrusage(RUSAGE_SELF).ru_minflt - before
+        keep_heap()
+        faults(2)
+        print(faults(20))"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100, "33 MiB a step are 8,448 pages"
