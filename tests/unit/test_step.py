@@ -127,7 +127,7 @@ def test_noise_and_the_compiler_never_meet() -> None:
     )
 
 
-def test_a_worker_does_not_fault_its_memory_in_again_every_step() -> None:
+def test_a_heap_that_is_kept_is_not_faulted_in_again_every_step() -> None:
     code = """if 1:
         from resource import RUSAGE_SELF, getrusage
         from kdbench.host import keep_heap
