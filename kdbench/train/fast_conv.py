@@ -1,4 +1,4 @@
-"""Faster forms of convolutions on a CPU: the same function to fp32 rounding, the same parameters.
+"""Faster forms of layers on a CPU: the same function to rounding, the same parameters.
 
 PyTorch's CPU convolutions are made for large images. Students here end in maps of 1 x 1 to 4 x 4 pixels, where
 most taps of a kernel only ever see padding and where setting up a convolution costs more than the arithmetic. What is
@@ -7,6 +7,7 @@ computed depends on the layer and the input's shape and layout alone, never on a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from itertools import product
 from typing import Any, NamedTuple
@@ -23,6 +24,9 @@ MIX_PAIRS = 16
 """Up to so many (output, input) pairs of pixels a depthwise convolution is a weighted sum of pixels a channel."""
 MIX_SLOW_PAIRS = 81
 """The same where oneDNN has only its reference loop for the gradient, up to 12 times slower than this."""
+
+MULTIPLIES_BF16: bool = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+"""Whether oneDNN multiplies bf16 on this processor. Elsewhere PyTorch's own loops do, up to 40 times slower."""
 
 
 class Side(NamedTuple):
@@ -108,10 +112,33 @@ def plan_for(
     return Plan("mix", out=(height, width), taps=tuple(taps))
 
 
+def _product(form: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A layer; in bf16, on a processor that multiplies none, by what its instructions would compute.
+
+    That is: fp32 sums of products of bf16 numbers, rounded to bf16; and the gradients likewise.
+    """
+    bf16 = torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16
+    if MULTIPLIES_BF16 or not bf16:
+        return form(x, weight, bias)
+    with torch.autocast(x.device.type, enabled=False):
+        rounded = [None if t is None else t.bfloat16().float() for t in (x, weight, bias)]
+        return form(*rounded).bfloat16()
+
+
+class FastLinear(nn.Linear):
+    """``nn.Linear`` where bf16 is slow; made by ``optimise`` only."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _product(F.linear, input, self.weight, self.bias)
+
+
 class FastConv2d(nn.Conv2d):
     """``nn.Conv2d`` on channels_last maps by the cheapest equivalent form; made by ``optimise`` only."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return _product(self._cheapest, input, weight, bias)
+
+    def _cheapest(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         plan, padding = Plan("reference"), self.padding
         if input.dim() == 4 and input.is_contiguous(memory_format=torch.channels_last):
             size = (input.shape[2], input.shape[3])
@@ -209,10 +236,13 @@ def optimise(model: nn.Module, device: torch.device) -> nn.Module:
     """Change ``model`` in place (and return it) to train faster on ``device``; nothing changes off the CPU.
 
     Plain convolutions change their class: with zero padding and no dilation, dense or depthwise with one filter a
-    channel. Parameters, hooks and ``state_dict`` keys stay. Inputs that are not channels_last take PyTorch's own path.
+    channel; linear layers do where bf16 is slow. Parameters, hooks and ``state_dict`` keys stay. Maps that are not
+    channels_last take PyTorch's own path.
     """
     for module in model.modules() if device.type == "cpu" else ():
-        if (
+        if type(module) is nn.Linear and not MULTIPLIES_BF16:
+            module.__class__ = FastLinear
+        elif (
             type(module) is nn.Conv2d
             and isinstance(module.padding, tuple)
             and module.padding_mode == "zeros"

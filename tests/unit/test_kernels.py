@@ -1,4 +1,4 @@
-"""Rewritten convolutions compute what PyTorch's own do: outputs, gradients, and everything around them."""
+"""Rewritten layers compute what PyTorch's own do: outputs, gradients, and everything around them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from kdbench.models import build, count_macs, count_params
+from kdbench.train import fast_conv
 from kdbench.train.fast_conv import FastConv2d, optimise, plan_for
 
 CPU = torch.device("cpu")
@@ -36,15 +37,14 @@ def pair(*arguments: int, **more: int) -> tuple[nn.Conv2d, nn.Conv2d]:
     return conv, fast
 
 
-def gradients(conv: nn.Conv2d, x: Tensor, layout: torch.memory_format = torch.channels_last) -> dict[str, Tensor]:
+def gradients(conv: nn.Module, x: Tensor, layout: torch.memory_format = torch.channels_last) -> dict[str, Tensor]:
     """Output and every gradient, for an upstream gradient that depends on the shape alone."""
     x = x.detach().clone(memory_format=layout).requires_grad_()
     conv.zero_grad()
     out = conv(x)
-    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(0))
+    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(0)).bfloat16()
     out.backward(upstream.to(out.dtype).contiguous(memory_format=layout))
-    parts = {"out": out, "x": x.grad, "weight": conv.weight.grad}
-    return parts if conv.bias is None else parts | {"bias": conv.bias.grad}
+    return {"out": out, "x": x.grad, **{name: parameter.grad for name, parameter in conv.named_parameters()}}
 
 
 @settings(deadline=None, max_examples=150)
@@ -153,6 +153,32 @@ def test_autocast_gives_bf16_and_fp32_gradients(size: int, kernel: int, stride: 
     assert got["out"].dtype == torch.bfloat16 and got["weight"].dtype == torch.float32
     for name in want:
         close(got[name], want[name], name, 2e-2)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Linear(40, 30), (16, 40)),
+        (nn.Linear(40, 30, bias=False), (2, 8, 40)),
+        (nn.Conv2d(8, 16, 3, padding=1), (4, 8, 6, 6)),
+        (nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), (4, 8, 2, 2)),  # by _Mix
+    ],
+)
+def test_bf16_without_instructions_for_it_rounds_as_they_do(
+    layer: nn.Module, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums of exact products of rounded numbers, rounded once more: within a unit of bf16's last place."""
+    monkeypatch.setattr(fast_conv, "MULTIPLIES_BF16", False)
+    for parameter in layer.parameters():
+        parameter.data = parameter.data.bfloat16().float()
+    x, fast = torch.randn(shape).bfloat16().float(), optimise(copy.deepcopy(layer), CPU)
+    layout = torch.channels_last if len(shape) == 4 else torch.contiguous_format
+    exact = gradients(copy.deepcopy(layer).double(), x.double(), torch.contiguous_format)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = gradients(fast, x, layout)
+    assert type(fast) is not type(layer) and got["out"].dtype == torch.bfloat16
+    for name, want in exact.items():
+        assert torch.allclose(got[name].double(), want.double(), rtol=2**-8, atol=1e-4), name
 
 
 def test_only_plain_convolutions_on_a_cpu_change() -> None:
