@@ -147,8 +147,8 @@ def reproduce(paper: str, *, out: str | Path = "results", progress: bool = True,
         paper: an id of ``kdbench ls papers``, or a YAML file.
         out: folder with one folder per paper.
         progress: one line per run on stderr.
-        options: ``rows`` (globs), ``seeds``, ``epochs``, ``limit``, ``max_hours``, and where it runs: ``cache``,
-            ``workers``, ``executor``, ``device``, ``wandb``.
+        options: ``rows`` (globs), ``seeds``, ``first_seed``, ``epochs``, ``limit``, ``max_hours``, and where it runs:
+            ``cache``, ``workers``, ``executor``, ``device``, ``wandb``.
 
     Raises:
         KdbenchError: whatever the command line would end with.
@@ -160,7 +160,7 @@ def reproduce(paper: str, *, out: str | Path = "results", progress: bool = True,
     from kdbench.run.watch import make_observer
     from kdbench.sweeps.overrides import read_run_options
 
-    asked = {name: options.pop(name) for name in ("rows", "seeds", "epochs", "limit") if name in options}
+    asked = {name: options.pop(name) for name in ("rows", "seeds", "first_seed", "epochs", "limit") if name in options}
     asked["rows"] = tuple(asked.get("rows", ()))
     hours = float(options.pop("max_hours", 24.0))
     protocol = Protocol(load_paper(paper), Request(**asked))

@@ -101,6 +101,9 @@ def reproduce(
     seeds: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Runs of each kind. [dim](the file's)[/dim]")
     ] = None,
+    first_seed: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Seed of the first run: others than the file's replicate.")
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="At most so many epochs, for rehearsals.")
     ] = None,
@@ -131,7 +134,7 @@ def reproduce(
 
         kdbench reproduce cifar100-crd --dry-run
     """
-    request = Request(rows=tuple(rows or ()), seeds=seeds, epochs=epochs, limit=limit)
+    request = Request(rows=tuple(rows or ()), seeds=seeds, first_seed=first_seed, epochs=epochs, limit=limit)
     protocol, run = Protocol(load_paper(paper), request), read_run_options(flags)
     folder, _ = run.out / protocol.name, protocol.cells
     if not table_only:

@@ -65,7 +65,7 @@ class PaperPlan:
         return
 
     def spec(self) -> dict[str, Any]:
-        return self.protocol.paper.model_dump(mode="json")
+        return {**self.protocol.paper.model_dump(mode="json"), "first_seed": self.protocol.first_seed}
 
 
 def plan_paper(protocol: Protocol, run: RunOptions, observer: Observer) -> DryRun:

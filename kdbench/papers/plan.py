@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What was asked for: rows and seeds, and for rehearsals fewer epochs or samples."""
+    """What was asked for: rows and seeds, and for rehearsals fewer epochs or samples. None: the file's."""
 
     rows: tuple[str, ...] = ()
     """Globs over the cells' ids; none: all."""
     seeds: int | None = None
-    """Runs of each kind instead of the paper's."""
+    """Runs of each kind."""
+    first_seed: int | None = None
+    """The first of them: others than the file's are a replication of its runs."""
     epochs: int | None = None
     """At most so many epochs; milestones move in proportion."""
     limit: int | None = None
@@ -32,8 +34,9 @@ class Request:
 
     @property
     def suffix(self) -> str:
-        """A rehearsal has a folder of its own, so that its table never replaces the real one."""
-        return (f"-e{self.epochs}" if self.epochs else "") + (f"-n{self.limit}" if self.limit else "")
+        """A rehearsal or a replication has a folder of its own, so that its table never replaces the real one."""
+        asked = {"s": self.first_seed, "e": self.epochs, "n": self.limit}
+        return "".join(f"-{letter}{number}" for letter, number in asked.items() if number is not None)
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,12 @@ class Protocol:
         count = self.request.seeds or self.paper.seeds
         return 1 if run.weights is not None else min(count, run.seeds or count)
 
+    @property
+    def first_seed(self) -> int:
+        """Seed of the first run of each kind."""
+        asked = self.request.first_seed
+        return self.paper.first_seed if asked is None else asked
+
     def config(self, run: RunSpec, k: int) -> RunConfig:
         """The k-th run (0-based) of a kind."""
         teacher, given = self.teacher_config(run, k), self.given.get(run.name)
@@ -116,7 +125,7 @@ class Protocol:
             method_version=METHODS.get(run.method).version,
             hyper=run.hyper,
             recipe=self.recipe(run).model_copy(update=given.recipe if given else {}),
-            seed=self.paper.first_seed + k,
+            seed=self.first_seed + k,
             phase=run.phase,
         )
 
