@@ -165,14 +165,15 @@ def dry_run(
         least = min(range(len(kinds)), key=sizes.__getitem__)
         if epochs_of[least] is None:
             epochs_of[least] = costs.timed(plain[least])
-    by_params = [(size, known) for size, known in zip(sizes, epochs_of, strict=True) if known is not None]
+    samples = [max(samples_of(spec, config), 1) for config in plain]
+    by_params = [(size, known / n) for size, known, n in zip(sizes, epochs_of, samples, strict=True) if known]
     rows: list[Row] = []
     forward: dict[str, float] = {}  # seconds of one over an epoch's samples, by run id
-    for kind, params, epoch in zip(kinds, sizes, epochs_of, strict=True):
+    for kind, params, n, epoch in zip(kinds, sizes, samples, epochs_of, strict=True):
         config = kind.example
         if epoch is None:  # like the network nearest in size
             near, its = min(by_params, key=lambda pair: abs(pair[0] - params))
-            epoch = its * (params / max(near, 1)) ** GROWTH
+            epoch = its * n * (params / max(near, 1)) ** GROWTH
         forward[config.id] = epoch * FORWARD_SHARE
         if config.tune == "head":
             epoch *= FORWARD_SHARE

@@ -236,8 +236,9 @@ def optimise(model: nn.Module, device: torch.device) -> nn.Module:
     """Change ``model`` in place (and return it) to train faster on ``device``; nothing changes off the CPU.
 
     Plain convolutions change their class: with zero padding and no dilation, dense or depthwise with one filter a
-    channel; linear layers do where bf16 is slow. Parameters, hooks and ``state_dict`` keys stay. Maps that are not
-    channels_last take PyTorch's own path.
+    channel; linear layers do where bf16 is slow. Activations whose gradient takes their input no longer work in place:
+    PyTorch would copy the input first. Parameters, hooks and ``state_dict`` keys stay. Maps that are not channels_last
+    take PyTorch's own path.
     """
     for module in model.modules() if device.type == "cpu" else ():
         if type(module) is nn.Linear and not MULTIPLIES_BF16:
@@ -250,4 +251,6 @@ def optimise(model: nn.Module, device: torch.device) -> nn.Module:
             and (module.groups == 1 or module.groups == module.in_channels == module.out_channels)
         ):
             module.__class__ = FastConv2d
+        elif isinstance(module, nn.Hardswish | nn.SiLU | nn.Hardsigmoid | nn.Mish):
+            module.inplace = False
     return model

@@ -9,6 +9,9 @@ import torch
 
 from kdbench.catalog.datasets import DATASETS
 from kdbench.config import EpochLog
+from kdbench.papers.load import load_paper
+from kdbench.papers.paper_plan import PaperPlan
+from kdbench.papers.plan import Protocol, Request
 from kdbench.run.estimate import dry_run
 from kdbench.run.speeds import Speeds
 from kdbench.sweeps.plan import SweepPlan
@@ -33,3 +36,11 @@ def test_a_probe_and_a_teacher_that_runs_live_cost_their_forward_passes(tune: st
     }  # fmt: skip
     kept = plan.passes * 30 / 3  # the logits that kd reads
     assert row.seconds == pytest.approx(row.epochs * (30 / 3 if tune else 30) + kept)
+
+
+def test_runs_on_fewer_samples_take_less(tmp_path: Path) -> None:
+    plan = PaperPlan(Protocol(load_paper("hinton2015-mnist"), Request(rows=("without-3", "only-7-8"))))
+    found = dry_run(plan, tmp_path, DATASETS.get("mnist"), device=torch.device("cpu"), workers=1,
+                    threads=torch.get_num_threads(), cache=tmp_path, tell=print)  # fmt: skip
+    nine, two = (next(row.seconds for row in found.rows if row.label == name) for name in ("without-3", "only-7-8"))
+    assert nine and two == pytest.approx(nine * 2 / 9)

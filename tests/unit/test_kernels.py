@@ -187,6 +187,8 @@ def test_only_plain_convolutions_on_a_cpu_change() -> None:
     before = [type(m) for m in layers]
     assert [type(m) for m in optimise(nn.Sequential(*layers), CPU).children()] == before
     assert type(optimise(nn.Conv2d(4, 4, 1), torch.device("meta"))) is nn.Conv2d
+    kinds = (nn.Hardswish, nn.SiLU, nn.ReLU)
+    assert [optimise(kind(inplace=True), CPU).inplace for kind in kinds] == [False, False, True]
 
 
 def test_hooks_stay_and_other_layouts_and_unbatched_inputs_work() -> None:

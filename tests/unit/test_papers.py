@@ -19,6 +19,7 @@ from kdbench.papers.claims import answer
 from kdbench.papers.figures import draw_claims
 from kdbench.papers.load import load_paper
 from kdbench.papers.measures import Outputs, Value, choose_bias, load_outputs, wrong
+from kdbench.papers.paper_plan import PaperPlan
 from kdbench.papers.plan import Protocol, Request
 from kdbench.papers.schema import Bias, Cell
 from kdbench.papers.table import PaperTable, paper_table, verdict_of
@@ -157,6 +158,13 @@ def test_each_seed_of_hinton_has_its_own_teacher() -> None:
     soft = [job for job in HINTON.jobs if job.run.name == "soft-800-T20"]
     assert len(soft) == 5 and [job.teacher.seed for job in soft if job.teacher] == [job.config.seed for job in soft]
     assert len({job.config.teacher_id for job in soft}) == 5
+
+
+def test_a_replication_has_seeds_and_a_folder_of_its_own_and_says_so() -> None:
+    again = Protocol(load_paper("hinton2015-mnist"), Request(rows=("without-3",), first_seed=5))
+    assert again.name == "hinton2015-mnist-s5" and PaperPlan(again).spec()["first_seed"] == 5
+    assert [job.config.seed for job in again.jobs] == 2 * [5, 6, 7, 8, 9]  # teachers, then students
+    assert not {job.config.id for job in again.jobs} & {job.config.id for job in HINTON.jobs}
 
 
 def test_the_learning_rate_follows_the_published_schedule() -> None:
