@@ -161,6 +161,8 @@ def reproduce(paper: str, *, out: str | Path = "results", progress: bool = True,
     from kdbench.sweeps.overrides import read_run_options
 
     asked = {name: options.pop(name) for name in ("rows", "seeds", "first_seed", "epochs", "limit") if name in options}
+    words = [f"--{n.replace('_', '-')}={value}" for n, value in asked.items() if n != "rows" and value is not None]
+    words += [f"--rows={glob}" for glob in asked.get("rows", ())]
     asked["rows"] = tuple(asked.get("rows", ()))
     hours = float(options.pop("max_hours", 24.0))
     protocol = Protocol(load_paper(paper), Request(**asked))
@@ -169,7 +171,7 @@ def reproduce(paper: str, *, out: str | Path = "results", progress: bool = True,
     folder = run.out / protocol.name
     try:
         tracking = tracked(folder, protocol.name, run.tracking, observer)
-        command = shlex.join(["kdbench", "reproduce", paper])
+        command = shlex.join(["kdbench", "reproduce", paper, *words])
         run_paper(protocol, run, observer, max_hours=hours, command=command, tracking=tracking)
     finally:
         observer.close()

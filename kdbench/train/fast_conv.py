@@ -161,6 +161,9 @@ def _matmul(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A 1 x 1 convolution as one matrix product: channels_last pixels already are the rows of a matrix."""
     batch, channels, height, width = x.shape
     flat = weight.flatten(1)  # a view: on the way back, indexing would fill whole tensors of zeros
+    if height == width == 1:  # no view of the product: an activation in place on one copies it, there and back
+        found: Tensor = torch.ops.aten._unsafe_view(F.linear(x.flatten(1), flat, bias), (batch, weight.shape[0], 1, 1))
+        return found
     rows = F.linear(x.permute(0, 2, 3, 1).reshape(-1, channels), flat, bias)
     return rows.view(batch, height, width, weight.shape[0]).permute(0, 3, 1, 2)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import kdbench
 from kdbench.papers.measures import Trials
 from kdbench.papers.plan import Protocol, Request
 from kdbench.papers.schema import PaperFile
@@ -126,6 +127,12 @@ def test_another_table_takes_over_runs_that_are_there(whole: Path) -> None:
     log = here(other, whole / "mine")
     assert log.count(f"taken from {NAME}") == 6
     assert (whole / "mine-e2-n300" / "table.csv").read_bytes() == (whole / NAME / "table.csv").read_bytes()
+
+
+def test_python_gives_the_same_page(whole: Path) -> None:
+    before, limits = tables(whole / NAME), {"seeds": 2, "epochs": 2, "limit": 300}
+    page = kdbench.reproduce("hinton2015-mnist", rows=ROWS[1::2], out=whole, progress=False, **limits)
+    assert page.table.row("without-3").runs == 2 and tables(whole / NAME) == before
 
 
 def test_a_record_holds_the_table_and_every_run(whole: Path) -> None:
