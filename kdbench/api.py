@@ -161,9 +161,9 @@ def reproduce(paper: str, *, out: str | Path = "results", progress: bool = True,
     from kdbench.sweeps.overrides import read_run_options
 
     asked = {name: options.pop(name) for name in ("rows", "seeds", "first_seed", "epochs", "limit") if name in options}
-    words = [f"--{n.replace('_', '-')}={value}" for n, value in asked.items() if n != "rows" and value is not None]
-    words += [f"--rows={glob}" for glob in asked.get("rows", ())]
     asked["rows"] = tuple(asked.get("rows", ()))
+    words = [f"--{n.replace('_', '-')}={value}" for n, value in asked.items() if n != "rows" and value is not None]
+    words += [f"--rows={glob}" for glob in asked["rows"]]
     hours = float(options.pop("max_hours", 24.0))
     protocol = Protocol(load_paper(paper), Request(**asked))
     run = read_run_options({"out": out, **options})

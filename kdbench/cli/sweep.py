@@ -102,7 +102,7 @@ def reproduce(
         int | None, typer.Option(min=1, metavar="N", help="Runs of each kind. [dim](the file's)[/dim]")
     ] = None,
     first_seed: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Seed of the first run: others than the file's replicate.")
+        int | None, typer.Option(min=0, max=2**31, metavar="N", help="Seed of the first run: others replicate.")
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="At most so many epochs, for rehearsals.")

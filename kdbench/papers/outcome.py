@@ -93,5 +93,5 @@ def _latex(page: Page) -> str:
     ran = [k for k, row in enumerate(page.table.rows["verdict"]) if row != "not run"]
     shown = Grid(every.columns, tuple(every.rows[k] for k in ran), tuple(every.groups[k] for k in ran))
     comments = [line for head, lines in notes(page.table) for line in (f"{head}:", *(f"  {one}" for one in lines))]
-    paper = page.table.protocol.paper
-    return latex(shown, f"{paper.title}. {legend(page.table)}", paper.name, comments)
+    protocol = page.table.protocol
+    return latex(shown, f"{protocol.paper.title}. {legend(page.table)}", protocol.name, comments)

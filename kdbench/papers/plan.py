@@ -34,9 +34,8 @@ class Request:
 
     @property
     def suffix(self) -> str:
-        """A rehearsal or a replication has a folder of its own, so that its table never replaces the real one."""
-        asked = {"s": self.first_seed, "e": self.epochs, "n": self.limit}
-        return "".join(f"-{letter}{number}" for letter, number in asked.items() if number is not None)
+        """A rehearsal has a folder of its own, so that its table never replaces the real one."""
+        return (f"-e{self.epochs}" if self.epochs else "") + (f"-n{self.limit}" if self.limit else "")
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,8 @@ class Protocol:
 
     @property
     def name(self) -> str:
-        """Folder under --out, and W&B group."""
-        return self.paper.name + self.request.suffix
+        """Folder under --out, and W&B group; a replication's is its own too."""
+        return self.paper.name + (f"-s{self.first_seed}" if self.replicates else "") + self.request.suffix
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
@@ -109,6 +108,11 @@ class Protocol:
         """Seed of the first run of each kind."""
         asked = self.request.first_seed
         return self.paper.first_seed if asked is None else asked
+
+    @property
+    def replicates(self) -> bool:
+        """Whether the seeds are others than the paper's file says."""
+        return self.first_seed != self.paper.first_seed
 
     def config(self, run: RunSpec, k: int) -> RunConfig:
         """The k-th run (0-based) of a kind."""

@@ -203,7 +203,9 @@ def notes(table: PaperTable) -> list[tuple[str, list[str]]]:
     paper, request = table.protocol.paper, table.protocol.request
     cut = [(request.epochs, "epochs"), (request.limit, "training samples")]
     reasons = table.rows[table.rows["reason"] != ""].groupby("reason", sort=False)["cell"].agg(list)
+    seeds = f"Seeds from {table.protocol.first_seed} on: other runs than those of {paper.name}, by the same protocol."
     listed = [
+        ("A replication", [seeds] if table.protocol.replicates else []),
         ("Not run", [f"Not run ({_some(cells)}): {reason}" for reason, cells in reasons.items()]),
         (
             "Departures from the paper's protocol",

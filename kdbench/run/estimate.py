@@ -168,17 +168,17 @@ def dry_run(
     samples = [max(samples_of(spec, config), 1) for config in plain]
     by_params = [(size, known / n) for size, known, n in zip(sizes, epochs_of, samples, strict=True) if known]
     rows: list[Row] = []
-    forward: dict[str, float] = {}  # seconds of one over an epoch's samples, by run id
+    forward: dict[str, float] = {}  # seconds of one a sample, by run id
     for kind, params, n, epoch in zip(kinds, sizes, samples, epochs_of, strict=True):
         config = kind.example
         if epoch is None:  # like the network nearest in size
             near, its = min(by_params, key=lambda pair: abs(pair[0] - params))
             epoch = its * n * (params / max(near, 1)) ** GROWTH
-        forward[config.id] = epoch * FORWARD_SHARE
+        forward[config.id] = epoch * FORWARD_SHARE / n
         if config.tune == "head":
             epoch *= FORWARD_SHARE
         if kind.teacher is not None and reads_maps(config):
-            epoch += forward.get(kind.teacher.id, 0.0)
+            epoch += forward.get(kind.teacher.id, 0.0) * n
         epoch = costs.known(config) or epoch
         epochs = 0 if config.given else config.recipe.last_epoch
         seconds = max(kind.runs - kind.done, 0) * epochs * epoch
@@ -189,7 +189,7 @@ def dry_run(
         if taught:
             views = augment_for(spec, taught[0].example.recipe).n_views
             passes = plan.passes if views is None else min(plan.passes, views)
-            seconds += passes * forward[config.id]
+            seconds += passes * forward[config.id] * n
         rows.append(
             Row(
                 phase=kind.phase, label=kind.label, model=config.model, method=config.condition, runs=kind.runs,

@@ -67,6 +67,9 @@ def copy_record(folder: Path, target: Path, ids: Iterable[str], why: str = "") -
         if (place / LOGITS).exists():
             (kept := recorded_logits(target, place.name)).parent.mkdir(exist_ok=True)
             shutil.copyfile(place / LOGITS, kept)
+    for kept in recorded_logits(target, "").parent.glob("*.npz"):
+        if run_folder(folder, kept.stem) not in done:  # of a run that an earlier record held
+            kept.unlink()
     atomic_text(target / RUNS_FILE, "".join(f"{run_line(place)}\n" for place in done))
     return target
 

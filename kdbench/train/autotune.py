@@ -18,6 +18,7 @@ from kdbench.files import atomic_text
 from kdbench.host import processor
 from kdbench.models import build
 from kdbench.train.capture import EAGER, Recorded
+from kdbench.train.fast_conv import MULTIPLIES_BF16
 from kdbench.train.step import REFERENCE, Step, draws_noise, prepare
 
 COMPILE_COST = 90.0
@@ -122,7 +123,8 @@ def choose_step(
     size = f"{shape.classes}x{shape.channels}x{shape.input_size}-{shape.stem}-b{shape.batch_size}"
     kind = f"{shape.name}|{size}|{where}|{precision}" + "|recorded" * usual.captured
     seconds = noted(cache, f"{kind}|seconds", lambda: seconds_per_step(shape, usual, precision=precision)[0])
-    if steps * seconds * (1 - 1 / COMPILE_GAIN) < COMPILE_COST or draws_noise(shape.network(options)):
+    rounds = precision == "bf16" and device.type == "cpu" and not MULTIPLIES_BF16  # which a compiler would leave out
+    if rounds or steps * seconds * (1 - 1 / COMPILE_GAIN) < COMPILE_COST or draws_noise(shape.network(options)):
         return usual
     compiled = usual.model_copy(update={"compiled": True})
 

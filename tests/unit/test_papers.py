@@ -22,7 +22,7 @@ from kdbench.papers.measures import Outputs, Value, choose_bias, load_outputs, w
 from kdbench.papers.paper_plan import PaperPlan
 from kdbench.papers.plan import Protocol, Request
 from kdbench.papers.schema import Bias, Cell
-from kdbench.papers.table import PaperTable, paper_table, verdict_of
+from kdbench.papers.table import PaperTable, notes, paper_table, verdict_of
 from kdbench.run.weights import save_arrays
 from kdbench.train.optim import make_optimizer, make_schedule, max_norm_constraint
 
@@ -163,6 +163,8 @@ def test_each_seed_of_hinton_has_its_own_teacher() -> None:
 def test_a_replication_has_seeds_and_a_folder_of_its_own_and_says_so() -> None:
     again = Protocol(load_paper("hinton2015-mnist"), Request(rows=("without-3",), first_seed=5))
     assert again.name == "hinton2015-mnist-s5" and PaperPlan(again).spec()["first_seed"] == 5
+    assert notes(paper_table(again, NoTrials()))[0][0] == "A replication"  # type: ignore[arg-type]
+    assert Protocol(again.paper, Request(first_seed=0)).name == "hinton2015-mnist"  # as the file says
     assert [job.config.seed for job in again.jobs] == 2 * [5, 6, 7, 8, 9]  # teachers, then students
     assert not {job.config.id for job in again.jobs} & {job.config.id for job in HINTON.jobs}
 
