@@ -166,7 +166,8 @@ def dry_run(
         if epochs_of[least] is None:
             epochs_of[least] = costs.timed(plain[least])
     samples = [max(samples_of(spec, config), 1) for config in plain]
-    by_params = [(size, known / n) for size, known, n in zip(sizes, epochs_of, samples, strict=True) if known]
+    known_of = zip(sizes, epochs_of, samples, strict=True)
+    by_params = [(size, known / n) for size, known, n in known_of if known is not None]
     rows: list[Row] = []
     forward: dict[str, float] = {}  # seconds of one a sample, by run id
     for kind, params, n, epoch in zip(kinds, sizes, samples, epochs_of, strict=True):

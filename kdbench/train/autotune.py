@@ -115,16 +115,16 @@ def choose_step(
     that draws noise is never compiled: it would be another run.
     """
     usual = REFERENCE if exact else Step(kernels=shape.device.type == "cpu", captured=shape.device.type == "cuda")
-    if exact or not steps:
-        return usual
     device = shape.device
+    rounds = precision == "bf16" and device.type == "cpu" and not MULTIPLIES_BF16  # which a compiler would leave out
+    if exact or not steps or rounds:
+        return usual
     machine = processor() if device.type == "cpu" else torch.cuda.get_device_name(device)
     where = f"{device.type}|{machine}|{torch.get_num_threads()}|torch {torch.__version__}"
     size = f"{shape.classes}x{shape.channels}x{shape.input_size}-{shape.stem}-b{shape.batch_size}"
     kind = f"{shape.name}|{size}|{where}|{precision}" + "|recorded" * usual.captured
     seconds = noted(cache, f"{kind}|seconds", lambda: seconds_per_step(shape, usual, precision=precision)[0])
-    rounds = precision == "bf16" and device.type == "cpu" and not MULTIPLIES_BF16  # which a compiler would leave out
-    if rounds or steps * seconds * (1 - 1 / COMPILE_GAIN) < COMPILE_COST or draws_noise(shape.network(options)):
+    if steps * seconds * (1 - 1 / COMPILE_GAIN) < COMPILE_COST or draws_noise(shape.network(options)):
         return usual
     compiled = usual.model_copy(update={"compiled": True})
 

@@ -117,10 +117,10 @@ def _product(form: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tenso
 
     That is: fp32 sums of products of bf16 numbers, rounded to bf16; and the gradients likewise.
     """
-    bf16 = torch.is_autocast_enabled(x.device.type) and torch.get_autocast_dtype(x.device.type) == torch.bfloat16
-    if MULTIPLIES_BF16 or not bf16:
+    kind = x.device.type
+    if MULTIPLIES_BF16 or not torch.is_autocast_enabled(kind) or torch.get_autocast_dtype(kind) != torch.bfloat16:
         return form(x, weight, bias)
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast(kind, enabled=False):
         rounded = [None if t is None else t.bfloat16().float() for t in (x, weight, bias)]
         return form(*rounded).bfloat16()
 
